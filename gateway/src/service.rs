@@ -1,0 +1,3 @@
+//! The rules: who may do what, what is delivered to whom, and what is kept.
+//!
+//! Services own no sockets and speak no SQL; edges and sessions call them, stores serve them.
