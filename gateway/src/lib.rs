@@ -5,4 +5,7 @@
 //! `service` holds the rules; `store` keeps what must last. `config`, `model`, `telemetry` and
 //! `shutdown` are leaves that every layer may use.
 
+pub mod config;
 pub mod service;
+pub mod shutdown;
+pub mod telemetry;

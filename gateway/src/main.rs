@@ -1,1 +1,3 @@
+//! The daemon `headgate`.
+
 fn main() {}

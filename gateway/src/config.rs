@@ -1,0 +1,202 @@
+//! The configuration: what can be set, where it is read from, what is refused.
+//!
+//! One TOML file, overridden by `HEADGATE__SECTION__KEY`, overridden by the command line; with
+//! neither, the defaults run everything under one data directory. `Config` is read once at the
+//! start; `app.rs` hands each part its own section, nobody else sees the whole.
+//! Invariants: a `Config` is checked; every problem is reported at once; no secret is shown.
+
+mod auth;
+mod check;
+mod delivery;
+mod files;
+mod http;
+mod log;
+mod mqtt;
+mod ops;
+mod print;
+mod problem;
+mod resources;
+mod runtime;
+mod section;
+mod setting;
+mod shutdown;
+mod source;
+mod stores;
+mod tls;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use self::{
+    auth::AuthConfig,
+    delivery::DeliveryConfig,
+    files::FilesConfig,
+    http::HttpConfig,
+    log::{LogConfig, LogFormat},
+    mqtt::MqttConfig,
+    ops::OpsConfig,
+    print::example,
+    problem::{ConfigError, Origin, Problem},
+    resources::ResourceConfig,
+    runtime::RuntimeConfig,
+    setting::Secret,
+    shutdown::ShutdownConfig,
+    source::Sources,
+    stores::{BlobsConfig, RegistryConfig, SessionsConfig},
+    tls::TlsConfig,
+};
+use self::{
+    section::{Section, Shown},
+    setting::FilePath,
+    source::{Collected, Keys, Known},
+};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Directory of everything that is kept, absolute. Default `$XDG_STATE_HOME/headgate`, else
+    /// `~/.local/state/headgate`.
+    pub data_dir: PathBuf,
+    /// The log.
+    pub log: LogConfig,
+    /// Threads.
+    pub runtime: RuntimeConfig,
+    /// The certificate of the device listeners.
+    pub tls: TlsConfig,
+    /// MQTT.
+    pub mqtt: MqttConfig,
+    /// The HTTP API.
+    pub http: HttpConfig,
+    /// The device files listener.
+    pub files: FilesConfig,
+    /// Metrics and health.
+    pub metrics: OpsConfig,
+    /// The registry of record.
+    pub registry: RegistryConfig,
+    /// Session state.
+    pub sessions: SessionsConfig,
+    /// The bytes of resources.
+    pub blobs: BlobsConfig,
+    /// Authentication.
+    pub auth: AuthConfig,
+    /// Delivery of resources.
+    pub delivery: DeliveryConfig,
+    /// The quota of resources.
+    pub resources: ResourceConfig,
+    /// The way to stop.
+    pub shutdown: ShutdownConfig,
+}
+
+/// A configuration and where each of its values came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    collected: Collected,
+}
+
+impl Config {
+    /// The defaults under a data directory.
+    pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
+        let mut collected = Collected::default();
+        Self::take(data_dir.into(), &mut collected)
+    }
+
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// `Unreadable` when the named file cannot be read, `Invalid` with every problem otherwise.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut collected = Collected::read(sources, &Self::known())?;
+        let data_dir =
+            Keys::of("", &mut collected).take("data_dir", &FilePath, || default_data_dir(sources));
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        let config = Self::take(data_dir, &mut collected);
+        check::check(&config, &mut collected);
+        if collected.problems.is_empty() {
+            Ok(Loaded { config, collected })
+        } else {
+            Err(ConfigError::Invalid(collected.problems))
+        }
+    }
+
+    fn take(data_dir: PathBuf, from: &mut Collected) -> Self {
+        fn section<S: Section>(from: &mut Collected) -> S {
+            S::read(&mut Keys::of(S::NAME, from))
+        }
+        Self {
+            data_dir,
+            log: section(from),
+            runtime: section(from),
+            tls: section(from),
+            mqtt: section(from),
+            http: section(from),
+            files: section(from),
+            metrics: section(from),
+            registry: section(from),
+            sessions: section(from),
+            blobs: section(from),
+            auth: section(from),
+            delivery: section(from),
+            resources: section(from),
+            shutdown: section(from),
+        }
+    }
+
+    /// Every section with its name, documentation and present values.
+    fn show(&self) -> Vec<(&'static str, &'static [&'static str], Vec<Shown>)> {
+        fn section<S: Section>(section: &S) -> (&'static str, &'static [&'static str], Vec<Shown>) {
+            (S::NAME, S::DOC, section.show())
+        }
+        vec![
+            section(&self.log),
+            section(&self.runtime),
+            section(&self.tls),
+            section(&self.mqtt),
+            section(&self.http),
+            section(&self.files),
+            section(&self.metrics),
+            section(&self.registry),
+            section(&self.sessions),
+            section(&self.blobs),
+            section(&self.auth),
+            section(&self.delivery),
+            section(&self.resources),
+            section(&self.shutdown),
+        ]
+    }
+
+    fn known() -> Known {
+        let shown = Self::embedded(PathBuf::new()).show();
+        let mut keys = vec!["data_dir".to_owned()];
+        for (section, _, shown) in &shown {
+            for key in shown {
+                keys.push(format!("{section}.{}", key.key));
+                if key.secret {
+                    keys.push(format!("{section}.{}_file", key.key));
+                }
+            }
+        }
+        let sections = shown.iter().map(|(name, ..)| *name).collect();
+        Known { keys, sections }
+    }
+}
+
+/// `$XDG_STATE_HOME/headgate`, else `~/.local/state/headgate`; empty when neither is known.
+fn default_data_dir(sources: &Sources) -> PathBuf {
+    let state = sources
+        .variable("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        // The XDG specification: a relative path is to be ignored.
+        .filter(|path| path.is_absolute());
+    let home = || {
+        let home = sources.variable("HOME").map(Path::new)?;
+        home.is_absolute().then(|| home.join(".local/state"))
+    };
+    state
+        .or_else(home)
+        .map_or_else(PathBuf::new, |state| state.join("headgate"))
+}

@@ -1,0 +1,174 @@
+//! What only shows when several keys are seen together.
+//!
+//! Runs after every key has been checked by itself.
+//! Invariants: a problem names the key that the reader should change, where that key was given.
+
+use std::net::SocketAddr;
+
+use super::{Config, Secret, source::Collected};
+
+/// Adds the problems of a configuration as a whole.
+pub(super) fn check(config: &Config, collected: &mut Collected) {
+    if config.data_dir.as_os_str().is_empty() {
+        problem(
+            collected,
+            "data_dir",
+            "no home directory is known: give --data-dir",
+        );
+    }
+    check_backends(config, collected);
+    check_certificates(config, collected);
+    check_listeners(config, collected);
+    check_limits(config, collected);
+}
+
+fn problem(collected: &mut Collected, key: &str, message: &str) {
+    let origin = collected.origin(key);
+    collected.problem(origin, format!("{key}: {message}"));
+}
+
+/// Where things are kept: this release knows the embedded stores only.
+fn check_backends(config: &Config, collected: &mut Collected) {
+    const CLUSTER: [&str; 6] = [
+        "postgres://",
+        "postgresql://",
+        "redis://",
+        "rediss://",
+        "s3://",
+        "s3a://",
+    ];
+    let urls = [
+        ("registry.url", &config.registry.url, "sqlite:///"),
+        ("sessions.url", &config.sessions.url, "sqlite:///"),
+        ("blobs.url", &config.blobs.url, "file:///"),
+    ];
+    for (key, url, embedded) in urls {
+        let Some(url) = url.as_ref().map(Secret::expose) else {
+            continue;
+        };
+        // The address may carry a password: only its scheme is shown.
+        if let Some(scheme) = CLUSTER.iter().find(|scheme| url.starts_with(**scheme)) {
+            let message = format!(
+                "{scheme} is for a cluster, and this release runs embedded only: leave {key} out, or name a place on this machine with {embedded}"
+            );
+            problem(collected, key, &message);
+        } else if !url.starts_with(embedded) || url.len() == embedded.len() {
+            problem(
+                collected,
+                key,
+                &format!("expected {embedded} and an absolute path"),
+            );
+        }
+    }
+}
+
+/// A certificate needs its key, and the other way round.
+fn check_certificates(config: &Config, collected: &mut Collected) {
+    let pairs = [
+        ("tls", &config.tls.certificate, &config.tls.key),
+        ("http", &config.http.certificate, &config.http.key),
+    ];
+    for (section, certificate, key) in pairs {
+        let (given, missing) = match (certificate, key) {
+            (Some(_), None) => ("certificate", "key"),
+            (None, Some(_)) => ("key", "certificate"),
+            (Some(_), Some(_)) | (None, None) => continue,
+        };
+        problem(
+            collected,
+            &format!("{section}.{given}"),
+            &format!("given without {section}.{missing}"),
+        );
+    }
+}
+
+/// No two listeners on one address, and at least one for devices.
+fn check_listeners(config: &Config, collected: &mut Collected) {
+    let listeners = [
+        ("mqtt.listen", config.mqtt.listen),
+        ("mqtt.plain_listen", config.mqtt.plain_listen),
+        ("http.listen", Some(config.http.listen)),
+        ("files.listen", config.files.listen),
+        ("metrics.listen", config.metrics.listen),
+    ];
+    for (index, (key, address)) in listeners.iter().enumerate() {
+        let Some(address) = address else { continue };
+        let earlier = listeners.iter().take(index);
+        let clash = earlier
+            .filter_map(|(name, other)| Some((name, (*other)?)))
+            .find(|(_, other)| overlap(*address, *other));
+        if let Some((name, other)) = clash {
+            problem(
+                collected,
+                key,
+                &format!("{address} is taken by {name} ({other})"),
+            );
+        }
+    }
+    if config.mqtt.listen.is_none() && config.mqtt.plain_listen.is_none() {
+        problem(
+            collected,
+            "mqtt.listen",
+            "no device could connect: mqtt.plain_listen is off as well",
+        );
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
+}
+
+/// Limits that contain one another.
+fn check_limits(config: &Config, collected: &mut Collected) {
+    let (mqtt, delivery, resources) = (&config.mqtt, &config.delivery, &config.resources);
+    // A PUBLISH around a chunk: fixed header, topic, packet id, chunk header; a few hundred bytes.
+    const HEADER: usize = 512;
+    let contained = [
+        (
+            delivery.chunk_bytes + HEADER <= mqtt.max_packet_bytes,
+            "delivery.chunk_bytes",
+            "a chunk with its header must fit mqtt.max_packet_bytes",
+        ),
+        (
+            delivery.chunk_bytes <= delivery.window_bytes,
+            "delivery.window_bytes",
+            "must hold at least one chunk (delivery.chunk_bytes)",
+        ),
+        (
+            delivery.window_bytes <= delivery.max_window_bytes_total,
+            "delivery.max_window_bytes_total",
+            "must hold at least one window (delivery.window_bytes)",
+        ),
+        (
+            mqtt.max_connect_bytes <= mqtt.max_packet_bytes,
+            "mqtt.max_connect_bytes",
+            "must not be above mqtt.max_packet_bytes",
+        ),
+        (
+            mqtt.max_handshakes <= mqtt.max_connections,
+            "mqtt.max_handshakes",
+            "must not be above mqtt.max_connections",
+        ),
+        (
+            delivery.max_task_rows <= delivery.max_open_deliveries,
+            "delivery.max_task_rows",
+            "must not be above delivery.max_open_deliveries",
+        ),
+        (
+            resources.max_size_bytes <= resources.max_total_bytes,
+            "resources.max_size_bytes",
+            "must not be above resources.max_total_bytes",
+        ),
+        (
+            delivery.slot_hold <= delivery.step_timeout,
+            "delivery.slot_hold",
+            "must not be above delivery.step_timeout",
+        ),
+    ];
+    for (holds, key, message) in contained {
+        if !holds {
+            problem(collected, key, message);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Settings of where things are kept: the registry, the sessions, the blobs.
+
+use super::{
+    section::section,
+    setting::{Count, Hidden, Optional, Secret},
+};
+
+section! {
+    /// The registry of record: products, devices, resources, tasks, deliveries.
+    pub struct RegistryConfig in "registry" {
+        /// Where it is: nothing for SQLite in the data directory, or "sqlite:///an/absolute/path".
+        url: Option<Secret> = None, Optional(Hidden, "");
+        /// Connections that read; one more writes. Each costs about 2 MB of page cache.
+        read_connections: u32 = 4, Count(1..=64);
+    }
+}
+
+section! {
+    /// The state of device sessions and transfers.
+    pub struct SessionsConfig in "sessions" {
+        /// Where it is: nothing for SQLite in the data directory, in a file of its own.
+        url: Option<Secret> = None, Optional(Hidden, "");
+    }
+}
+
+section! {
+    /// The bytes of resources.
+    pub struct BlobsConfig in "blobs" {
+        /// Where they are: nothing for files in the data directory.
+        url: Option<Secret> = None, Optional(Hidden, "");
+    }
+}

@@ -1,0 +1,151 @@
+//! Tasks with an owner, and the way they end.
+//!
+//! `Shutdown` is made once in `main.rs` and cloned to whoever spawns: no other file starts a task.
+//! It has two stages. Draining: the node is not ready and stops to accept, sessions end in order.
+//! Stopping: every task is to return now. A signal starts the first stage, a second signal skips
+//! to the end.
+//! Invariants: a task that was spawned is counted until it has returned; a stage is never undone.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The owner of tasks; clones share one set.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    drain: CancellationToken,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Shutdown {
+    /// An owner without tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task that is waited for at the end. Dropping the handle does not end the task.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where tasks are started"
+    )]
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        tokio::spawn(self.tracker.track_future(future))
+    }
+
+    /// Runs blocking work on a thread of its own; it is waited for at the end.
+    pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.tracker.spawn_blocking(work)
+    }
+
+    /// An owner for a part: it drains and stops with its parent, or alone, and waits for its own
+    /// tasks only.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            drain: self.drain.child_token(),
+            stop: self.stop.child_token(),
+            tracker: TaskTracker::new(),
+        }
+    }
+
+    /// Starts the first stage: not ready, no new connections.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Starts the last stage, and the first if it has not begun: every task is to return.
+    pub fn stop(&self) {
+        self.drain.cancel();
+        self.stop.cancel();
+    }
+
+    /// Whether the first stage has begun.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// Whether the last stage has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits for the first stage.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
+    /// Waits for the last stage.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// The token of the last stage, for code that takes one.
+    pub fn token(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Tasks that have not returned.
+    pub fn tasks(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Waits until every task of this owner has returned, at most `grace`; says whether all did.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait(&self, grace: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(grace, self.tracker.wait())
+            .await
+            .is_ok()
+    }
+}
+
+/// SIGTERM and SIGINT of this process.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes over the two signals; from here on they no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next signal and gives its name.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The closed sets of label values that other layers choose from.
+//!
+//! Invariants: a label's values are known when the program is built, so that no device, topic or
+//! address can become one.
+
+/// Declares a closed set of label values.
+macro_rules! labels {
+    (
+        $(#[doc = $doc:literal])+
+        pub enum $name:ident {
+            $( $(#[doc = $value_doc:literal])+ $value:ident = $label:literal, )+
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $( $(#[doc = $value_doc])+ $value, )+
+        }
+
+        impl $name {
+            /// Every value, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            /// The value as it stands in metrics and logs.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$value => $label,)+
+                }
+            }
+
+            pub(crate) const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a connection of a device ended.
+    pub enum DisconnectReason {
+        /// The device said goodbye.
+        Client = "client",
+        /// The device closed the connection, or the network did, without a goodbye.
+        ConnectionLost = "connection_lost",
+        /// Nothing arrived for one and a half keep-alives.
+        KeepAlive = "keep_alive",
+        /// The device broke the protocol.
+        ProtocolError = "protocol_error",
+        /// The device sent a packet above a limit.
+        PacketTooLarge = "packet_too_large",
+        /// The device did what its product does not allow.
+        NotAuthorized = "not_authorized",
+        /// The device connected again.
+        Takeover = "takeover",
+        /// The device took no byte for too long while data waited.
+        Stalled = "stalled",
+        /// An operator froze, deleted or kicked the device.
+        Administrative = "administrative",
+        /// This node drains or stops.
+        ServerShutdown = "server_shutdown",
+        /// The connection failed here.
+        ServerError = "server_error",
+    }
+}
+
+labels! {
+    /// Why a message to a device was dropped.
+    pub enum DropReason {
+        /// The device's outbox holds as many messages or bytes as it may.
+        OutboxFull = "outbox_full",
+        /// The message is above the device's maximum packet size.
+        TooLarge = "too_large",
+        /// The device is not connected, and the message is not kept.
+        Offline = "offline",
+        /// The device has no subscription that matches.
+        NoSubscription = "no_subscription",
+    }
+}

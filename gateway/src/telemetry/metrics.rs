@@ -1,0 +1,264 @@
+//! Every metric of the daemon, made once, with its labels' children at hand.
+//!
+//! `app.rs` makes one `Metrics` and hands clones to whoever counts; the metrics listener calls
+//! `render`. Names start with `headgate_`, except `process_*` and `tokio_*`, whose names are shared
+//! by all programs.
+//! Invariants: no label takes a value from outside (see `labels`); counting never looks a child up
+//! by name, except `store_seconds`, whose result callers keep.
+
+mod groups;
+mod maker;
+
+use std::{ops::Deref, sync::Arc, time::SystemTime};
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder,
+};
+
+pub use self::groups::{
+    AuthFailures, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
+};
+pub(super) use self::maker::Maker;
+pub use super::labels::{DisconnectReason, DropReason};
+use super::process::ProcessMetrics;
+
+/// Names of MQTT control packet types by their number in the fixed header; 0 is reserved.
+const PACKET_TYPES: [&str; 16] = [
+    "reserved",
+    "connect",
+    "connack",
+    "publish",
+    "puback",
+    "pubrec",
+    "pubrel",
+    "pubcomp",
+    "subscribe",
+    "suback",
+    "unsubscribe",
+    "unsuback",
+    "pingreq",
+    "pingresp",
+    "disconnect",
+    "auth",
+];
+
+/// Seconds: from a memory look-up to a slow disk.
+const STORE_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+/// Seconds: TLS and CONNECT together; the limit is 10 s.
+const HANDSHAKE_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Seconds: from a local network to a night on NB-IoT.
+const DELIVERY_BUCKETS: &[f64] = &[
+    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0,
+];
+
+/// Every metric; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Families>);
+
+impl Deref for Metrics {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        &self.0
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The metrics by family. Not made directly: see [`Metrics::new`].
+#[derive(Debug)]
+pub struct Families {
+    registry: Registry,
+    process: ProcessMetrics,
+    /// Devices connected by MQTT.
+    pub connections_mqtt: IntGauge,
+    /// Connections to the files listener.
+    pub connections_files: IntGauge,
+    /// How MQTT connections began.
+    pub connect_attempts: ConnectAttempts,
+    /// Connections between accept and CONNACK.
+    pub handshakes_in_flight: IntGauge,
+    /// From accept to CONNACK.
+    pub handshake_seconds: Histogram,
+    /// Devices that were not let in.
+    pub auth_failures: AuthFailures,
+    /// Bytes on the wire, TLS included.
+    pub bytes: Bytes,
+    /// Deliveries of unfinished tasks by state.
+    pub deliveries: Deliveries,
+    /// Chunks by what became of them.
+    pub delivery_chunks: DeliveryChunks,
+    /// From pushed to delivered.
+    pub delivery_seconds: Histogram,
+    /// From pushed to the first chunk's acknowledgement.
+    pub delivery_first_byte_seconds: Histogram,
+    /// Chunks sent and not acknowledged.
+    pub chunks_in_flight: IntGauge,
+    /// The chunk cache.
+    pub chunk_cache: ChunkCache,
+    /// Bytes in the outboxes of all devices.
+    pub outbox_bytes: IntGauge,
+    /// Connections that are not read from for now.
+    pub paused_connections: IntGauge,
+    /// Connections that ended an older one of the same device.
+    pub session_takeovers: IntCounter,
+    /// 1 while this node drains.
+    pub draining: IntGauge,
+    /// When the device listeners' certificate ends, in seconds since 1970.
+    pub tls_certificate_not_after_seconds: Gauge,
+    disconnects: Vec<IntCounter>,
+    messages_dropped: Vec<IntCounter>,
+    packets_in: [IntCounter; 16],
+    packets_out: [IntCounter; 16],
+    store_seconds: HistogramVec,
+}
+
+impl Metrics {
+    /// Makes every metric, at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new_custom(Some("headgate".to_owned()), None)
+            .expect("the prefix is a valid name");
+        let families = Families::new(&Maker(&registry), registry.clone());
+        Self(Arc::new(families))
+    }
+
+    /// Notes when the device listeners' certificate ends.
+    pub fn set_certificate_end(&self, end: SystemTime) {
+        let since = end.duration_since(SystemTime::UNIX_EPOCH);
+        self.tls_certificate_not_after_seconds
+            .set(since.unwrap_or_default().as_secs_f64());
+    }
+}
+
+impl Families {
+    fn new(make: &Maker<'_>, registry: Registry) -> Self {
+        make.gauges("build_info", "This program.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let connections = make.gauges(
+            "connections",
+            "Open connections of devices.",
+            &["protocol", "auth"],
+        );
+        let disconnects = make.counters(
+            "disconnects_total",
+            "Connections of devices that ended.",
+            &["protocol", "reason"],
+        );
+        let dropped = make.counters(
+            "messages_dropped_total",
+            "Messages to devices that were dropped.",
+            &["reason"],
+        );
+        let packets = make.counters(
+            "packets_total",
+            "MQTT control packets.",
+            &["protocol", "type", "direction"],
+        );
+        let packets = |direction| {
+            let child = |name| packets.with_label_values(&["mqtt", name, direction]);
+            PACKET_TYPES.map(child)
+        };
+        Self {
+            connections_mqtt: connections.with_label_values(&["mqtt", "secret"]),
+            connections_files: connections.with_label_values(&["files", "signed"]),
+            connect_attempts: ConnectAttempts::new(make),
+            handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),
+            handshake_seconds: make.histogram(
+                "handshake_seconds",
+                "From accept to CONNACK.",
+                HANDSHAKE_BUCKETS,
+            ),
+            auth_failures: AuthFailures::new(make),
+            bytes: Bytes::new(make),
+            deliveries: Deliveries::new(make),
+            delivery_chunks: DeliveryChunks::new(make),
+            delivery_seconds: make.histogram(
+                "delivery_seconds",
+                "From pushed to delivered.",
+                DELIVERY_BUCKETS,
+            ),
+            delivery_first_byte_seconds: make.histogram(
+                "delivery_first_byte_seconds",
+                "From pushed to the first acknowledged chunk.",
+                DELIVERY_BUCKETS,
+            ),
+            chunks_in_flight: make.gauge("chunks_in_flight", "Chunks sent, not acknowledged."),
+            chunk_cache: ChunkCache::new(make),
+            outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
+            paused_connections: make.gauge("paused_connections", "Connections not read from."),
+            session_takeovers: make.counter(
+                "session_takeovers_total",
+                "Connections that ended an older one of the same device.",
+            ),
+            draining: make.gauge("draining", "1 while this node drains."),
+            tls_certificate_not_after_seconds: make.seconds(
+                "tls_certificate_not_after_seconds",
+                "End of the device listeners' certificate, seconds since 1970.",
+            ),
+            disconnects: DisconnectReason::ALL
+                .iter()
+                .map(|reason| disconnects.with_label_values(&["mqtt", reason.label()]))
+                .collect(),
+            messages_dropped: DropReason::ALL
+                .iter()
+                .map(|reason| dropped.with_label_values(&[reason.label()]))
+                .collect(),
+            packets_in: packets("in"),
+            packets_out: packets("out"),
+            store_seconds: make.histograms(
+                "store_seconds",
+                "Time of store calls.",
+                &["store", "operation"],
+                STORE_BUCKETS,
+            ),
+            process: ProcessMetrics::new(),
+            registry,
+        }
+    }
+
+    /// Connections by MQTT that ended for `reason`.
+    pub fn disconnects(&self, reason: DisconnectReason) -> &IntCounter {
+        &self.disconnects[reason.index()]
+    }
+
+    /// Messages to devices dropped for `reason`.
+    pub fn messages_dropped(&self, reason: DropReason) -> &IntCounter {
+        &self.messages_dropped[reason.index()]
+    }
+
+    /// Packets from devices; `kind` is the packet type of the fixed header, 1 to 15.
+    pub fn packets_in(&self, kind: u8) -> &IntCounter {
+        &self.packets_in[usize::from(kind & 0x0f)]
+    }
+
+    /// Packets to devices; `kind` is the packet type of the fixed header, 1 to 15.
+    pub fn packets_out(&self, kind: u8) -> &IntCounter {
+        &self.packets_out[usize::from(kind & 0x0f)]
+    }
+
+    /// Time of an operation of a store; looked up by name, so callers keep it.
+    pub fn store_seconds(&self, store: &'static str, operation: &'static str) -> Histogram {
+        self.store_seconds.with_label_values(&[store, operation])
+    }
+
+    /// Everything in the text format of Prometheus, the process's own figures read now.
+    pub fn render(&self) -> String {
+        let mut families = self.registry.gather();
+        families.extend(self.process.gather());
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("a family that was gathered has a name, a type and samples");
+        String::from_utf8(text).expect("the text encoder writes UTF-8")
+    }
+}
+
+#[cfg(test)]
+mod tests;

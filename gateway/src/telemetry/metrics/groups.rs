@@ -1,0 +1,172 @@
+//! Groups of metrics that differ in one label only.
+//!
+//! Made by `Families::new`. Invariants: one child per field, looked up once.
+
+use prometheus::{IntCounter, IntGauge};
+
+use super::maker::Maker;
+
+/// `headgate_connect_attempts_total{protocol="mqtt"}` by outcome.
+#[derive(Debug)]
+pub struct ConnectAttempts {
+    /// The device was let in.
+    pub accepted: IntCounter,
+    /// CONNECT was understood and refused.
+    pub refused: IntCounter,
+    /// TLS was not agreed.
+    pub failed_tls: IntCounter,
+    /// TLS and CONNECT took too long.
+    pub timeout: IntCounter,
+    /// What arrived was no proper CONNECT.
+    pub protocol_error: IntCounter,
+    /// There were too many connections.
+    pub over_limit: IntCounter,
+}
+
+/// `headgate_auth_failures_total` by reason.
+#[derive(Debug)]
+pub struct AuthFailures {
+    /// Unknown device or wrong secret: nobody outside can tell which.
+    pub unknown_or_wrong: IntCounter,
+    /// The device is frozen.
+    pub disabled: IntCounter,
+    /// The credential has no known form.
+    pub malformed: IntCounter,
+}
+
+/// `headgate_bytes_total` by protocol and direction.
+#[derive(Debug)]
+pub struct Bytes {
+    /// From devices by MQTT.
+    pub in_mqtt: IntCounter,
+    /// To devices by MQTT.
+    pub out_mqtt: IntCounter,
+    /// From devices at the files listener.
+    pub in_files: IntCounter,
+    /// To devices at the files listener.
+    pub out_files: IntCounter,
+}
+
+/// `headgate_deliveries` by state.
+#[derive(Debug)]
+pub struct Deliveries {
+    /// Waiting for their turn or their device.
+    pub pending: IntGauge,
+    /// The device was told.
+    pub pushed: IntGauge,
+    /// Bytes move.
+    pub delivering: IntGauge,
+    /// Done.
+    pub delivered: IntGauge,
+    /// Given up.
+    pub failed: IntGauge,
+}
+
+/// `headgate_delivery_chunks_total{protocol="mqtt"}` by result.
+#[derive(Debug)]
+pub struct DeliveryChunks {
+    /// Handed to the socket.
+    pub sent: IntCounter,
+    /// Acknowledged by the device.
+    pub acked: IntCounter,
+    /// Sent again.
+    pub resent: IntCounter,
+}
+
+/// The chunk cache that all devices share.
+#[derive(Debug)]
+pub struct ChunkCache {
+    /// Bytes it holds.
+    pub bytes: IntGauge,
+    /// Chunks found in it.
+    pub hits: IntCounter,
+    /// Chunks read from the blob store.
+    pub misses: IntCounter,
+}
+
+impl ConnectAttempts {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let attempts = make.counters(
+            "connect_attempts_total",
+            "How connections of devices began.",
+            &["protocol", "outcome"],
+        );
+        Self {
+            accepted: attempts.with_label_values(&["mqtt", "accepted"]),
+            refused: attempts.with_label_values(&["mqtt", "refused"]),
+            failed_tls: attempts.with_label_values(&["mqtt", "failed_tls"]),
+            timeout: attempts.with_label_values(&["mqtt", "timeout"]),
+            protocol_error: attempts.with_label_values(&["mqtt", "protocol_error"]),
+            over_limit: attempts.with_label_values(&["mqtt", "over_limit"]),
+        }
+    }
+}
+
+impl AuthFailures {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let failures = make.counters(
+            "auth_failures_total",
+            "Devices that were not let in.",
+            &["reason"],
+        );
+        Self {
+            unknown_or_wrong: failures.with_label_values(&["unknown_or_wrong"]),
+            disabled: failures.with_label_values(&["disabled"]),
+            malformed: failures.with_label_values(&["malformed"]),
+        }
+    }
+}
+
+impl Bytes {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let bytes = make.counters(
+            "bytes_total",
+            "Bytes on the wire, TLS included.",
+            &["protocol", "direction"],
+        );
+        Self {
+            in_mqtt: bytes.with_label_values(&["mqtt", "in"]),
+            out_mqtt: bytes.with_label_values(&["mqtt", "out"]),
+            in_files: bytes.with_label_values(&["files", "in"]),
+            out_files: bytes.with_label_values(&["files", "out"]),
+        }
+    }
+}
+
+impl Deliveries {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let deliveries = make.gauges("deliveries", "Deliveries of unfinished tasks.", &["state"]);
+        Self {
+            pending: deliveries.with_label_values(&["pending"]),
+            pushed: deliveries.with_label_values(&["pushed"]),
+            delivering: deliveries.with_label_values(&["delivering"]),
+            delivered: deliveries.with_label_values(&["delivered"]),
+            failed: deliveries.with_label_values(&["failed"]),
+        }
+    }
+}
+
+impl DeliveryChunks {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let chunks = make.counters(
+            "delivery_chunks_total",
+            "Chunks by what became of them.",
+            &["protocol", "result"],
+        );
+        Self {
+            sent: chunks.with_label_values(&["mqtt", "sent"]),
+            acked: chunks.with_label_values(&["mqtt", "acked"]),
+            resent: chunks.with_label_values(&["mqtt", "resent"]),
+        }
+    }
+}
+
+impl ChunkCache {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        Self {
+            bytes: make.gauge("chunk_cache_bytes", "Bytes in the chunk cache."),
+            hits: make.counter("chunk_cache_hits_total", "Chunks found in the cache."),
+            misses: make.counter("chunk_cache_misses_total", "Chunks read from the store."),
+        }
+    }
+}
