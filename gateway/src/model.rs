@@ -1,0 +1,33 @@
+//! What the gateway knows: identities, the records of the registry and the rules that make them valid.
+//!
+//! A leaf that every layer may use. Records are plain data; whoever takes one from outside calls its
+//! `validate` (or builds it from the validated `New*` forms), stores and services then trust it.
+//! Invariants: lengths of names and descriptions count characters, never bytes; no type here holds a secret
+//! in the clear except [`Secret`], which is wiped when dropped and prints nothing.
+
+pub mod actor;
+pub mod blob;
+pub mod device;
+pub mod id;
+pub mod page;
+pub mod product;
+pub mod resource;
+pub mod secret;
+pub mod task;
+pub mod text;
+pub mod time;
+
+pub use actor::{Actor, AuditEntry, Role};
+pub use blob::{BlobId, Digests, PART_BYTES};
+pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding};
+pub use id::{Id, IdGenerator};
+pub use page::{InvalidPage, Page, Paged};
+pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};
+pub use resource::{Resource, ResourceVersion};
+pub use secret::Secret;
+pub use task::{
+    CreationState, Delivery, DeliveryChange, DeliveryState, FailReason, OpenDelivery, RunState,
+    StateCounts, Task, TaskPolicy,
+};
+pub use text::InvalidField;
+pub use time::Millis;

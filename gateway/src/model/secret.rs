@@ -1,0 +1,97 @@
+//! A device's secret in the clear, for as long as it must be.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::model::text::InvalidField;
+
+/// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`. Wiped when dropped, never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a secret that an operator gives.
+    ///
+    /// # Errors
+    /// [`InvalidField`] for `secret` naming the rule, never the value.
+    pub fn given(text: String) -> Result<Self, InvalidField> {
+        // Owned first, so that a refused secret is wiped too.
+        let secret = Self(Zeroizing::new(text));
+        if !(8..=32).contains(&secret.0.len()) {
+            return Err(InvalidField::new(
+                "secret",
+                "is not 8 to 32 characters long",
+            ));
+        }
+        if !secret
+            .0
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        {
+            return Err(InvalidField::new(
+                "secret",
+                "has characters other than A-Z, a-z, 0-9, _ and -",
+            ));
+        }
+        Ok(secret)
+    }
+
+    /// Makes a secret of 32 hexadecimal digits out of 16 random bytes, which are the caller's to wipe.
+    pub fn from_random(bytes: &[u8; 16]) -> Self {
+        Self(Zeroizing::new(hex::encode(bytes)))
+    }
+
+    /// The secret as bytes, for sealing and comparing.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The secret as text, for the one answer that shows it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_secrets_follow_the_rule() {
+        for good in ["12345678", "abc_DEF-", &"x".repeat(32)] {
+            assert_eq!(Secret::given(good.to_owned()).unwrap().reveal(), good);
+        }
+        for bad in [
+            "",
+            "1234567",
+            &"x".repeat(33),
+            "1234567 ",
+            "1234567é",
+            "12345678\0",
+        ] {
+            assert!(Secret::given(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn made_secrets_are_32_hex_digits() {
+        let secret = Secret::from_random(&[0xab; 16]);
+        assert_eq!(secret.reveal(), "ab".repeat(16));
+        assert!(Secret::given(secret.reveal().to_owned()).is_ok());
+    }
+
+    #[test]
+    fn neither_debug_nor_an_error_shows_the_secret() {
+        let secret = Secret::given("topsecret".to_owned()).unwrap();
+        assert!(!format!("{secret:?}").contains("topsecret"));
+        let error = Secret::given("topsecret!".to_owned()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("topsecret"));
+    }
+}
