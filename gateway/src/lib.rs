@@ -6,6 +6,7 @@
 //! `shutdown` are leaves that every layer may use.
 
 pub mod config;
+pub mod edge;
 pub mod model;
 pub mod service;
 pub mod shutdown;

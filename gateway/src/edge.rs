@@ -1,0 +1,4 @@
+//! Sockets, framing and HTTP: everything that faces a peer, and no rule of the domain.
+
+pub mod files;
+pub mod http;

@@ -1,0 +1,134 @@
+//! The device files listener: bytes of a delivery for devices that fetch over HTTPS.
+//!
+//! HTTP/1.1 and nothing but `/files/{signed}`; the signature is the whole authentication. What a request gets is
+//! decided by [`head`], what it says of the outcome by plain short texts. Bytes are slices of the shared chunk cache,
+//! read one slice ahead of the socket.
+//! Invariants: every answer has `Content-Length`, title-case header names and a head under 1,024 bytes; nothing is
+//! compressed or redirected, since the HTTP parsers in devices know none of it. Spec: RFC 9110, RFC 9112.
+
+mod body;
+mod head;
+
+use std::{convert::Infallible, future::Future, io, time::Duration};
+
+use axum::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use hyper::{body::Incoming, service::service_fn};
+use tokio::net::TcpListener;
+
+pub use self::body::FileBody;
+use self::head::{PREFIX, refusal};
+use super::http::listener::{self, AcceptStream, Limits};
+use crate::{config::FilesConfig, shutdown::Shutdown};
+
+/// Time for the TLS handshake, and for a request's head once its connection stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Read buffer of a connection; a signed address and a few headers take a quarter of it.
+const MAX_HEAD_BYTES: usize = 8_192;
+
+/// Why a signed address is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The signature does not fit, or what is signed is no address of ours.
+    BadSignature,
+    /// Its time is over.
+    Expired,
+    /// The delivery was cancelled.
+    Canceled,
+    /// The delivery, or the version it delivers, is there no more.
+    Gone,
+}
+
+/// Opens signed addresses.
+pub trait FileSource: Clone + Send + Sync + 'static {
+    /// What one request may read.
+    type File: File;
+
+    /// Checks a signed address and opens what it names.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    fn open(&self, signed: &str) -> Result<Self::File, Refusal>;
+}
+
+/// One version of a resource on its way to one device.
+pub trait File: Send + Sync + 'static {
+    /// Length of the content.
+    fn size_bytes(&self) -> u64;
+    /// MD5 of the content.
+    fn md5(&self) -> [u8; 16];
+    /// SHA-256 of the content.
+    fn sha256(&self) -> [u8; 32];
+    /// A slice of the shared copy from `offset` on, at most `max_bytes` and never empty inside the content.
+    fn read(&self, offset: u64, max_bytes: usize)
+    -> impl Future<Output = io::Result<Bytes>> + Send;
+    /// Notes that the bytes before `upto` were handed to the socket.
+    fn sent(&self, upto: u64);
+}
+
+/// Serves `source` on `listener` until the node drains, then the requests in hand until it stops.
+///
+/// # Cancel safety
+/// Dropping the future closes every connection at once.
+pub async fn serve<A: AcceptStream, F: FileSource>(
+    listener: TcpListener,
+    acceptor: A,
+    source: F,
+    config: &FilesConfig,
+    shutdown: Shutdown,
+) {
+    let limits = Limits {
+        max_connections: config.max_connections,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        header_timeout: config.idle_timeout,
+        idle_timeout: config.idle_timeout,
+        max_head_bytes: MAX_HEAD_BYTES,
+        title_case_headers: true,
+    };
+    let service = service_fn(move |request| {
+        let source = source.clone();
+        async move { Ok::<_, Infallible>(respond(&source, &request)) }
+    });
+    listener::run(listener, acceptor, service, limits, shutdown).await;
+}
+
+/// The answer to one request; its body, if any, was not read and never will be.
+fn respond<F: FileSource>(source: &F, request: &Request<Incoming>) -> Response<FileBody> {
+    respond_to(
+        source,
+        request.method(),
+        request.uri().path(),
+        request.headers(),
+    )
+}
+
+fn respond_to<F: FileSource>(
+    source: &F,
+    method: &Method,
+    path: &str,
+    headers: &axum::http::HeaderMap,
+) -> Response<FileBody> {
+    let signed = match path.strip_prefix(PREFIX) {
+        Some(signed) if !signed.is_empty() && !signed.contains('/') => signed,
+        _ => return refusal(StatusCode::NOT_FOUND, "no such path"),
+    };
+    if method != Method::GET && method != Method::HEAD {
+        return head::method_not_allowed();
+    }
+    let file = match source.open(signed) {
+        Ok(file) => file,
+        Err(Refusal::BadSignature) => {
+            return refusal(StatusCode::FORBIDDEN, "the address is not valid");
+        }
+        Err(Refusal::Expired) => return refusal(StatusCode::FORBIDDEN, "the address has expired"),
+        Err(Refusal::Canceled) => {
+            return refusal(StatusCode::FORBIDDEN, "the delivery was cancelled");
+        }
+        Err(Refusal::Gone) => return refusal(StatusCode::GONE, "the content is there no more"),
+    };
+    head::of_file(file, method, headers)
+}
+
+#[cfg(test)]
+mod tests;
