@@ -7,6 +7,7 @@
 
 mod auth;
 mod check;
+pub mod data_dir;
 mod delivery;
 mod files;
 mod http;
@@ -119,7 +120,9 @@ impl Config {
         if collected.problems.is_empty() {
             Ok(Loaded { config, collected })
         } else {
-            Err(ConfigError::Invalid(collected.problems))
+            let mut problems = collected.problems;
+            problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+            Err(ConfigError::Invalid(problems))
         }
     }
 

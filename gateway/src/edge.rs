@@ -1,4 +1,6 @@
 //! Sockets, framing and HTTP: everything that faces a peer, and no rule of the domain.
 
+pub mod dev_cert;
 pub mod files;
 pub mod http;
+pub mod ops;

@@ -149,3 +149,72 @@ impl Signals {
         }
     }
 }
+
+/// What the service manager is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Every listener is open.
+    Ready,
+    /// The way to the end has begun.
+    Stopping,
+}
+
+/// Tells the service manager, when one asked to be told (`NOTIFY_SOCKET`).
+pub fn notify(notice: Notice) {
+    let state = match notice {
+        Notice::Ready => sd_notify::NotifyState::Ready,
+        Notice::Stopping => sd_notify::NotifyState::Stopping,
+    };
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waits_for_every_task() {
+        let shutdown = Shutdown::new();
+        let task = shutdown.clone();
+        shutdown.spawn(async move { task.stopping().await });
+        assert!(!shutdown.wait(Duration::ZERO).await);
+        assert_eq!(shutdown.tasks(), 1);
+        shutdown.stop();
+        assert!(shutdown.wait(Duration::from_secs(30)).await);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_does_not_return_costs_the_grace_period_only() {
+        let shutdown = Shutdown::new();
+        let _task = shutdown.spawn(pending::<()>());
+        shutdown.stop();
+        assert!(!shutdown.wait(Duration::from_millis(10)).await);
+    }
+
+    #[tokio::test]
+    async fn stopping_includes_draining_and_not_the_other_way_round() {
+        let shutdown = Shutdown::new();
+        shutdown.drain();
+        assert!(shutdown.is_draining() && !shutdown.is_stopping());
+        shutdown.stop();
+        shutdown.draining().await;
+        assert!(shutdown.is_stopping());
+    }
+
+    #[tokio::test]
+    async fn a_part_ends_alone_or_with_the_whole() {
+        let whole = Shutdown::new();
+        let (one, other) = (whole.child(), whole.child());
+        let task = one.clone();
+        one.spawn(async move { task.stopping().await });
+        one.stop();
+        assert!(one.wait(Duration::from_secs(1)).await);
+        assert!(!whole.is_draining() && !other.is_stopping());
+        whole.drain();
+        assert!(other.is_draining() && !other.is_stopping());
+    }
+}

@@ -1,7 +1,8 @@
-//! What the daemon tells about itself: the log and the metrics.
+//! What the daemon tells about itself: the log, the metrics, whether it is ready.
 //!
-//! A leaf: every layer uses it, it uses none.
+//! A leaf: every layer uses it, it uses none but the configuration.
 
+pub mod health;
 pub mod labels;
 pub mod log;
 pub mod metrics;

@@ -119,14 +119,15 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
 }
 
+/// A PUBLISH around a chunk: fixed header, topic, packet id, chunk header.
+const HEADER_BYTES: usize = 512;
+
 /// Limits that contain one another.
 fn check_limits(config: &Config, collected: &mut Collected) {
     let (mqtt, delivery, resources) = (&config.mqtt, &config.delivery, &config.resources);
-    // A PUBLISH around a chunk: fixed header, topic, packet id, chunk header; a few hundred bytes.
-    const HEADER: usize = 512;
     let contained = [
         (
-            delivery.chunk_bytes + HEADER <= mqtt.max_packet_bytes,
+            delivery.chunk_bytes + HEADER_BYTES <= mqtt.max_packet_bytes,
             "delivery.chunk_bytes",
             "a chunk with its header must fit mqtt.max_packet_bytes",
         ),

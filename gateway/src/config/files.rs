@@ -13,7 +13,7 @@ section! {
     pub struct FilesConfig in "files" {
         /// Address of the files listener, always TLS.
         listen: Option<SocketAddr> = Some(SocketAddr::from(([0, 0, 0, 0], 8443))), Optional(Address, "off");
-        /// What devices put before /files, such as "https://files.example.org"; without it the name of
+        /// What devices put before /files, such as `https://files.example.org`; without it the name of
         /// this host and the listener's port.
         public_url: Option<String> = None, Optional(Text(255), "");
         /// How long a signed address can be used.

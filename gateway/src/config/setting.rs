@@ -32,7 +32,7 @@ pub(crate) enum Raw {
 }
 
 impl Raw {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Untyped(text) => Some(text),
             Self::Integer(_) | Self::Boolean(_) | Self::Other(_) => None,
@@ -72,7 +72,7 @@ pub(crate) trait Kind<T> {
     fn range(&self) -> String;
 }
 
-fn expected(what: &str, raw: &Raw) -> String {
+pub(super) fn expected(what: &str, raw: &Raw) -> String {
     format!("expected {what}, not {}", raw.describe())
 }
 

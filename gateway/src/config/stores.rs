@@ -8,7 +8,7 @@ use super::{
 section! {
     /// The registry of record: products, devices, resources, tasks, deliveries.
     pub struct RegistryConfig in "registry" {
-        /// Where it is: nothing for SQLite in the data directory, or "sqlite:///an/absolute/path".
+        /// Where it is: nothing for SQLite in the data directory, or `sqlite:///an/absolute/path`.
         url: Option<Secret> = None, Optional(Hidden, "");
         /// Connections that read; one more writes. Each costs about 2 MB of page cache.
         read_connections: u32 = 4, Count(1..=64);

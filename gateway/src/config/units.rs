@@ -69,7 +69,7 @@ pub(crate) fn print_duration(duration: Duration) -> String {
     let mut parts = Vec::new();
     for (unit, nanos) in NANOS {
         // Days only where nothing smaller follows: "24h" and "36h" read better than "1d 12h".
-        if unit == "d" && (rest % nanos != 0 || rest <= nanos) {
+        if unit == "d" && (!rest.is_multiple_of(nanos) || rest == nanos || rest == 0) {
             continue;
         }
         if rest >= nanos {

@@ -1,0 +1,117 @@
+//! The command line: what can be asked, and what the process ends with.
+//!
+//! `main.rs` parses here, runs what was asked and turns the result into an exit code.
+//! Invariants: what was asked for goes to standard output, everything else to standard error.
+
+mod config;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::config::run as config;
+use crate::config::{Config, ConfigError, Loaded, Sources};
+
+/// Exit code: it ran and something went wrong.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit code: the command line cannot be understood (`EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+/// Exit code: the configuration is wrong (`EX_CONFIG`).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// A self-hosted gateway for fleets of devices.
+#[derive(Debug, Parser)]
+#[command(name = "headgate", version, propagate_version = false)]
+#[command(subcommand_required = true, arg_required_else_help = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Serve(SourceArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Tell every mistake in it, without starting anything
+    Check(SourceArgs),
+    /// Show what is in force and where each value comes from, secrets redacted
+    Print(SourceArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SourceArgs {
+    /// Configuration file (TOML) [env: `HEADGATE_CONFIG`] [default: none, built-in defaults]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of everything that is kept [env: `HEADGATE__DATA_DIR`]
+    /// [default: headgate under the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// Reads and checks the configuration; the environment is this process's.
+    ///
+    /// # Errors
+    /// As `Config::load`.
+    pub fn load(self) -> Result<Loaded, ConfigError> {
+        let named = || std::env::var_os("HEADGATE_CONFIG").filter(|name| !name.is_empty());
+        let file = self.config.or_else(|| named().map(PathBuf::from));
+        Config::load(&Sources::from_process(file, self.data_dir))
+    }
+}
+
+/// Parses the command line; help, version and mistakes are told here and give the exit code.
+///
+/// # Errors
+/// The code to exit with: 0 after help and version, 64 after a mistake.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() {
+            ExitCode::from(EXIT_USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// Tells what is wrong with the configuration and gives the exit code.
+pub fn refuse(error: &ConfigError) -> ExitCode {
+    complain(error);
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Writes to standard error; when nobody reads it there is nobody to tell.
+pub fn complain(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// Writes to standard output and says whether it was taken.
+fn tell(what: impl std::fmt::Display) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match write!(out, "{what}").and_then(|()| out.flush()) {
+        // A reader that has seen enough, as in `| head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("standard output: {error}"));
+            ExitCode::from(EXIT_FAILURE)
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
