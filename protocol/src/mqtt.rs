@@ -4,8 +4,10 @@
 //! [`Packet::encode`] appends to a buffer. Both work for either end of a connection.
 
 mod codec;
+mod connection;
 mod error;
 mod header;
+mod inflight;
 mod packet;
 mod packet_id;
 mod properties;
@@ -18,8 +20,10 @@ mod version;
 mod wire;
 
 pub use codec::{Decoder, Limits, Role};
+pub use connection::{Connection, ConnectionLimits, Event, Message, OutboxFull, Output};
 pub use error::{DecodeError, EncodeError, Violation};
 pub use header::PacketType;
+pub use inflight::Inflight;
 pub use packet::{
     Auth, ConnAck, Connect, Disconnect, Packet, PubAck, PubComp, PubRec, PubRel, Publish,
     RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Will,

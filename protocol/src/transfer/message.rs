@@ -53,6 +53,14 @@ pub struct GetChunks {
     pub chunk_size: Option<u32>,
 }
 
+impl GetChunks {
+    /// Whether the offset says where the device stands: only a request for all that follows does;
+    /// `count` and `missing` ask for pieces out of order.
+    pub fn ask_moves_cursor(&self) -> bool {
+        matches!(self.ask, Ask::Window(_))
+    }
+}
+
 /// How a download stands, in the device's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownloadReport {

@@ -1,0 +1,89 @@
+//! The chunk cache: the bytes that all devices share.
+//!
+//! Blobs are read in segments of [`SEGMENT_BYTES`]; a chunk is a slice of a segment, never a copy.
+//! Devices that want a segment that is being read wait for that one reading. The cache is bounded
+//! by weight in bytes; what is pushed out lives on only as long as a socket still holds a slice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::{Weighter, sync::Cache};
+
+use super::content::{Content, SEGMENT_BYTES};
+use crate::{
+    model::{BlobId, Id},
+    store::{StoreError, blobs::BlobStore},
+    telemetry::Metrics,
+};
+
+/// Segments of blobs in memory, shared by every device and both ways of delivery.
+#[derive(Debug)]
+pub struct ChunkCache {
+    segments: Cache<Key, Bytes, ByWeight>,
+    blobs: BlobStore,
+    metrics: Metrics,
+}
+
+/// Which segment: of which resource and version, counted from 0.
+type Key = (Id, u32, u32);
+
+#[derive(Debug, Clone)]
+struct ByWeight;
+
+impl Weighter<Key, Bytes> for ByWeight {
+    fn weight(&self, _key: &Key, segment: &Bytes) -> u64 {
+        u64::try_from(segment.len()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl ChunkCache {
+    /// A cache of at most `capacity_bytes` over `blobs`.
+    pub fn new(blobs: BlobStore, capacity_bytes: usize, metrics: Metrics) -> Self {
+        let weight = u64::try_from(capacity_bytes).unwrap_or(u64::MAX);
+        let segments = usize::try_from(weight / SEGMENT_BYTES).unwrap_or(usize::MAX).max(16);
+        Self { segments: Cache::with_weighter(segments, weight, ByWeight), blobs, metrics }
+    }
+
+    /// Bytes from `offset` on: at most `max`, fewer at the end of a segment or of the content.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the blob cannot be read; the next call tries again.
+    pub async fn read(&self, content: &Arc<Content>, offset: u64, max: usize) -> Result<Bytes, StoreError> {
+        if offset >= content.size {
+            return Ok(Bytes::new());
+        }
+        let index = offset / SEGMENT_BYTES;
+        let segment = self.segment(content, index).await?;
+        let start = usize::try_from(offset - index * SEGMENT_BYTES).unwrap_or(usize::MAX).min(segment.len());
+        let end = start.saturating_add(max).min(segment.len());
+        Ok(segment.slice(start..end))
+    }
+
+    async fn segment(&self, content: &Arc<Content>, index: u64) -> Result<Bytes, StoreError> {
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let key = (content.resource_id, content.version, number);
+        if let Some(segment) = self.segments.get(&key) {
+            self.metrics.chunk_cache.hits.inc();
+            return Ok(segment);
+        }
+        let load = async {
+            self.metrics.chunk_cache.misses.inc();
+            let start = index * SEGMENT_BYTES;
+            let end = (start + SEGMENT_BYTES).min(content.size);
+            self.read_blob(&content.blob, start, end).await
+        };
+        let segment = self.segments.get_or_insert_async(&key, load).await?;
+        self.metrics.chunk_cache.bytes.set(i64::try_from(self.segments.weight()).unwrap_or(i64::MAX));
+        Ok(segment)
+    }
+
+    async fn read_blob(&self, blob: &BlobId, start: u64, end: u64) -> Result<Bytes, StoreError> {
+        let bytes = self.blobs.read(blob, start..end).await?;
+        // A blob that is shorter than its record says is damage, never a short answer.
+        if u64::try_from(bytes.len()).ok() == Some(end - start) {
+            Ok(bytes)
+        } else {
+            Err(StoreError::corrupt("a blob is shorter than its record"))
+        }
+    }
+}

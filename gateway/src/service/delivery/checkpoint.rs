@@ -1,0 +1,90 @@
+//! Cursors on their way into the session store, many in one commit.
+//!
+//! A cursor is a convenience and not the truth (the device's own offset is), so it is written
+//! late and in batches; what is lost with a crash is sent twice and nothing else.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::live::LiveDelivery;
+use crate::{
+    model::{Id, Millis},
+    store::sessions::{Cursor, SessionStore},
+};
+
+/// How often what was marked is written.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Deliveries whose cursor is to be stored, and those whose cursor is to be forgotten.
+///
+/// Bounded by the open deliveries: each stands here at most once between two writes.
+#[derive(Debug)]
+pub struct Checkpoints {
+    store: SessionStore,
+    dirty: Mutex<Dirty>,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    moved: Vec<Arc<LiveDelivery>>,
+    ended: Vec<Id>,
+}
+
+impl Checkpoints {
+    /// Nothing is marked yet.
+    pub fn new(store: SessionStore) -> Self {
+        Self { store, dirty: Mutex::default() }
+    }
+
+    /// Has the delivery's cursor stored soon.
+    pub fn mark(&self, delivery: &Arc<LiveDelivery>) {
+        self.dirty.lock().moved.push(Arc::clone(delivery));
+    }
+
+    /// Has the cursor forgotten soon: the delivery ended.
+    pub fn forget(&self, delivery: Id) {
+        self.dirty.lock().ended.push(delivery);
+    }
+
+    /// Writes what is marked now.
+    pub async fn flush(&self) {
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        let at = Millis::now();
+        let cursors: Vec<Cursor> = dirty
+            .moved
+            .iter()
+            .filter(|delivery| !delivery.state().is_final())
+            .map(|delivery| {
+                let have = delivery.cursor();
+                Cursor {
+                    delivery: delivery.id,
+                    attempt: delivery.attempt,
+                    acked: have.low(),
+                    ranges: have.beyond().to_vec(),
+                    updated_at: at,
+                }
+            })
+            .collect();
+        if !cursors.is_empty()
+            && let Err(error) = self.store.save_cursors(&cursors).await
+        {
+            tracing::warn!(%error, "cursors could not be stored; a restart now would send more bytes twice");
+        }
+        if !dirty.ended.is_empty()
+            && let Err(error) = self.store.delete_cursors(&dirty.ended).await
+        {
+            tracing::warn!(%error, "cursors of ended deliveries could not be deleted");
+        }
+    }
+
+    /// Writes what is marked, again and again, until it is dropped.
+    pub async fn run(&self) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.flush().await;
+        }
+    }
+}

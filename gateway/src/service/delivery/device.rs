@@ -1,0 +1,342 @@
+//! What a connected device and the gateway do about a delivery: offer, bytes, reports.
+//!
+//! Sessions call this; nothing here knows which wire the device is on.
+
+use std::{net::IpAddr, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use headgate_protocol::{
+    identity::DeviceId,
+    transfer::{
+        PART_BYTES,
+        message::{
+            Announcement, DownloadReport, DownloadState, GetChunks, Manifest, Receipt, TransferError, TransferErrorCode,
+        },
+        window::{AskError, Chunk, Pump},
+    },
+};
+
+use super::{
+    DeliveryService,
+    live::{LiveDelivery, Step},
+};
+use crate::{
+    model::{DeliveryState, FailReason, Id, Millis},
+    store::StoreError,
+};
+
+/// What waits for a device.
+#[derive(Debug)]
+pub enum Offer {
+    /// Nothing.
+    Nothing,
+    /// Something, and it is not its turn yet: the session is woken when it is.
+    Waiting,
+    /// This.
+    Ready(Box<Offered>),
+}
+
+/// A delivery that the device may begin.
+#[derive(Debug)]
+pub struct Offered {
+    /// The delivery.
+    pub delivery: Arc<LiveDelivery>,
+    /// What the device is told.
+    pub announcement: Announcement,
+}
+
+/// Why a request of a device was not served; told to it as `transfer_error`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of error.
+    pub code: TransferErrorCode,
+    /// One sentence.
+    pub message: &'static str,
+    /// Seconds after which asking again makes sense.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    const fn new(code: TransferErrorCode, message: &'static str) -> Self {
+        Self { code, message, retry_after: None }
+    }
+
+    const fn busy(message: &'static str) -> Self {
+        Self { code: TransferErrorCode::Busy, message, retry_after: Some(10) }
+    }
+
+    /// The message that tells the device, about the transfer as it named it.
+    pub fn into_message(self, transfer: &str) -> TransferError {
+        TransferError {
+            transfer: transfer.chars().take(32).collect(),
+            code: self.code,
+            message: self.message.to_owned(),
+            retry_after: self.retry_after,
+        }
+    }
+}
+
+/// A device's bounds that a pump has to respect.
+#[derive(Debug, Clone, Copy)]
+pub struct PumpLimits {
+    /// Packets that the client takes before it acknowledged one.
+    pub receive_maximum: u16,
+    /// The largest payload that fits a packet which the client takes, in bytes.
+    pub max_payload_bytes: u32,
+}
+
+impl DeliveryService {
+    /// What waits for `device`, and a place for it if one is free.
+    ///
+    /// `reached_at` is the address at which the device reached us: without a configured public
+    /// address it is what the URL carries.
+    pub fn offer(&self, device: &DeviceId, reached_at: Option<IpAddr>) -> Offer {
+        let queue = self.inner.book.of_device(device);
+        // One that is out already goes before all that wait.
+        let next = queue
+            .iter()
+            .find(|delivery| delivery.is_admitted())
+            .or_else(|| queue.iter().find(|delivery| !delivery.task.is_paused()));
+        let Some(delivery) = next else { return Offer::Nothing };
+        if delivery.task.is_paused() || !self.inner.admission.admit(delivery) {
+            return Offer::Waiting;
+        }
+        delivery.touch();
+        let announcement = self.announcement(delivery, reached_at);
+        Offer::Ready(Box::new(Offered { delivery: Arc::clone(delivery), announcement }))
+    }
+
+    /// Records that the device knows of the delivery.
+    pub async fn on_announced(&self, delivery: &Arc<LiveDelivery>) {
+        self.note_step(delivery, DeliveryState::Pushed).await;
+    }
+
+    /// The open delivery that `device` means by `transfer`.
+    ///
+    /// # Errors
+    /// [`Refusal`] where there is none: never, no more, or not for this device.
+    pub async fn find(&self, device: &DeviceId, transfer: &str) -> Result<Arc<LiveDelivery>, Refusal> {
+        const UNKNOWN: Refusal =
+            Refusal::new(TransferErrorCode::UnknownTransfer, "no such transfer is open for this device");
+        let id: Id = transfer.parse().map_err(|_| UNKNOWN)?;
+        if let Some(delivery) = self.inner.book.by_id(id) {
+            return if delivery.device_id == *device { Ok(delivery) } else { Err(UNKNOWN) };
+        }
+        match self.closed_refusal(device, id).await {
+            Ok(refusal) => Err(refusal.unwrap_or(UNKNOWN)),
+            Err(error) => {
+                tracing::error!(%error, "a transfer could not be looked up");
+                Err(Refusal::busy("the registry is not available"))
+            }
+        }
+    }
+
+    /// Starts to send what the device asks for.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it cannot be served; nothing has changed then.
+    pub async fn begin(
+        &self,
+        delivery: &Arc<LiveDelivery>,
+        request: &GetChunks,
+        limits: PumpLimits,
+    ) -> Result<Pump, Refusal> {
+        if delivery.task.is_paused() {
+            return Err(Refusal::busy("the task is paused"));
+        }
+        let config = &self.inner.config;
+        let chunk_bytes = request.chunk_size.unwrap_or_else(|| self.default_chunk_bytes());
+        if chunk_bytes > limits.max_payload_bytes {
+            return Err(Refusal::new(
+                TransferErrorCode::BadRequest,
+                "a chunk of this size does not fit the client's maximum packet size",
+            ));
+        }
+        let size = delivery.content.size;
+        let asked = request.offset.unwrap_or_else(|| delivery.resume_at(None));
+        let window = u32::try_from(config.window_bytes).unwrap_or(u32::MAX);
+        let pump = Pump::start(size, asked, chunk_bytes, &request.ask, window, limits.receive_maximum).map_err(
+            |error| match error {
+                AskError::OutOfRange => {
+                    Refusal::new(TransferErrorCode::OutOfRange, "the request reaches beyond the end of the resource")
+                }
+                AskError::ChunkSize => {
+                    Refusal::new(TransferErrorCode::BadRequest, "chunk_size must be 256 to 131072")
+                }
+            },
+        )?;
+        if !self.inner.admission.admit(delivery) {
+            return Err(Refusal::busy("too many deliveries are in progress"));
+        }
+        delivery.resume_at(request.offset.filter(|_| request.ask_moves_cursor()));
+        self.note_step(delivery, DeliveryState::Delivering).await;
+        Ok(pump)
+    }
+
+    /// Bytes of a delivery, from the cache that all devices share; at most `max`, fewer at the
+    /// end of a segment.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub async fn bytes(&self, delivery: &LiveDelivery, offset: u64, max: usize) -> Result<Bytes, StoreError> {
+        self.inner.cache.read(&delivery.content, offset, max).await
+    }
+
+    /// Takes note that the device has these bytes.
+    ///
+    /// Where the product asks for no word of the device's own, the last byte ends the delivery.
+    pub async fn on_acknowledged(&self, delivery: &Arc<LiveDelivery>, chunk: Chunk) {
+        let config = &self.inner.config;
+        if delivery.on_acknowledged(chunk, config.checkpoint_interval, config.checkpoint_bytes) {
+            self.inner.checkpoints.mark(delivery);
+        }
+        if delivery.confirm_by_acknowledgement && delivery.is_acknowledged_whole() {
+            self.finish_or_log(delivery, DeliveryState::Delivered, None).await;
+        }
+    }
+
+    /// Digests of parts of the resource.
+    ///
+    /// # Errors
+    /// [`Refusal`] where `from` lies beyond the last part.
+    pub fn manifest(&self, delivery: &LiveDelivery, from: u32, count: u32) -> Result<Manifest, Refusal> {
+        const DIGEST_BYTES: usize = 32;
+        let digests = &delivery.content.part_digests;
+        let parts = digests.len() / DIGEST_BYTES;
+        let start = usize::try_from(from).unwrap_or(usize::MAX);
+        if start >= parts && !(start == 0 && parts == 0) {
+            return Err(Refusal::new(TransferErrorCode::OutOfRange, "there are fewer parts than that"));
+        }
+        let end = start.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)).min(parts);
+        Ok(Manifest {
+            transfer: delivery.transfer.to_string(),
+            from,
+            count: u32::try_from(end - start).unwrap_or(u32::MAX),
+            digest_size: PART_BYTES,
+            digests: STANDARD.encode(&digests[start * DIGEST_BYTES..end * DIGEST_BYTES]),
+        })
+    }
+
+    /// Takes a report of the device; the receipt is what it is answered with, after whatever it
+    /// stands for has been committed.
+    pub async fn report(&self, device: &DeviceId, report: &DownloadReport) -> Receipt {
+        let Some(delivery) = self.reported_delivery(device, report) else {
+            // A report that comes again because its receipt was lost, or on what was cancelled.
+            return Receipt::ok();
+        };
+        delivery.on_reported(report.percent);
+        let ended = match report.state {
+            DownloadState::Downloading => {
+                self.note_step(&delivery, DeliveryState::Delivering).await;
+                return Receipt::ok();
+            }
+            DownloadState::Done if delivery.was_sent_whole() => {
+                self.finish(&delivery, DeliveryState::Delivered, None).await
+            }
+            DownloadState::Done => {
+                let outcome = self.finish(&delivery, DeliveryState::Failed, Some(FailReason::Incomplete)).await;
+                if outcome.is_ok() {
+                    return Receipt {
+                        result_code: -1,
+                        result_msg: format!(
+                            "incomplete: {} of {} bytes were sent",
+                            delivery.acknowledged_bytes(),
+                            delivery.content.size
+                        ),
+                    };
+                }
+                outcome
+            }
+            DownloadState::Fail => {
+                let reason =
+                    FailReason::Device { code: report.result_code, message: report.result_msg.clone() };
+                self.finish(&delivery, DeliveryState::Failed, Some(reason)).await
+            }
+        };
+        match ended {
+            Ok(_) => Receipt::ok(),
+            Err(error) => Receipt { result_code: -1, result_msg: format!("try again: {error}") },
+        }
+    }
+
+    /// A device's session is over: its deliveries give their places to others.
+    pub fn on_disconnected(&self, device: &DeviceId) {
+        for delivery in self.inner.book.of_device(device) {
+            self.inner.admission.release(&delivery);
+            if delivery.take_unsaved() {
+                self.inner.checkpoints.mark(&delivery);
+            }
+        }
+        self.serve_waiting();
+    }
+
+    fn default_chunk_bytes(&self) -> u32 {
+        u32::try_from(self.inner.config.chunk_bytes).unwrap_or(u32::MAX)
+    }
+
+    fn announcement(&self, delivery: &LiveDelivery, reached_at: Option<IpAddr>) -> Announcement {
+        let content = &delivery.content;
+        let chunk_size = self.default_chunk_bytes();
+        Announcement {
+            size: content.size,
+            name: content.name.to_string(),
+            md5sum: hex::encode(content.md5),
+            url: self.inner.urls.url(delivery.id, reached_at),
+            transfer: delivery.transfer.to_string(),
+            sha256: hex::encode(content.sha256),
+            chunk_size,
+            chunks: content.size.div_ceil(u64::from(chunk_size)),
+            version: content.version,
+            acked: delivery.acknowledged_bytes(),
+        }
+    }
+
+    /// Which delivery a report is about.
+    fn reported_delivery(&self, device: &DeviceId, report: &DownloadReport) -> Option<Arc<LiveDelivery>> {
+        let queue = self.inner.book.of_device(device);
+        match &report.transfer {
+            Some(transfer) => queue.into_iter().find(|delivery| *delivery.transfer == **transfer),
+            // At most one delivery is out to a device, and it is of that name or it is not meant.
+            None => queue.into_iter().find(|delivery| {
+                delivery.state() >= DeliveryState::Pushed
+                    && report.name.as_deref().is_none_or(|name| name == delivery.content.name.as_str())
+            }),
+        }
+    }
+
+    /// What to say of a transfer that is not open.
+    async fn closed_refusal(&self, device: &DeviceId, id: Id) -> Result<Option<Refusal>, StoreError> {
+        let Some(closed) = self.inner.registry.delivery(id).await?.filter(|known| known.device_id == *device) else {
+            return Ok(None);
+        };
+        if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) {
+            return Ok(Some(Refusal::new(TransferErrorCode::Canceled, "the delivery was cancelled")));
+        }
+        let Some(task) = self.inner.registry.task(closed.task_id).await? else { return Ok(None) };
+        let current = self.inner.registry.resource(task.task.resource_id).await?;
+        let stale = current.is_none_or(|resource| resource.version != task.task.resource_version);
+        Ok(stale.then(|| Refusal::new(TransferErrorCode::StaleVersion, "the resource has a newer version")))
+    }
+
+    /// Moves a delivery forward and notes it, without waiting for the commit.
+    pub(super) async fn note_step(&self, delivery: &Arc<LiveDelivery>, to: DeliveryState) {
+        let at = Millis::now();
+        let before = delivery.state();
+        if delivery.advance(to, at) == Step::Taken {
+            self.count_step(before, to);
+            self.inner.journal.note(Self::change(delivery, to, at, None)).await;
+        }
+    }
+
+    pub(super) async fn finish_or_log(
+        &self,
+        delivery: &Arc<LiveDelivery>,
+        to: DeliveryState,
+        reason: Option<FailReason>,
+    ) {
+        if let Err(error) = self.finish(delivery, to, reason).await {
+            tracing::error!(%error, delivery = %delivery.id, "the end of a delivery was not recorded");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Steps of deliveries on their way into the registry, many in one commit.
+//!
+//! Whoever records a step hands it over and, where the device or operator is told of it, waits
+//! until it is committed. While one commit runs the next ones gather, so ten thousand devices that
+//! finish together cost a few dozen commits and not ten thousand.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    model::DeliveryChange,
+    store::{StoreError, registry::Registry},
+};
+
+/// Steps that may wait for the registry; beyond them whoever records one waits.
+const CAPACITY: usize = 4_096;
+/// The most steps in one commit.
+const MAX_COMMIT: usize = 500;
+
+/// The registry did not take a step: what it stands for has not happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the registry did not record it")]
+pub struct NotRecorded;
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    steps: mpsc::Sender<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    change: DeliveryChange,
+    committed: Option<oneshot::Sender<()>>,
+}
+
+/// The other end, to be driven by one task.
+#[derive(Debug)]
+pub struct Recorder {
+    steps: mpsc::Receiver<Entry>,
+    registry: Registry,
+}
+
+/// A journal and the recorder that empties it.
+pub fn journal(registry: Registry) -> (Journal, Recorder) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    (Journal { steps: sender }, Recorder { steps: receiver, registry })
+}
+
+impl Journal {
+    /// Hands a step over without waiting for its commit.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has recorded nothing.
+    pub async fn note(&self, change: DeliveryChange) {
+        // The recorder lives as long as the process; after it nothing is left to record.
+        let _gone = self.steps.send(Entry { change, committed: None }).await;
+    }
+
+    /// Hands a step over and waits until it is committed.
+    ///
+    /// # Errors
+    /// [`NotRecorded`] where the registry refused it or is gone.
+    pub async fn commit(&self, change: DeliveryChange) -> Result<(), NotRecorded> {
+        let (committed, done) = oneshot::channel();
+        self.steps.send(Entry { change, committed: Some(committed) }).await.map_err(|_| NotRecorded)?;
+        done.await.map_err(|_| NotRecorded)
+    }
+}
+
+impl Recorder {
+    /// Commits what comes until every [`Journal`] is gone.
+    pub async fn run(mut self) {
+        let mut entries = Vec::with_capacity(MAX_COMMIT);
+        let mut changes = Vec::with_capacity(MAX_COMMIT);
+        while self.steps.recv_many(&mut entries, MAX_COMMIT).await > 0 {
+            changes.clear();
+            changes.extend(entries.iter().map(|entry| entry.change.clone()));
+            match self.write(&changes).await {
+                Ok(()) => entries.drain(..).for_each(|entry| {
+                    if let Some(committed) = entry.committed {
+                        // Whoever waited may be gone; the step stands all the same.
+                        let _gone = committed.send(());
+                    }
+                }),
+                Err(error) => {
+                    tracing::error!(%error, steps = changes.len(), "steps of deliveries could not be recorded");
+                    entries.clear();
+                }
+            }
+        }
+    }
+
+    /// Writes with a few tries: a busy database is no reason to lose what devices said.
+    async fn write(&self, changes: &[DeliveryChange]) -> Result<(), StoreError> {
+        let mut pause = std::time::Duration::from_millis(50);
+        for _ in 0..4 {
+            match self.registry.apply_delivery_changes(changes).await {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "recording steps of deliveries: trying again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 4;
+                }
+            }
+        }
+        self.registry.apply_delivery_changes(changes).await.map(|_| ())
+    }
+}

@@ -1,0 +1,172 @@
+//! Tasks and deliveries as they are shown: the record, and what the working copies add to it.
+
+use headgate_protocol::identity::DeviceId;
+use serde::Serialize;
+
+use super::{DeliveryError, DeliveryService, live::LiveDelivery};
+use crate::{
+    model::{Delivery, DeliveryState, Id, Millis, Page, Paged, StateCounts, Task},
+    store::StoreError,
+};
+
+/// A task and how its deliveries stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    /// The task.
+    pub task: Task,
+    /// How many of its deliveries are in each state.
+    pub counts: StateCounts,
+}
+
+/// A delivery, how far it is and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryView {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// 0 to 100 while it is open.
+    pub percent: Option<u8>,
+    /// Why it does not get on just now; computed when asked, never stored.
+    pub waiting: Option<WaitReason>,
+}
+
+/// What an open delivery waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// The device is not connected.
+    Offline,
+    /// An operator holds the task.
+    Paused,
+    /// Another delivery is out to the device.
+    DeviceBusy,
+    /// As many deliveries are in progress as may be.
+    InProgressLimit,
+    /// The device knows of it and has not asked for bytes.
+    DeviceHasNotAsked,
+    /// Every byte has been sent; the device has not said that it is done.
+    Confirming,
+}
+
+/// One state that an attempt came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineEntry {
+    /// Which attempt.
+    pub attempt: u32,
+    /// Which state.
+    pub state: DeliveryState,
+    /// When.
+    pub at: Millis,
+    /// Why, for a failure.
+    pub reason: Option<String>,
+    /// More about the reason.
+    pub detail: Option<String>,
+}
+
+impl DeliveryService {
+    /// One task.
+    ///
+    /// # Errors
+    /// [`DeliveryError::NotFound`] where there is none.
+    pub async fn task(&self, id: Id) -> Result<TaskView, DeliveryError> {
+        self.inner.registry.task(id).await?.map(TaskView::from).ok_or(DeliveryError::NotFound("task"))
+    }
+
+    /// A page of tasks, the newest first.
+    pub async fn tasks(&self, page: &Page) -> Result<Paged<TaskView>, DeliveryError> {
+        let found = self.inner.registry.tasks(page).await?;
+        Ok(Paged { items: found.items.into_iter().map(TaskView::from).collect(), next: found.next })
+    }
+
+    /// A page of a task's deliveries, all or those in one state.
+    ///
+    /// # Errors
+    /// [`DeliveryError::NotFound`] where there is no such task.
+    pub async fn deliveries(
+        &self,
+        task: Id,
+        state: Option<DeliveryState>,
+        page: &Page,
+    ) -> Result<Paged<DeliveryView>, DeliveryError> {
+        if self.inner.registry.task(task).await?.is_none() {
+            return Err(DeliveryError::NotFound("task"));
+        }
+        let found = self.inner.registry.deliveries(task, state, page).await?;
+        Ok(Paged { items: found.items.into_iter().map(|known| self.view(known)).collect(), next: found.next })
+    }
+
+    /// One delivery, as its latest attempt stands.
+    ///
+    /// # Errors
+    /// [`DeliveryError::NotFound`] where there is none.
+    pub async fn delivery(&self, id: Id) -> Result<DeliveryView, DeliveryError> {
+        let known = self.inner.registry.delivery(id).await?.ok_or(DeliveryError::NotFound("delivery"))?;
+        Ok(self.view(known))
+    }
+
+    /// Every state that every attempt of a delivery came to, in order.
+    ///
+    /// # Errors
+    /// [`DeliveryError::NotFound`] where there is no such delivery.
+    pub async fn timeline(&self, id: Id) -> Result<Vec<TimelineEntry>, DeliveryError> {
+        let attempts: Vec<Delivery> = self.inner.registry.delivery_attempts(id).await?;
+        if attempts.is_empty() {
+            return Err(DeliveryError::NotFound("delivery"));
+        }
+        Ok(attempts.iter().flat_map(timeline_of).collect())
+    }
+
+    /// The id of the device's deliveries that are open, the next one first.
+    pub fn open_of_device(&self, device: &DeviceId) -> Vec<Id> {
+        self.inner.book.of_device(device).iter().map(|delivery| delivery.id).collect()
+    }
+
+    fn view(&self, known: Delivery) -> DeliveryView {
+        let live = self.inner.book.by_id(known.id).filter(|live| live.attempt == known.attempt);
+        DeliveryView {
+            percent: live.as_ref().map(|live| live.percent()),
+            waiting: live.and_then(|live| self.waiting_for(&live)),
+            delivery: known,
+        }
+    }
+
+    fn waiting_for(&self, live: &LiveDelivery) -> Option<WaitReason> {
+        if live.state().is_final() {
+            return None;
+        }
+        if live.task.is_paused() {
+            return Some(WaitReason::Paused);
+        }
+        if !self.inner.links().is_connected(&live.device_id) {
+            return Some(WaitReason::Offline);
+        }
+        if !live.is_admitted() {
+            let queue = self.inner.book.of_device(&live.device_id);
+            let busy = queue.iter().any(|other| other.id != live.id && other.is_admitted());
+            return Some(if busy { WaitReason::DeviceBusy } else { WaitReason::InProgressLimit });
+        }
+        if live.stall().all_sent {
+            return Some(WaitReason::Confirming);
+        }
+        (live.state() <= DeliveryState::Pushed).then_some(WaitReason::DeviceHasNotAsked)
+    }
+}
+
+fn timeline_of(attempt: &Delivery) -> Vec<TimelineEntry> {
+    let entry = |state, at: Option<Millis>| {
+        at.map(|at| TimelineEntry { attempt: attempt.attempt, state, at, reason: None, detail: None })
+    };
+    let mut entries: Vec<TimelineEntry> = [
+        entry(DeliveryState::Pending, Some(attempt.created_at)),
+        entry(DeliveryState::Pushed, attempt.pushed_at),
+        entry(DeliveryState::Delivering, attempt.delivering_at),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if let Some(mut end) = entry(attempt.state, attempt.finished_at) {
+        end.reason.clone_from(&attempt.reason);
+        end.detail.clone_from(&attempt.detail);
+        entries.push(end);
+    }
+    entries
+}

@@ -1,0 +1,413 @@
+use super::*;
+use crate::mqtt::Subscription;
+
+type Server = Connection<u32>;
+
+fn limits() -> Arc<ConnectionLimits> {
+    Arc::new(ConnectionLimits {
+        max_keep_alive: Duration::from_secs(1_200),
+        outbox_messages: 3,
+        outbox_bytes: 100,
+        max_in_flight: 64,
+        receive_maximum: 4,
+        max_packet_bytes: 262_144,
+    })
+}
+
+fn connect(version: ProtocolVersion, keep_alive_secs: u16) -> Connect {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_secs,
+        client_id: "c".into(),
+        username: None,
+        password: None,
+        will: None,
+        properties: None,
+    }
+}
+
+fn drain(server: &mut Server) -> Vec<Output<u32>> {
+    std::iter::from_fn(|| server.poll_output()).collect()
+}
+
+/// A server that has let a client of this version in, with what CONNACK said.
+fn open(connect: Connect) -> (Server, Instant, ConnAck) {
+    let now = Instant::now();
+    let mut server = Server::new(limits(), now + Duration::from_secs(10));
+    server.handle_packet(now, Packet::Connect(Box::new(connect)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Event(Event::Connect(_))]
+    ));
+    server.accept(now);
+    let output = drain(&mut server);
+    let [Output::Transmit(Packet::ConnAck(connack))] = &output[..] else {
+        panic!("{output:?}")
+    };
+    (server, now, connack.clone())
+}
+
+fn publish(qos: QoS, id: u16) -> Publish {
+    let mut publish = Publish::new(
+        "P/d/x".parse().expect("legal"),
+        Bytes::from_static(b"hello"),
+    );
+    publish.qos = qos;
+    publish.packet_id = PacketId::new(id);
+    publish
+}
+
+fn message(tag: u32, len: usize) -> Message<u32> {
+    Message {
+        topic: "t".parse().expect("legal"),
+        payload: Bytes::from(vec![0; len]),
+        qos: QoS::AtLeastOnce,
+        tag,
+    }
+}
+
+fn puback(id: u16) -> Packet {
+    let packet_id = PacketId::new(id).expect("not zero");
+    Packet::PubAck(PubAck {
+        packet_id,
+        reason: ReasonCode::Success,
+        properties: None,
+    })
+}
+
+#[test]
+fn keep_alive_is_capped_and_an_mqtt_5_client_is_told() {
+    for (asked, expected) in [
+        (0, 1_200),
+        (60, 60),
+        (1_200, 1_200),
+        (1_201, 1_200),
+        (u16::MAX, 1_200),
+    ] {
+        let (server, now, connack) = open(connect(ProtocolVersion::V5, asked));
+        let told = connack
+            .properties
+            .and_then(|properties| properties.server_keep_alive_secs);
+        assert_eq!(told, Some(expected));
+        assert_eq!(
+            server.timeout(),
+            Some(now + Duration::from_secs(u64::from(expected) * 3 / 2))
+        );
+    }
+    let (_, _, connack) = open(connect(ProtocolVersion::V311, 60));
+    assert_eq!(connack.properties, None, "3.1.1 has no properties");
+}
+
+#[test]
+fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
+    server.handle_timeout(now + Duration::from_millis(14_999));
+    assert_eq!(drain(&mut server), []);
+    server.handle_packet(now + Duration::from_secs(14), Packet::PingReq);
+    assert_eq!(drain(&mut server), [Output::Transmit(Packet::PingResp)]);
+    server.handle_timeout(now + Duration::from_secs(20));
+    assert_eq!(drain(&mut server), []);
+    server.handle_timeout(now + Duration::from_secs(29));
+    let output = drain(&mut server);
+    assert!(matches!(
+        output[..],
+        [
+            Output::Transmit(Packet::Disconnect(Disconnect {
+                reason: ReasonCode::KeepAliveTimeout,
+                ..
+            })),
+            Output::Close(ReasonCode::KeepAliveTimeout)
+        ]
+    ));
+    assert_eq!(server.timeout(), None);
+}
+
+#[test]
+fn a_client_that_never_introduces_itself_is_closed_without_a_word() {
+    let now = Instant::now();
+    let mut server = Server::new(limits(), now + Duration::from_secs(10));
+    server.handle_timeout(now + Duration::from_secs(10));
+    assert_eq!(
+        drain(&mut server),
+        [Output::Close(ReasonCode::KeepAliveTimeout)]
+    );
+}
+
+#[test]
+fn a_second_connect_is_a_protocol_error() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
+    server.handle_packet(
+        now,
+        Packet::Connect(Box::new(connect(ProtocolVersion::V311, 10))),
+    );
+    assert_eq!(
+        drain(&mut server),
+        [Output::Close(ReasonCode::ProtocolError)]
+    );
+}
+
+#[test]
+fn a_refused_client_gets_a_connack_and_then_the_end() {
+    let now = Instant::now();
+    let mut server = Server::new(limits(), now);
+    server.handle_packet(
+        now,
+        Packet::Connect(Box::new(connect(ProtocolVersion::V311, 10))),
+    );
+    drain(&mut server);
+    server.refuse(ReasonCode::BadUserNameOrPassword);
+    let output = drain(&mut server);
+    assert!(matches!(
+        output[..],
+        [
+            Output::Transmit(Packet::ConnAck(ConnAck {
+                reason: ReasonCode::BadUserNameOrPassword,
+                ..
+            })),
+            Output::Close(_)
+        ]
+    ));
+    server.handle_packet(now, Packet::PingReq);
+    assert_eq!(drain(&mut server), [], "nothing follows the close");
+}
+
+#[test]
+fn an_empty_client_id_needs_a_clean_session_before_mqtt_5() {
+    let now = Instant::now();
+    let mut server = Server::new(limits(), now);
+    let nameless = Connect {
+        client_id: "".into(),
+        clean_start: false,
+        ..connect(ProtocolVersion::V311, 10)
+    };
+    server.handle_packet(now, Packet::Connect(Box::new(nameless)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [
+            Output::Transmit(Packet::ConnAck(ConnAck {
+                reason: ReasonCode::ClientIdentifierNotValid,
+                ..
+            })),
+            Output::Close(_)
+        ]
+    ));
+}
+
+#[test]
+fn a_publish_is_acknowledged_only_when_it_has_been_acted_on() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
+    server.handle_packet(now, Packet::Publish(publish(QoS::AtLeastOnce, 7)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Event(Event::Publish(_))]
+    ));
+    server.acknowledge(
+        PacketId::new(7).expect("not zero"),
+        QoS::AtLeastOnce,
+        ReasonCode::Success,
+    );
+    assert_eq!(drain(&mut server), [Output::Transmit(puback(7))]);
+}
+
+#[test]
+fn a_qos_2_message_that_comes_twice_is_acted_on_once() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
+    let id = PacketId::new(7).expect("not zero");
+    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 7)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Event(Event::Publish(_))]
+    ));
+    server.acknowledge(id, QoS::ExactlyOnce, ReasonCode::Success);
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Transmit(Packet::PubRec(_))]
+    ));
+    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 7)));
+    assert!(
+        matches!(
+            drain(&mut server)[..],
+            [Output::Transmit(Packet::PubRec(_))]
+        ),
+        "no second event"
+    );
+    for expected in [ReasonCode::Success, ReasonCode::PacketIdentifierNotFound] {
+        server.handle_packet(
+            now,
+            Packet::PubRel(PubRel {
+                packet_id: id,
+                reason: ReasonCode::Success,
+                properties: None,
+            }),
+        );
+        let output = drain(&mut server);
+        let [Output::Transmit(Packet::PubComp(comp))] = &output[..] else {
+            panic!("{output:?}")
+        };
+        assert_eq!(comp.reason, expected);
+    }
+}
+
+#[test]
+fn qos_2_messages_that_are_never_released_are_bounded() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
+    for id in 1..=4 {
+        server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, id)));
+        assert!(matches!(
+            drain(&mut server)[..],
+            [Output::Event(Event::Publish(_))]
+        ));
+    }
+    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 5)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [
+            Output::Transmit(Packet::Disconnect(_)),
+            Output::Close(ReasonCode::ReceiveMaximumExceeded)
+        ]
+    ));
+}
+
+#[test]
+fn what_exceeds_the_receive_maximum_waits_its_turn() {
+    let properties = Properties {
+        receive_maximum: NonZeroU16::new(2),
+        ..Properties::default()
+    };
+    let (mut server, now, _) = open(Connect {
+        properties: Some(Box::new(properties)),
+        ..connect(ProtocolVersion::V5, 10)
+    });
+    for tag in 0..5 {
+        server.send(message(tag, 10)).expect("room");
+    }
+    assert_eq!(
+        server.send(message(5, 10)),
+        Err(OutboxFull),
+        "3 messages may wait"
+    );
+    assert_eq!(server.waiting_bytes(), 30);
+    assert_eq!(drain(&mut server).len(), 2);
+    assert_eq!(
+        (server.reserve(9), server.send_quota()),
+        (None, 0),
+        "messages that wait go before chunks"
+    );
+    server.handle_packet(now, puback(1));
+    let output = drain(&mut server);
+    assert!(matches!(
+        output[..],
+        [
+            Output::Event(Event::Acknowledged(0)),
+            Output::Transmit(Packet::Publish(_))
+        ]
+    ));
+}
+
+#[test]
+fn the_outbox_is_bounded_in_bytes_too() {
+    let properties = Properties {
+        receive_maximum: NonZeroU16::new(1),
+        ..Properties::default()
+    };
+    let (mut server, _, _) = open(Connect {
+        properties: Some(Box::new(properties)),
+        ..connect(ProtocolVersion::V5, 10)
+    });
+    server.send(message(0, 1_000)).expect("goes at once");
+    assert_eq!(server.send(message(1, 101)), Err(OutboxFull));
+    assert_eq!(server.send(message(1, 100)), Ok(()));
+}
+
+#[test]
+fn acknowledgements_of_nothing_are_no_harm() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
+    server.handle_packet(now, puback(77));
+    assert_eq!(drain(&mut server), []);
+    let id = server.reserve(5).expect("room");
+    server.handle_packet(now, puback(id.get()));
+    assert_eq!(drain(&mut server), [Output::Event(Event::Acknowledged(5))]);
+    server.handle_packet(now, puback(id.get()));
+    assert_eq!(
+        drain(&mut server),
+        [],
+        "the second one acknowledges nothing"
+    );
+}
+
+#[test]
+fn what_connack_said_is_not_available_ends_an_mqtt_5_connection() {
+    let retained = Publish {
+        retain: true,
+        ..publish(QoS::AtMostOnce, 0)
+    };
+    let properties = Properties {
+        topic_alias: NonZeroU16::new(1),
+        ..Properties::default()
+    };
+    let aliased = Publish {
+        properties: Some(Box::new(properties)),
+        ..publish(QoS::AtMostOnce, 0)
+    };
+    for (publish, reason) in [
+        (retained, ReasonCode::RetainNotSupported),
+        (aliased, ReasonCode::TopicAliasInvalid),
+    ] {
+        let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
+        server.handle_packet(now, Packet::Publish(publish));
+        let output = drain(&mut server);
+        assert!(matches!(
+            output[..],
+            [Output::Transmit(Packet::Disconnect(_)), Output::Close(_)]
+        ));
+        assert_eq!(output.last(), Some(&Output::Close(reason)));
+    }
+}
+
+#[test]
+fn an_authentication_exchange_is_refused() {
+    let now = Instant::now();
+    let properties = Properties {
+        authentication_method: Some("SCRAM".into()),
+        ..Properties::default()
+    };
+    let mut server = Server::new(limits(), now);
+    let asking = Connect {
+        properties: Some(Box::new(properties)),
+        ..connect(ProtocolVersion::V5, 10)
+    };
+    server.handle_packet(now, Packet::Connect(Box::new(asking)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [
+            Output::Transmit(Packet::ConnAck(ConnAck {
+                reason: ReasonCode::BadAuthenticationMethod,
+                ..
+            })),
+            Output::Close(_)
+        ]
+    ));
+}
+
+#[test]
+fn requests_to_subscribe_are_the_callers_to_answer() {
+    let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
+    let packet_id = PacketId::new(3).expect("not zero");
+    let subscription = Subscription::new("P/d/#".parse().expect("legal"), QoS::AtLeastOnce);
+    let subscribe = Subscribe {
+        packet_id,
+        filters: [subscription].into_iter().collect(),
+        properties: None,
+    };
+    server.handle_packet(now, Packet::Subscribe(Box::new(subscribe)));
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Event(Event::Subscribe(_))]
+    ));
+    server.grant(packet_id, [ReasonCode::GrantedQoS1].into_iter().collect());
+    assert!(matches!(
+        drain(&mut server)[..],
+        [Output::Transmit(Packet::SubAck(_))]
+    ));
+}
