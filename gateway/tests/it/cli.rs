@@ -34,7 +34,12 @@ fn explains_itself() {
         assert!(output.stderr.is_empty());
     }
     let help = headgate(&["serve", "--help"], &[]);
-    for word in ["--config", "--data-dir", "HEADGATE_CONFIG", "HEADGATE__DATA_DIR"] {
+    for word in [
+        "--config",
+        "--data-dir",
+        "HEADGATE_CONFIG",
+        "HEADGATE__DATA_DIR",
+    ] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
 }
@@ -56,7 +61,10 @@ fn a_command_line_that_cannot_be_understood_ends_with_64() {
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
     let output = headgate(&["sevre"], &[]);
-    assert!(text(&output.stderr).contains("serve"), "the nearest command is named");
+    assert!(
+        text(&output.stderr).contains("serve"),
+        "the nearest command is named"
+    );
 }
 
 #[test]

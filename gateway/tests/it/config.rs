@@ -4,7 +4,10 @@ use std::fs;
 
 use super::cli::{headgate, text};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/headgate.example.toml");
+const EXAMPLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../deploy/headgate.example.toml"
+);
 
 #[test]
 fn the_example_is_valid_and_changes_nothing() {
@@ -40,7 +43,10 @@ fn what_is_in_force_is_shown_with_its_origin() {
         "url = \"<redacted>\" # HEADGATE__REGISTRY__URL",
         "chunk_bytes = \"15 KiB\" # default",
     ] {
-        assert!(printed.lines().any(|known| known == line), "{line}\n{printed}");
+        assert!(
+            printed.lines().any(|known| known == line),
+            "{line}\n{printed}"
+        );
     }
     assert!(!printed.contains("hunter2"));
 }
@@ -49,7 +55,11 @@ fn what_is_in_force_is_shown_with_its_origin() {
 fn every_mistake_is_told_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("headgate.toml");
-    fs::write(&file, "[mqtt]\nlisten = 1\nmax_conns = 2\n[blobs]\nurl = \"s3://b\"\n").expect("written");
+    fs::write(
+        &file,
+        "[mqtt]\nlisten = 1\nmax_conns = 2\n[blobs]\nurl = \"s3://b\"\n",
+    )
+    .expect("written");
     let file = file.to_str().expect("UTF-8");
     let output = headgate(&["config", "check", "--config", file], &[]);
     assert_eq!(output.status.code(), Some(78));

@@ -80,17 +80,47 @@ fn every_breach_is_seen() {
         fs::write(path, text).expect("written");
     };
     plant("app.rs", "use crate::{edge::mqtt, store::registry};");
-    plant("edge/mqtt.rs", "use crate::{\n    session::Session,\n    store::{Registry, Row},\n};");
+    plant(
+        "edge/mqtt.rs",
+        "use crate::{\n    session::Session,\n    store::{Registry, Row},\n};",
+    );
     plant("edge/tls.rs", "use rustls::ServerConfig;");
-    plant("edge/http/mod_tests.rs", "#[cfg(test)]\nmod tests { use crate::store::Registry; }");
-    plant("session.rs", "fn f() { crate::edge::close(); }\nuse hyper::Request;");
-    plant("service/auth.rs", "// use crate::edge::Comment;\nuse crate::{model, session::Session};");
-    plant("service/deep/er.rs", "use super::super::super::edge::http;\nuse super::auth;");
-    plant("store/registry.rs", "use sqlx::Row;\nuse crate::service::auth::Token;");
-    plant("store/registry/tests.rs", "use crate::service::auth::Token;");
-    plant("model.rs", "use crate::store::Id; fn f() { tokio::spawn(async {}); }");
-    plant("telemetry/log.rs", "use crate::config::LogConfig; let _ = \"sqlx::\";");
-    plant("service/registry.rs", "use tokio_rustls::TlsAcceptor; use crate::r#edge::x;");
+    plant(
+        "edge/http/mod_tests.rs",
+        "#[cfg(test)]\nmod tests { use crate::store::Registry; }",
+    );
+    plant(
+        "session.rs",
+        "fn f() { crate::edge::close(); }\nuse hyper::Request;",
+    );
+    plant(
+        "service/auth.rs",
+        "// use crate::edge::Comment;\nuse crate::{model, session::Session};",
+    );
+    plant(
+        "service/deep/er.rs",
+        "use super::super::super::edge::http;\nuse super::auth;",
+    );
+    plant(
+        "store/registry.rs",
+        "use sqlx::Row;\nuse crate::service::auth::Token;",
+    );
+    plant(
+        "store/registry/tests.rs",
+        "use crate::service::auth::Token;",
+    );
+    plant(
+        "model.rs",
+        "use crate::store::Id; fn f() { tokio::spawn(async {}); }",
+    );
+    plant(
+        "telemetry/log.rs",
+        "use crate::config::LogConfig; let _ = \"sqlx::\";",
+    );
+    plant(
+        "service/registry.rs",
+        "use tokio_rustls::TlsAcceptor; use crate::r#edge::x;",
+    );
     plant("lib.rs", "pub mod edge;");
     assert_eq!(
         breaches_in_gateway(dir.path()),
@@ -110,7 +140,10 @@ fn every_breach_is_seen() {
     );
 
     let protocol = dir.path().join("protocol");
-    plant("protocol/mqtt.rs", "use std::net::IpAddr;\nlet now = Instant::now(); // tokio");
+    plant(
+        "protocol/mqtt.rs",
+        "use std::net::IpAddr;\nlet now = Instant::now(); // tokio",
+    );
     assert_eq!(
         breaches_in_protocol(&protocol),
         ["mqtt.rs:1: names std::net", "mqtt.rs:2: names Instant::now"]
@@ -153,8 +186,18 @@ fn breaches_in_gateway(src: &Path) -> Vec<String> {
 fn breaches_in_protocol(src: &Path) -> Vec<String> {
     let mut breaches = Vec::new();
     for file in sources(src) {
+        let modules = module_path(&file.name);
+        let tests_from = if modules.iter().any(|module| module == "tests") {
+            0
+        } else {
+            file.text.find("#[cfg(test)]").unwrap_or(file.text.len())
+        };
         for text in NOT_IN_PROTOCOL {
             for offset in occurrences(&file.text, text) {
+                // A test has no other way to a first instant.
+                if *text == "Instant::now" && offset >= tests_from {
+                    continue;
+                }
                 breaches.push(file.at(offset, &format!("names {text}")));
             }
         }
@@ -185,7 +228,7 @@ struct Source {
 
 impl Source {
     fn at(&self, offset: usize, message: &str) -> String {
-        let line = self.text[..offset].matches('\n').count() + 1;
+        let line = self.text.split_at(offset).0.matches('\n').count() + 1;
         format!("{}:{line}: {message}", self.name)
     }
 }
@@ -267,7 +310,7 @@ fn occurrences<'a>(source: &'a str, text: &'a str) -> impl Iterator<Item = usize
         .match_indices(text)
         .map(|(offset, _)| offset)
         .filter(|offset| {
-            let before = source[..*offset].chars().next_back();
+            let before = source.split_at(*offset).0.chars().next_back();
             !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
                 || text.starts_with("task::")
         })
@@ -288,7 +331,7 @@ fn uses(source: &str, depth: usize) -> Vec<(usize, String)> {
 
 /// The first name of a path, or of each path of a group.
 fn heads(source: &str, start: usize, found: &mut Vec<(usize, String)>) {
-    let rest = &source[start..];
+    let rest = source.split_at(start).1;
     if !rest.starts_with('{') {
         let name = name_at(rest);
         found.push((start, name));
@@ -306,7 +349,7 @@ fn heads(source: &str, start: usize, found: &mut Vec<(usize, String)>) {
             ',' => expecting = depth == 1,
             c if expecting && !c.is_whitespace() => {
                 expecting = false;
-                found.push((start + offset, name_at(&rest[offset..])));
+                found.push((start + offset, name_at(rest.split_at(offset).1)));
             }
             _ => {}
         }
