@@ -11,4 +11,5 @@ pub mod edge;
 pub mod model;
 pub mod service;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

@@ -11,6 +11,7 @@ pub mod device;
 pub mod id;
 pub mod page;
 pub mod product;
+pub mod random;
 pub mod resource;
 pub mod secret;
 pub mod task;
@@ -23,6 +24,7 @@ pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding
 pub use id::{Id, IdGenerator};
 pub use page::{InvalidPage, Page, Paged};
 pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};
+pub use random::{NoRandomness, random};
 pub use resource::{Resource, ResourceVersion};
 pub use secret::Secret;
 pub use task::{

@@ -1,0 +1,84 @@
+//! What must last: the registry of record, transfer cursors and blobs.
+//!
+//! Stores know records and bytes, no rules: only services call them. Each owns its files or its database
+//! and nothing else.
+
+pub mod blobs;
+pub mod registry;
+pub mod sessions;
+
+use std::io;
+
+use crate::model::{InvalidPage, NoRandomness};
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such record.
+    #[error("no such {what}")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// A unique value is taken.
+    #[error("{what} is taken by {with}")]
+    Conflict {
+        /// The value that must be unique.
+        what: &'static str,
+        /// The record that has it.
+        with: String,
+    },
+    /// The record cannot go while others need it.
+    #[error("{what} is in use by {by}")]
+    InUse {
+        /// The record.
+        what: &'static str,
+        /// What needs it.
+        by: String,
+    },
+    /// More than the quota allows.
+    #[error("more than the quota of {limit} {unit}")]
+    Quota {
+        /// What is counted: `resources` or `bytes`.
+        unit: &'static str,
+        /// How much may be.
+        limit: u64,
+    },
+    /// A page's cursor is wrong.
+    #[error(transparent)]
+    Page(#[from] InvalidPage),
+    /// A stored value is not what this version writes.
+    #[error("stored {column} cannot be read: {reason}")]
+    Corrupt {
+        /// The column.
+        column: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database's address is none that this build can use.
+    #[error("registry {0:?} is not supported: expected sqlite:")]
+    Unsupported(String),
+    /// The database refused or is away.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The tables could not be brought to this version's form.
+    #[error("migration: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The blob store refused or is away.
+    #[error("blobs: {0}")]
+    Blobs(#[from] object_store::Error),
+    /// A blob writer was used after a failed or cancelled write.
+    #[error("blob writer was interrupted")]
+    Interrupted,
+    /// No random number for an id.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// A file or directory of the store.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,152 @@
+//! Immutable bytes: the contents of resources, as files of an object store.
+//!
+//! A blob is written once under a random id and read by ranges. What is being written has no name that a reader
+//! could find; only [`BlobWriter::finish`] gives it one, after its bytes and the directory reached the disk.
+//! Invariants: a blob that can be read is whole; a writer that is aborted or dropped leaves nothing behind, and
+//! what a killed process left is removed when the store is opened.
+
+mod hash;
+mod writer;
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as Key};
+
+pub use writer::{BlobWriter, StoredBlob};
+
+use crate::{
+    model::{self, BlobId},
+    store::StoreError,
+};
+
+/// The store of blobs. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct BlobStore {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl BlobStore {
+    /// Opens a directory of blobs, creates it when there is none, and removes what unfinished writes left in it.
+    /// No other process may use it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the directory cannot be made or read.
+    pub async fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.to_owned();
+        // The only file work here that object_store does not put on the blocking pool itself.
+        tokio::task::spawn_blocking(move || prepare(&path))
+            .await
+            .map_err(|error| StoreError::Io {
+                path: directory.display().to_string(),
+                source: error.into(),
+            })??;
+        let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+
+    /// Begins a blob.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub async fn writer(&self) -> Result<BlobWriter, StoreError> {
+        let id = BlobId::from_random(model::random()?);
+        let upload = self.store.put_multipart(&key(&id)).await?;
+        Ok(BlobWriter::new(id, upload))
+    }
+
+    /// Reads a range of a blob: exactly its bytes. Any number of reads run at the same time, each on the runtime's
+    /// blocking threads.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such blob; the object store's error when the range reaches
+    /// beyond its end.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing changes.
+    pub async fn read(&self, id: &BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = self
+            .store
+            .get_range(&key(id), range)
+            .await
+            .map_err(not_found)?;
+        if bytes.len() as u64 == wanted {
+            Ok(bytes)
+        } else {
+            Err(StoreError::Corrupt {
+                column: "blob",
+                reason: format!("{id} ends before the range"),
+            })
+        }
+    }
+
+    /// Deletes a blob; one that is not there is fine.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub async fn delete(&self, id: &BlobId) -> Result<(), StoreError> {
+        match self.store.delete(&key(id)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The ids of all blobs, in any order. Files that are no blobs are not seen.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub async fn list(&self) -> Result<Vec<BlobId>, StoreError> {
+        let names: Vec<_> = self.store.list(None).try_collect().await?;
+        Ok(names
+            .into_iter()
+            .filter_map(|meta| meta.location.filename()?.parse().ok())
+            .collect())
+    }
+}
+
+fn key(id: &BlobId) -> Key {
+    Key::from(id.to_string())
+}
+
+fn not_found(error: object_store::Error) -> StoreError {
+    match error {
+        object_store::Error::NotFound { .. } => StoreError::NotFound { what: "blob" },
+        other => other.into(),
+    }
+}
+
+/// Makes the directory, or removes from it what unfinished writes left: files whose name is a blob's with `#` and
+/// a number behind.
+fn prepare(directory: &Path) -> Result<(), StoreError> {
+    let io = |path: &Path| {
+        let path = path.display().to_string();
+        move |source: io::Error| StoreError::Io { path, source }
+    };
+    std::fs::create_dir_all(directory).map_err(io(directory))?;
+    for entry in std::fs::read_dir(directory).map_err(io(directory))? {
+        let path: PathBuf = entry.map_err(io(directory))?.path();
+        let unfinished = path
+            .file_name()
+            .and_then(|name| name.to_str()?.split_once('#'))
+            .is_some_and(|(id, _)| id.parse::<BlobId>().is_ok());
+        if unfinished {
+            std::fs::remove_file(&path).map_err(io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

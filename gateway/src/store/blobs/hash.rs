@@ -1,0 +1,118 @@
+//! The digests of a blob, taken in one pass.
+
+use bytes::{Bytes, BytesMut};
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{Digests, PART_BYTES};
+
+/// Takes bytes in any portions.
+pub(super) struct Hasher {
+    size: u64,
+    whole: Sha256,
+    md5: Md5,
+    part: Sha256,
+    /// Bytes that `part` has taken, below [`PART_BYTES`].
+    part_bytes: usize,
+    parts: BytesMut,
+}
+
+impl Hasher {
+    pub(super) fn new() -> Self {
+        Self {
+            size: 0,
+            whole: Sha256::new(),
+            md5: Md5::new(),
+            part: Sha256::new(),
+            part_bytes: 0,
+            parts: BytesMut::new(),
+        }
+    }
+
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.md5.update(bytes);
+        while !bytes.is_empty() {
+            let room = PART_BYTES - self.part_bytes;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.whole.update(now);
+            self.part.update(now);
+            self.part_bytes += now.len();
+            if self.part_bytes == PART_BYTES {
+                self.end_part();
+            }
+            bytes = later;
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Digests {
+        if self.part_bytes > 0 {
+            self.end_part();
+        }
+        Digests {
+            size: self.size,
+            sha256: self.whole.finalize().into(),
+            md5: self.md5.finalize().into(),
+            part_digests: Bytes::from(self.parts),
+        }
+    }
+
+    fn end_part(&mut self) {
+        self.parts.extend_from_slice(&self.part.finalize_reset());
+        self.part_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+
+    use super::*;
+
+    #[test]
+    fn known_digests() {
+        let mut hasher = Hasher::new();
+        hasher.update(b"ab");
+        hasher.update(b"");
+        hasher.update(b"c");
+        let digests = hasher.finish();
+        assert_eq!(digests.size, 3);
+        assert_eq!(
+            digests.sha256,
+            hex!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+        );
+        assert_eq!(digests.md5, hex!("900150983cd24fb0d6963f7d28e17f72"));
+        assert_eq!(digests.part_digests, digests.sha256[..]);
+    }
+
+    #[test]
+    fn nothing_has_no_parts() {
+        let digests = Hasher::new().finish();
+        assert_eq!((digests.size, digests.part_digests.len()), (0, 0));
+    }
+
+    #[test]
+    fn parts_do_not_depend_on_the_portions() {
+        let bytes: Vec<u8> = (0..PART_BYTES * 2 + 5).map(|i| (i % 251) as u8).collect();
+        let expected: Vec<u8> = bytes
+            .chunks(PART_BYTES)
+            .flat_map(|part| <[u8; 32]>::from(Sha256::digest(part)))
+            .collect();
+        for portion in [1_000, PART_BYTES, PART_BYTES + 1, bytes.len()] {
+            let mut hasher = Hasher::new();
+            for bytes in bytes.chunks(portion) {
+                hasher.update(bytes);
+            }
+            let digests = hasher.finish();
+            assert_eq!(digests.part_digests, expected, "{portion}");
+            assert_eq!(digests.sha256, <[u8; 32]>::from(Sha256::digest(&bytes)));
+        }
+    }
+
+    #[test]
+    fn a_full_last_part_is_counted_once() {
+        let mut hasher = Hasher::new();
+        hasher.update(&vec![7; PART_BYTES]);
+        assert_eq!(hasher.finish().part_digests.len(), 32);
+    }
+}

@@ -1,0 +1,131 @@
+//! Blobs in a real directory.
+
+use super::*;
+use crate::model::PART_BYTES;
+
+fn content(len: usize) -> Bytes {
+    (0..len).map(|i| (i * 7 % 253) as u8).collect()
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+async fn write(store: &BlobStore, bytes: &Bytes, portion: usize) -> StoredBlob {
+    let mut writer = store.writer().await.unwrap();
+    for start in (0..bytes.len()).step_by(portion) {
+        let end = bytes.len().min(start + portion);
+        writer.write(bytes.slice(start..end)).await.unwrap();
+    }
+    writer.finish().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_written_is_read_in_any_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let bytes = content(3 * 1024 * 1024 + 17);
+    let blob = write(&store, &bytes, 65_537).await;
+    assert_eq!(blob.digests.size, bytes.len() as u64);
+    assert_eq!(
+        blob.digests.part_digests.len(),
+        bytes.len().div_ceil(PART_BYTES) * 32
+    );
+    let size = bytes.len() as u64;
+    for range in [0..size, 0..1, 15_360..30_720, size - 1..size, 5..5] {
+        let (start, end) = (range.start as usize, range.end as usize);
+        let read = store.read(&blob.id, range.clone()).await.unwrap();
+        assert!(read == bytes.slice(start..end), "{range:?}");
+    }
+    assert!(store.read(&blob.id, size - 1..size + 1).await.is_err());
+    assert!(store.read(&blob.id, size + 5..size + 9).await.is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_visible_before_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let mut writer = store.writer().await.unwrap();
+    writer.write(content(2 * 1024 * 1024)).await.unwrap();
+    assert_eq!(store.list().await.unwrap(), []);
+    let id = writer.id();
+    let error = store.read(&id, 0..1).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::NotFound { what: "blob" }),
+        "{error}"
+    );
+    let blob = writer.finish().await.unwrap();
+    assert_eq!(store.list().await.unwrap(), [blob.id]);
+}
+
+#[tokio::test]
+async fn an_aborted_or_dropped_writer_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    for drop_it in [false, true] {
+        let mut writer = store.writer().await.unwrap();
+        writer.write(content(2 * 1024 * 1024)).await.unwrap();
+        assert_eq!(files(dir.path()).len(), 1);
+        if drop_it {
+            drop(writer);
+        } else {
+            writer.abort().await.unwrap();
+        }
+        // A dropped writer's file is removed by a blocking thread.
+        for _ in 0..200 {
+            if files(dir.path()).is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(files(dir.path()), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_start_removes_what_a_killed_process_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let blob = write(&store, &content(10), 10).await;
+    let left = dir.path().join(format!("{}#1", "ab".repeat(16)));
+    std::fs::write(&left, b"half").unwrap();
+    std::fs::write(dir.path().join("notes#1"), b"not ours").unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    assert!(!left.exists());
+    assert!(dir.path().join("notes#1").exists());
+    assert_eq!(store.list().await.unwrap(), [blob.id]);
+}
+
+#[tokio::test]
+async fn a_write_that_was_cut_off_ends_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let mut writer = store.writer().await.unwrap();
+    {
+        let mut write = Box::pin(writer.write(content(2 * 1024 * 1024)));
+        let waker = std::task::Waker::noop();
+        let mut context = std::task::Context::from_waker(waker);
+        assert!(write.as_mut().poll(&mut context).is_pending());
+    }
+    let again = writer.write(content(1)).await;
+    assert!(matches!(again, Err(StoreError::Interrupted)));
+    assert!(matches!(
+        writer.finish().await,
+        Err(StoreError::Interrupted)
+    ));
+    assert_eq!(store.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_deleted_blob_is_gone_and_deleting_again_is_fine() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let blob = write(&store, &content(10), 3).await;
+    store.delete(&blob.id).await.unwrap();
+    store.delete(&blob.id).await.unwrap();
+    assert!(store.read(&blob.id, 0..1).await.is_err());
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+}

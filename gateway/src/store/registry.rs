@@ -1,0 +1,157 @@
+//! The registry of record: accounts, products, devices, resources, tasks and deliveries, in SQL.
+//!
+//! One SQL text for every database that can hold it: `$n` placeholders, integers for times and booleans,
+//! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`. On SQLite one connection
+//! writes (so writers queue in order and never see "busy") and others read; the journal is a WAL with
+//! `synchronous = FULL`, so a committed change survives the loss of power.
+//! Invariants: a change and its audit entry are one transaction; nothing asks the database once per device
+//! where one statement serves many. All methods are cancel safe: a dropped future rolls its transaction back.
+
+mod account;
+mod audit;
+mod delivery;
+mod device;
+mod lookup;
+mod migrations;
+mod product;
+mod resource;
+mod rows;
+mod sql;
+mod task;
+
+use std::{path::Path, str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    any::{AnyConnectOptions, AnyPoolOptions},
+};
+
+pub use account::{OperatorRow, TokenRow};
+pub use device::{DeviceFilter, DevicePatch, SealedCredential};
+pub use lookup::DeviceAuthRow;
+pub use resource::{NewVersion, QuotaLimits, ResourceFilter, ResourcePatch, Usage};
+pub use task::TaskFilter;
+
+use crate::{
+    model::{self, Id, IdGenerator, InvalidPage, Page},
+    store::StoreError,
+};
+
+/// Rows of one multi-row statement at most.
+pub const BLOCK: usize = 500;
+
+/// The registry. Cloning shares its connections.
+#[derive(Clone)]
+pub struct Registry {
+    write: AnyPool,
+    read: AnyPool,
+    ids: Arc<IdGenerator>,
+}
+
+impl Registry {
+    /// Opens (and creates, where it is a file that does not exist) the database and brings its tables up to date.
+    ///
+    /// `url` is `sqlite:` and a path, as [`sqlite_url`] makes it; `read_connections` is at least 1 and costs a
+    /// thread and up to 2 MB of page cache each.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] for another kind of database, [`StoreError::Migration`] when the tables are
+    /// of a later version, else what the database says.
+    pub async fn open(url: &str, read_connections: u32) -> Result<Self, StoreError> {
+        if !url.starts_with("sqlite:") {
+            let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+            return Err(StoreError::Unsupported(scheme.to_owned()));
+        }
+        sqlx::any::install_default_drivers();
+        // No statement is logged: parameters are not, but times and counts belong to the metrics.
+        let options = AnyConnectOptions::from_str(url)?.disable_statement_logging();
+        let write = pool(1, WRITE_PRAGMAS).connect_with(options.clone()).await?;
+        migrations::run(&write).await?;
+        let read = pool(read_connections.max(1), READ_PRAGMAS)
+            .connect_with(options)
+            .await?;
+        Ok(Self {
+            write,
+            read,
+            ids: Arc::new(IdGenerator::new(u16::from_ne_bytes(model::random()?))),
+        })
+    }
+
+    /// A new id for a record.
+    pub fn next_id(&self) -> Id {
+        self.ids.next()
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// What the database says when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.read).await?;
+        Ok(())
+    }
+
+    /// Writes everything out and closes all connections; what is asked afterwards fails.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.write.begin().await?)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// The key after which a page of a list ordered by id goes on.
+fn id_cursor(page: &Page) -> Result<Option<i64>, StoreError> {
+    let Some(text) = page.after()? else {
+        return Ok(None);
+    };
+    let id: Id = text.parse().map_err(|_| InvalidPage::Cursor)?;
+    Ok(Some(id.as_i64()))
+}
+
+/// The address of a SQLite file that is created when it does not exist.
+pub fn sqlite_url(path: &Path) -> String {
+    let mut url = String::from("sqlite://");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
+            url.push(char::from(*byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url.push_str("?mode=rwc");
+    url
+}
+
+fn pool(connections: u32, pragmas: &'static str) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .min_connections(1)
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A worker thread answers for the connection: asking it first would only cost a round trip.
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection.execute(pragmas).await?;
+                Ok(())
+            })
+        })
+}
+
+/// How long a statement waits for a connection before it fails: longer than any queue that still makes sense.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+const WRITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+     PRAGMA busy_timeout = 10000; PRAGMA journal_size_limit = 67108864;";
+const READ_PRAGMAS: &str =
+    "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";

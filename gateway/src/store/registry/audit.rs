@@ -1,0 +1,107 @@
+//! Who changed what, and settings that all nodes share.
+
+use sqlx::{Any, Row as _, Transaction};
+
+use crate::{
+    model::{AuditEntry, Page, Paged},
+    store::{
+        StoreError,
+        registry::{Registry, rows::Fields, sql::Sql},
+    },
+};
+
+impl Registry {
+    /// Records what an actor did where the change itself is not the registry's.
+    pub async fn record(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        self.record_in(&mut tx, entry).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds an audit entry to a change, to be committed or lost together with it.
+    pub(super) async fn record_in(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO audit (id, account_id, at, actor, action, subject, detail) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6)",
+        )
+        .bind(self.next_id().as_i64())
+        .bind(entry.at.as_i64())
+        .bind(entry.actor.as_str())
+        .bind(entry.action.as_str())
+        .bind(entry.subject.as_str())
+        .bind(entry.detail.as_str())
+        .execute(&mut **tx)
+        .await?;
+        Ok(())
+    }
+
+    /// Audit entries, newest first.
+    pub async fn audit(&self, page: &Page) -> Result<Paged<AuditEntry>, StoreError> {
+        let mut sql = Sql::new("SELECT id, at, actor, action, subject, detail FROM audit");
+        if let Some(before) = super::id_cursor(page)? {
+            sql.push(" WHERE id < ").bind(before);
+        }
+        sql.push(" ORDER BY id DESC LIMIT ")
+            .bind(i64::from(page.limit) + 1);
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let entries = rows.iter().map(|row| {
+            let fields = Fields(row);
+            let entry = AuditEntry {
+                at: fields.time("at")?,
+                actor: fields.text("actor")?.to_owned(),
+                action: fields.text("action")?.to_owned(),
+                subject: fields.text("subject")?.to_owned(),
+                detail: fields.text("detail")?.to_owned(),
+            };
+            Ok((fields.id("id")?, entry))
+        });
+        let entries = entries.collect::<Result<Vec<_>, StoreError>>()?;
+        let page = Paged::cut(entries, page.limit, |(id, _)| id.to_string());
+        Ok(page.map(|(_, entry)| entry))
+    }
+
+    /// The value of a setting that all nodes share.
+    pub async fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT value FROM setting WHERE key = $1")
+            .bind(key)
+            .fetch_optional(&self.read)
+            .await?;
+        row.map(|row| Ok(row.try_get("value")?)).transpose()
+    }
+
+    /// Stores a setting unless it has a value already; returns the value that it has now. Of several nodes that
+    /// start at once, all get the first one's.
+    pub async fn setting_or_insert(&self, key: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO setting (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
+        )
+        .bind(key)
+        .bind(value)
+        .execute(&mut *tx)
+        .await?;
+        let row = sqlx::query("SELECT value FROM setting WHERE key = $1")
+            .bind(key)
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(row.try_get("value")?)
+    }
+
+    /// Stores a setting, whatever it was.
+    pub async fn set_setting(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO setting (key, value) VALUES ($1, $2) \
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )
+        .bind(key)
+        .bind(value)
+        .execute(&self.write)
+        .await?;
+        Ok(())
+    }
+}

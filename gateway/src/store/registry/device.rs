@@ -1,0 +1,359 @@
+//! Devices, their aliases and their sealed credentials.
+
+use headgate_protocol::identity::{DeviceId, ProductId};
+use sqlx::{Any, Transaction, any::AnyRow};
+
+use crate::{
+    model::{
+        Alias, AuditEntry, AuthKind, CredentialSlot, Device, Id, Millis, Page, Paged, PskEncoding,
+    },
+    store::{
+        StoreError,
+        registry::{
+            BLOCK, Registry,
+            rows::{self, Fields},
+            sql::{self, Sql},
+        },
+    },
+};
+
+/// Which devices a list holds; what is `None` does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceFilter {
+    /// Of this product.
+    pub product: Option<ProductId>,
+    /// Enabled (true) or frozen (false).
+    pub enabled: Option<bool>,
+    /// Whose name, node id or device id holds this text, in any case.
+    pub text: Option<String>,
+}
+
+/// What is changed of a device; `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicePatch {
+    /// Its label.
+    pub name: Option<String>,
+    /// Whether it may connect.
+    pub enabled: Option<bool>,
+}
+
+/// A secret as stored.
+#[derive(Clone)]
+pub struct SealedCredential {
+    /// Which of the device's two.
+    pub slot: CredentialSlot,
+    /// The key that sealed it.
+    pub key_id: String,
+    /// The sealed secret.
+    pub sealed: Vec<u8>,
+}
+
+impl std::fmt::Debug for SealedCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedCredential")
+            .field("slot", &self.slot)
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Stores a new device with the strings that name it and its credentials.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] naming the device that has its id, its node id or one of its aliases;
+    /// [`StoreError::NotFound`] when its product is gone.
+    pub async fn insert_device(
+        &self,
+        device: &Device,
+        aliases: &[Alias],
+        credentials: &[SealedCredential],
+        audit: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let product = sqlx::query("SELECT 1 FROM product WHERE id = $1")
+            .bind(device.product_id.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+        if product.is_none() {
+            return Err(StoreError::NotFound { what: "product" });
+        }
+        let inserted = sqlx::query(
+            "INSERT INTO device (id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
+             updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        )
+        .bind(device.id.as_str())
+        .bind(device.product_id.as_str())
+        .bind(device.node_id.as_str())
+        .bind(device.name.as_str())
+        .bind(device.auth.as_str())
+        .bind(device.psk_encoding.as_str())
+        .bind(i64::from(device.enabled))
+        .bind(device.created_at.as_i64())
+        .bind(device.updated_at.as_i64())
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        if inserted == 0 {
+            return Err(device_clash(&mut tx, device).await?);
+        }
+        insert_aliases(&mut tx, device, aliases).await?;
+        for credential in credentials {
+            put_credential(&mut tx, &device.id, credential, device.created_at).await?;
+        }
+        self.record_in(&mut tx, audit).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Changes a device and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn patch_device(
+        &self,
+        id: &DeviceId,
+        patch: &DevicePatch,
+        at: Millis,
+        audit: &AuditEntry,
+    ) -> Result<Device, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE device SET name = COALESCE($1, name), enabled = COALESCE($2, enabled), updated_at = $3 \
+             WHERE id = $4 RETURNING id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
+             updated_at, last_seen_at",
+        )
+        .bind(patch.name.clone())
+        .bind(patch.enabled.map(i64::from))
+        .bind(at.as_i64())
+        .bind(id.as_str())
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound { what: "device" })?;
+        let device = read(&row)?;
+        self.record_in(&mut tx, audit).await?;
+        tx.commit().await?;
+        Ok(device)
+    }
+
+    /// Replaces one of a device's credentials.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_credential(
+        &self,
+        id: &DeviceId,
+        credential: &SealedCredential,
+        at: Millis,
+        audit: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let updated = sqlx::query("UPDATE device SET updated_at = $1 WHERE id = $2")
+            .bind(at.as_i64())
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+        if updated == 0 {
+            return Err(StoreError::NotFound { what: "device" });
+        }
+        put_credential(&mut tx, id, credential, at).await?;
+        self.record_in(&mut tx, audit).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Deletes a device with its aliases and credentials. What was delivered to it stays in its tasks.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or [`StoreError::InUse`] by a task that still delivers to it.
+    pub async fn delete_device(&self, id: &DeviceId, audit: &AuditEntry) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let open =
+            sqlx::query("SELECT task_id FROM delivery WHERE device_id = $1 AND state < 3 LIMIT 1")
+                .bind(id.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+        if let Some(row) = open {
+            let task: Id = Fields(&row).id("task_id")?;
+            return Err(StoreError::InUse {
+                what: "device",
+                by: format!("task {task}"),
+            });
+        }
+        let deleted = sqlx::query("DELETE FROM device WHERE id = $1")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+        if deleted == 0 {
+            return Err(StoreError::NotFound { what: "device" });
+        }
+        self.record_in(&mut tx, audit).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The device of an id.
+    pub async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let found = self.devices_by_ids(&[id.as_str()]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Devices in the order of their ids.
+    pub async fn devices(
+        &self,
+        filter: &DeviceFilter,
+        page: &Page,
+    ) -> Result<Paged<Device>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(" WHERE 1 = 1");
+        if let Some(product) = &filter.product {
+            sql.push(" AND product_id = ").bind(product.as_str());
+        }
+        if let Some(enabled) = filter.enabled {
+            sql.push(" AND enabled = ").bind(i64::from(enabled));
+        }
+        if let Some(text) = &filter.text {
+            let pattern = sql::contains(text);
+            sql.push(" AND (LOWER(name) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\' OR LOWER(id) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\' OR LOWER(node_id) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\')");
+        }
+        if let Some(after) = page.after()? {
+            sql.push(" AND id > ").bind(after);
+        }
+        sql.push(" ORDER BY id LIMIT ")
+            .bind(i64::from(page.limit) + 1);
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let devices = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Paged::cut(devices, page.limit, |device| {
+            device.id.to_string()
+        }))
+    }
+
+    /// Notes when devices were last connected; an older time than the stored one changes nothing.
+    pub async fn touch_last_seen(&self, seen: &[(DeviceId, Millis)]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for block in seen.chunks(BLOCK) {
+            let mut sql = Sql::new("WITH seen (id, at) AS (VALUES ");
+            sql.rows(block, |row, (id, at)| {
+                row.bind(id.as_str()).bind(at.as_i64());
+            })
+            .push(
+                ") UPDATE device SET last_seen_at = seen.at FROM seen WHERE device.id = seen.id \
+                 AND (device.last_seen_at IS NULL OR device.last_seen_at < seen.at)",
+            );
+            sql.build_rows(block.len())?.execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+async fn insert_aliases(
+    tx: &mut Transaction<'static, Any>,
+    device: &Device,
+    aliases: &[Alias],
+) -> Result<(), StoreError> {
+    let mut sql = Sql::new("INSERT INTO device_alias (alias, kind, device_id) VALUES ");
+    sql.rows(aliases, |row, alias| {
+        row.bind(alias.alias.as_str())
+            .bind(alias.kind.as_str())
+            .bind(device.id.as_str());
+    })
+    .push(" ON CONFLICT (alias) DO NOTHING");
+    let inserted = sql.build()?.execute(&mut **tx).await?.rows_affected();
+    if inserted == aliases.len() as u64 {
+        return Ok(());
+    }
+    let names: Vec<&str> = aliases.iter().map(|alias| alias.alias.as_str()).collect();
+    let mut sql = Sql::new("SELECT device_id FROM device_alias WHERE alias IN ");
+    sql.texts(&names)
+        .push(" AND device_id <> ")
+        .bind(device.id.as_str())
+        .push(" LIMIT 1");
+    let row = sql.build()?.fetch_one(&mut **tx).await?;
+    Err(StoreError::Conflict {
+        what: "device alias",
+        with: format!("device {}", Fields(&row).text("device_id")?),
+    })
+}
+
+/// Which device has the id or the node id that a new one wants.
+async fn device_clash(
+    tx: &mut Transaction<'static, Any>,
+    device: &Device,
+) -> Result<StoreError, StoreError> {
+    let row =
+        sqlx::query("SELECT id FROM device WHERE id = $1 OR (product_id = $2 AND node_id = $3)")
+            .bind(device.id.as_str())
+            .bind(device.product_id.as_str())
+            .bind(device.node_id.as_str())
+            .fetch_one(&mut **tx)
+            .await?;
+    let other = Fields(&row).text("id")?;
+    let what = if other == device.id.as_str() {
+        "device id"
+    } else {
+        "node id"
+    };
+    Ok(StoreError::Conflict {
+        what,
+        with: format!("device {other}"),
+    })
+}
+
+async fn put_credential(
+    tx: &mut Transaction<'static, Any>,
+    device: &DeviceId,
+    credential: &SealedCredential,
+    at: Millis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO device_credential (device_id, slot, key_id, sealed, created_at) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device_id, slot) DO UPDATE SET \
+         key_id = excluded.key_id, sealed = excluded.sealed, created_at = excluded.created_at",
+    )
+    .bind(device.as_str())
+    .bind(credential.slot.as_str())
+    .bind(credential.key_id.as_str())
+    .bind(credential.sealed.as_slice())
+    .bind(at.as_i64())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) fn read(row: &AnyRow) -> Result<Device, StoreError> {
+    let fields = Fields(row);
+    Ok(Device {
+        id: fields.parsed("id")?,
+        product_id: fields.parsed("product_id")?,
+        node_id: fields.parsed("node_id")?,
+        name: fields.text("name")?.to_owned(),
+        auth: auth(&fields)?,
+        psk_encoding: match fields.text("psk_encoding")? {
+            "text" => PskEncoding::Text,
+            "hex" => PskEncoding::Hex,
+            "base64" => PskEncoding::Base64,
+            other => return Err(rows::corrupt("psk_encoding", other)),
+        },
+        enabled: fields.flag("enabled")?,
+        created_at: fields.time("created_at")?,
+        updated_at: fields.time("updated_at")?,
+        last_seen_at: fields.optional_time("last_seen_at")?,
+    })
+}
+
+pub(super) fn auth(fields: &Fields<'_>) -> Result<AuthKind, StoreError> {
+    match fields.text("auth")? {
+        "secret" => Ok(AuthKind::Secret),
+        "x509" => Ok(AuthKind::X509),
+        "none" => Ok(AuthKind::None),
+        other => Err(rows::corrupt("auth", other)),
+    }
+}
+
+pub(super) const SELECT: &str = "SELECT id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
+     updated_at, last_seen_at FROM device";

@@ -1,0 +1,132 @@
+//! Many devices at once, by what names them.
+
+use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
+
+use crate::{
+    model::{AuthKind, Device},
+    store::{
+        StoreError,
+        registry::{
+            BLOCK, Registry,
+            device::{self, SELECT},
+            rows::{self, Fields},
+            sql::Sql,
+        },
+    },
+};
+
+/// What is needed to authenticate a device. Its secrets are sealed.
+#[derive(Clone)]
+pub struct DeviceAuthRow {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its product.
+    pub product_id: ProductId,
+    /// Its id within its product.
+    pub node_id: NodeId,
+    /// How it proves who it is.
+    pub auth: AuthKind,
+    /// Whether it may connect.
+    pub enabled: bool,
+    /// Its first secret, sealed.
+    pub primary: Option<Box<[u8]>>,
+    /// Its second secret, sealed.
+    pub secondary: Option<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for DeviceAuthRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceAuthRow")
+            .field("device_id", &self.device_id)
+            .field("auth", &self.auth)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// The devices that these strings name, each with the string; unknown strings are absent. One query for
+    /// each [`BLOCK`].
+    pub async fn devices_by_alias<S: AsRef<str> + Sync>(
+        &self,
+        aliases: &[S],
+    ) -> Result<Vec<(String, DeviceAuthRow)>, StoreError> {
+        let mut found: Vec<(String, DeviceAuthRow)> = Vec::with_capacity(aliases.len());
+        for block in aliases.chunks(BLOCK) {
+            let mut sql = Sql::new(
+                "SELECT a.alias, d.id, d.product_id, d.node_id, d.auth, d.enabled, c.slot, c.sealed \
+                 FROM device_alias a JOIN device d ON d.id = a.device_id \
+                 LEFT JOIN device_credential c ON c.device_id = d.id WHERE a.alias IN ",
+            );
+            sql.texts(block).push(" ORDER BY a.alias");
+            for row in &sql.build()?.fetch_all(&self.read).await? {
+                let fields = Fields(row);
+                let alias = fields.text("alias")?;
+                // A device with two credentials is two rows in succession.
+                if found.last().is_none_or(|(last, _)| last != alias) {
+                    found.push((alias.to_owned(), read(&fields)?));
+                }
+                if let (Some((_, device)), Some(slot)) =
+                    (found.last_mut(), fields.optional_text("slot")?)
+                {
+                    let sealed = fields.optional_bytes("sealed")?.map(Box::from);
+                    match slot.as_str() {
+                        "primary" => device.primary = sealed,
+                        "secondary" => device.secondary = sealed,
+                        other => return Err(rows::corrupt("slot", other)),
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The devices of these ids, in any order; unknown ids are absent. One query for each [`BLOCK`].
+    pub async fn devices_by_ids<S: AsRef<str> + Sync>(
+        &self,
+        ids: &[S],
+    ) -> Result<Vec<Device>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for block in ids.chunks(BLOCK) {
+            let mut sql = Sql::new(SELECT);
+            sql.push(" WHERE id IN ").texts(block);
+            for row in &sql.build()?.fetch_all(&self.read).await? {
+                found.push(device::read(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The devices of a product that have these node ids, in any order; unknown ones are absent. One query for
+    /// each [`BLOCK`].
+    pub async fn devices_by_node_ids<S: AsRef<str> + Sync>(
+        &self,
+        product: &ProductId,
+        node_ids: &[S],
+    ) -> Result<Vec<Device>, StoreError> {
+        let mut found = Vec::with_capacity(node_ids.len());
+        for block in node_ids.chunks(BLOCK) {
+            let mut sql = Sql::new(SELECT);
+            sql.push(" WHERE product_id = ")
+                .bind(product.as_str())
+                .push(" AND node_id IN ")
+                .texts(block);
+            for row in &sql.build()?.fetch_all(&self.read).await? {
+                found.push(device::read(row)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn read(fields: &Fields<'_>) -> Result<DeviceAuthRow, StoreError> {
+    Ok(DeviceAuthRow {
+        device_id: fields.parsed("id")?,
+        product_id: fields.parsed("product_id")?,
+        node_id: fields.parsed("node_id")?,
+        auth: device::auth(fields)?,
+        enabled: fields.flag("enabled")?,
+        primary: None,
+        secondary: None,
+    })
+}
