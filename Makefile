@@ -1,0 +1,116 @@
+# Every recipe that people and CI run, under the same names. `make` alone lists them.
+#
+# CARGO_TARGET_DIR is left as given. Programs that are missing are installed by apt where this user
+# may, else the recipe says what to install.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check bench lint tools \
+	test-tools fmt clippy unit doctest doc deny fuzz release bench-smoke
+
+# Benches pull in the software that Headgate is compared with: never part of a test build.
+MEMBERS := --workspace --exclude headgate-benches
+CARGO := cargo
+FUZZ_SECONDS ?= 60
+export CARGO_TERM_COLOR ?= auto
+# A shell that is no login shell may not know where rustup puts things.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# $(call need,program ...,package ...)
+define need
+	@missing=; for program in $(1); do command -v $$program >/dev/null 2>&1 || missing=1; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "installing $(2)"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -q </dev/null && \
+		apt-get install -y -q --no-install-recommends $(2) </dev/null && exit 0; \
+	fi; \
+	echo "please install: $(2)" >&2; exit 1
+endef
+
+help:
+	@echo "make run    build the gateway and start it with a data directory of its own"
+	@echo "make test   formatting, lints, every test: one development build"
+	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
+	@echo "make bench  measure"
+	@echo "make lint   formatting, lints, layers only"
+	@echo "make tools  install cargo-nextest, cargo-deny and cargo-fuzz"
+
+# --- run ------------------------------------------------------------------------------------------
+
+run: build-tools
+	$(CARGO) run --release --locked -- serve
+
+.PHONY: build-tools
+build-tools:
+	@command -v $(CARGO) >/dev/null 2>&1 || \
+		{ echo "please install Rust 1.95 or newer: https://rustup.rs" >&2; exit 1; }
+	$(call need,cc c++,gcc g++ libc6-dev)
+
+# --- test -----------------------------------------------------------------------------------------
+
+test: build-tools test-tools fmt clippy unit doctest
+
+test-tools:
+	$(call need,mosquitto_sub mosquitto_pub curl,mosquitto-clients curl ca-certificates)
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy $(MEMBERS) --all-targets --locked -- -D warnings
+
+# Building nextest takes longer than all tests: without it the same tests run by cargo itself.
+unit:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run $(MEMBERS) --locked; \
+	else \
+		set -x; $(CARGO) test $(MEMBERS) --lib --bins --tests --no-fail-fast --locked; \
+	fi
+
+doctest:
+	$(CARGO) test --doc -p headgate-protocol -p headgate --locked
+
+lint: build-tools fmt clippy
+	$(CARGO) test -p headgate --test it --locked -- layers
+
+# --- check ----------------------------------------------------------------------------------------
+
+check: build-tools doc deny fuzz release bench-smoke
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(MEMBERS) --no-deps --document-private-items --locked
+
+# Advisories come from a database on GitHub: looked at only where that can be reached.
+deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check bans licenses sources
+	@if timeout 20 git ls-remote -q https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then \
+		set -x; $(CARGO) deny --locked check advisories; \
+	else \
+		echo "advisories were not checked: the database cannot be reached"; \
+	fi
+
+fuzz:
+	@if [ ! -d protocol/fuzz ]; then echo "no fuzz targets"; exit 0; fi; \
+	if ! $(CARGO) +nightly --version >/dev/null 2>&1; then \
+		echo "fuzzing was left out: no nightly toolchain"; exit 0; \
+	fi; \
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz || exit 1; \
+	cd protocol && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+release:
+	$(CARGO) build --release --locked -p headgate -p headgate-loadtest
+
+bench-smoke:
+	$(CARGO) bench -p headgate-benches --locked -- --test
+
+bench:
+	$(CARGO) bench -p headgate-benches --locked
+
+tools:
+	$(CARGO) install --locked cargo-nextest cargo-deny cargo-fuzz
