@@ -4,6 +4,7 @@
 //! Invariants: what was asked for goes to standard output, everything else to standard error.
 
 mod config;
+pub mod process;
 
 use std::{
     ffi::OsString,
