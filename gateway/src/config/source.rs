@@ -206,16 +206,20 @@ fn raw_of(value: &DeValue<'_>) -> Raw {
 
 /// `, did you mean X?` for the known name that is nearest, or nothing when none is near.
 fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    // The last part alone counts too: a key in the wrong section is the commonest slip.
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let parts = |name: &str| match name.rsplit_once('.') {
+        Some((section, key)) => (section.to_owned(), key.to_owned()),
+        None => (String::new(), name.to_owned()),
+    };
+    let (section, key) = parts(given);
+    // The key counts most: one that stands in the wrong section is the commonest slip.
     let near = |name: &str| {
-        let whole = strsim::jaro_winkler(given, name);
-        let part = strsim::jaro_winkler(&last(given), &last(name)) * 0.98;
-        whole.max(part)
+        let (known_section, known_key) = parts(name);
+        let same_section = strsim::jaro(&section, &known_section);
+        strsim::jaro_winkler(&key, &known_key) * 0.9 + same_section * 0.1
     };
     known
         .map(|name| (near(name), name))
-        .filter(|(score, _)| *score > 0.75)
+        .filter(|(score, _)| *score > 0.8)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| format!(", did you mean {name}?"))
         .unwrap_or_default()

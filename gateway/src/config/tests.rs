@@ -171,6 +171,17 @@ window_bytes = \"8 KiB\"
 }
 
 #[test]
+fn a_key_that_is_like_none_gets_no_hint() {
+    assert_eq!(
+        problems("[delivery]\nzzz = 1\n[zzz]\n", &[]),
+        [
+            "headgate.toml:2: unknown key delivery.zzz",
+            "headgate.toml:3: unknown section [zzz]",
+        ]
+    );
+}
+
+#[test]
 fn broken_toml_is_told_with_its_line() {
     let told = problems("[mqtt]\nbacklog = = 7\nlisten = \"x\"\n", &[]);
     assert!(told[0].starts_with("headgate.toml:2: "), "{told:?}");
