@@ -1,0 +1,206 @@
+//! The MQTT side of one connection, without I/O: login, subscription, keep-alive.
+//!
+//! Driven by [`super::Device`]; packets that concern the delivery go to its [`Transfer`].
+//! Invariants: stages only advance; CONNECT is the first packet, SUBSCRIBE the second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use headgate_protocol::mqtt::{
+    Connect, Packet, PacketId, ProtocolVersion, PubAck, QoS, ReasonCode, Subscribe, Subscription,
+    TopicFilter,
+};
+use tokio::time::Instant;
+
+use super::error::DeviceError;
+use super::link::Handler;
+use super::transfer::Transfer;
+
+/// What a device logs in with.
+#[derive(Debug, Clone)]
+pub(crate) struct Credential {
+    /// `ClientId` and user name.
+    pub(crate) device_id: String,
+    /// Password.
+    pub(crate) secret: String,
+    /// `{product}/{device}`.
+    pub(crate) own: String,
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// CONNECT was sent.
+    LoggingIn,
+    /// SUBSCRIBE was sent.
+    Subscribing,
+    /// Everything was granted.
+    Ready,
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    version: ProtocolVersion,
+    own: Arc<str>,
+    stage: Stage,
+    keep_alive: Duration,
+    next_ping: Instant,
+    pinged: bool,
+    logged_in_at: Option<Instant>,
+}
+
+impl Session {
+    /// Starts a connection: CONNECT goes to `out`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Encode`].
+    pub(crate) fn start(
+        version: ProtocolVersion,
+        credential: &Credential,
+        keep_alive: Duration,
+        now: Instant,
+        out: &mut BytesMut,
+    ) -> Result<Self, DeviceError> {
+        let keep_alive_secs = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
+        let mut connect = Connect::new(version, credential.device_id.as_str());
+        connect.clean_start = true;
+        connect.keep_alive_secs = keep_alive_secs;
+        connect.username = Some(credential.device_id.as_str().into());
+        connect.password = Some(Bytes::copy_from_slice(credential.secret.as_bytes()));
+        Packet::Connect(Box::new(connect)).encode(version, out)?;
+        let keep_alive = if keep_alive.is_zero() {
+            FOREVER
+        } else {
+            keep_alive
+        };
+        Ok(Self {
+            version,
+            own: credential.own.as_str().into(),
+            stage: Stage::LoggingIn,
+            keep_alive,
+            next_ping: now + keep_alive / 2,
+            pinged: false,
+            logged_in_at: None,
+        })
+    }
+
+    /// Where the connection stands.
+    pub(crate) const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// When CONNACK came.
+    pub(crate) const fn logged_in_at(&self) -> Option<Instant> {
+        self.logged_in_at
+    }
+
+    /// When [`Self::on_timer`] has something to do.
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.next_ping
+    }
+
+    /// Sends PINGREQ when it is time.
+    ///
+    /// # Errors
+    /// [`DeviceError::Silent`] when the last one was not answered, [`DeviceError::Encode`].
+    pub(crate) fn on_timer(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), DeviceError> {
+        if now < self.next_ping {
+            return Ok(());
+        }
+        if self.pinged {
+            return Err(DeviceError::Silent);
+        }
+        self.pinged = true;
+        self.next_ping = now + self.keep_alive / 2;
+        Ok(Packet::PingReq.encode(self.version, out)?)
+    }
+
+    fn handle(
+        &mut self,
+        packet: Packet,
+        transfer: Option<&mut Transfer>,
+        out: &mut BytesMut,
+    ) -> Result<(), DeviceError> {
+        self.pinged = false;
+        match (self.stage, packet) {
+            (Stage::LoggingIn, Packet::ConnAck(ack)) => {
+                if ack.reason != ReasonCode::Success {
+                    return Err(DeviceError::LoginRefused(ack.reason));
+                }
+                self.logged_in_at = Some(Instant::now());
+                self.stage = Stage::Subscribing;
+                self.subscribe(out)
+            }
+            (Stage::Subscribing, Packet::SubAck(ack)) => {
+                if let Some(&refused) = ack.reasons.iter().find(|reason| reason.is_error()) {
+                    return Err(DeviceError::SubscribeRefused(refused));
+                }
+                self.stage = Stage::Ready;
+                transfer.map_or(Ok(()), |transfer| transfer.on_ready(out))
+            }
+            (Stage::Subscribing | Stage::Ready, Packet::Publish(publish)) => match transfer {
+                Some(transfer) => transfer.on_publish(Instant::now(), &publish, out),
+                None => publish.packet_id.map_or(Ok(()), |id| self.puback(id, out)),
+            },
+            (Stage::Ready, Packet::PubAck(_) | Packet::PingResp) => Ok(()),
+            (_, Packet::Disconnect(disconnect)) => {
+                Err(DeviceError::Disconnected(disconnect.reason))
+            }
+            (stage, packet) => {
+                let text: String = format!("{packet:?}").chars().take(120).collect();
+                Err(DeviceError::Unexpected(format!("while {stage:?}: {text}")))
+            }
+        }
+    }
+
+    fn subscribe(&self, out: &mut BytesMut) -> Result<(), DeviceError> {
+        let filters = Transfer::filters(&self.own).into_iter().map(|filter| {
+            TopicFilter::try_from(filter).map(|filter| Subscription::new(filter, QoS::AtLeastOnce))
+        });
+        let filters = filters
+            .collect::<Result<_, _>>()
+            .map_err(|violation| DeviceError::Unexpected(violation.to_string()))?;
+        let subscribe = Subscribe {
+            packet_id: PacketId::MIN,
+            filters,
+            properties: None,
+        };
+        Ok(Packet::Subscribe(Box::new(subscribe)).encode(self.version, out)?)
+    }
+
+    fn puback(&self, packet_id: PacketId, out: &mut BytesMut) -> Result<(), DeviceError> {
+        let ack = PubAck {
+            packet_id,
+            reason: ReasonCode::Success,
+            properties: None,
+        };
+        Ok(Packet::PubAck(ack).encode(self.version, out)?)
+    }
+}
+
+/// A connection's state with its delivery, as a link drives them.
+#[derive(Debug)]
+pub(crate) struct Driven<'a> {
+    /// The connection.
+    pub(crate) session: &'a mut Session,
+    /// The delivery, when there is one.
+    pub(crate) transfer: Option<&'a mut Transfer>,
+}
+
+impl Handler for Driven<'_> {
+    fn handle(&mut self, packet: Packet, out: &mut BytesMut) -> Result<bool, DeviceError> {
+        let before = self.session.stage;
+        self.session
+            .handle(packet, self.transfer.as_deref_mut(), out)?;
+        let event = self
+            .transfer
+            .as_ref()
+            .is_some_and(|transfer| transfer.has_event());
+        Ok(!event && self.session.stage == before)
+    }
+}
+
+/// Longer than any run.
+const FOREVER: Duration = Duration::from_hours(365 * 24);

@@ -1,0 +1,279 @@
+//! Makes over the API what a run needs, and removes what it made.
+//!
+//! Everything is found again by name or digest: product by id, devices by the ids drawn from the
+//! seed, the resource by its SHA-256, so that `--keep` makes the next run short.
+//! Invariants: only what this run made is deleted; a failed clean-up never hides the run's result.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::api::{Api, ApiError, Upload};
+use crate::content::Content;
+use crate::device::identity::{Identity, secret};
+
+/// What a run made, for its clean-up.
+pub(crate) struct Provision {
+    api: Arc<Api>,
+    product: String,
+    made_product: bool,
+    made_devices: Vec<String>,
+    made_resource: Option<String>,
+    tasks: Vec<String>,
+}
+
+/// What the gateway counts of a task's deliveries, by state.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+#[derive(Deserialize)]
+struct Made {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct DeviceItem {
+    device_id: String,
+}
+
+#[derive(Deserialize)]
+struct ResourceItem {
+    id: String,
+    name: String,
+    sha256: String,
+}
+
+#[derive(Deserialize)]
+struct TaskItem {
+    counts: Counts,
+}
+
+impl Provision {
+    /// Nothing made yet.
+    pub(crate) const fn new(api: Arc<Api>, product: String) -> Self {
+        Self {
+            api,
+            product,
+            made_product: false,
+            made_devices: Vec::new(),
+            made_resource: None,
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Makes the product unless it is there.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn ensure_product(&mut self) -> Result<(), ApiError> {
+        let path = format!("/api/v1/products/{}", self.product);
+        if self.api.find::<IgnoredAny>(&path).await?.is_some() {
+            return Ok(());
+        }
+        let body = json!({ "id": self.product, "name": self.product });
+        self.api
+            .post::<IgnoredAny>("/api/v1/products", &body)
+            .await?;
+        self.made_product = true;
+        Ok(())
+    }
+
+    /// Makes those of `identities` that are missing, a few at a time; `done` counts them.
+    ///
+    /// # Errors
+    /// [`ApiError`] of the first device that could not be made.
+    pub(crate) async fn ensure_devices(
+        &mut self,
+        identities: &[Identity],
+        seed: u64,
+        done: &Arc<AtomicUsize>,
+    ) -> Result<(), ApiError> {
+        let present: HashSet<String> = if self.made_product {
+            HashSet::new()
+        } else {
+            let path = format!("/api/v1/devices?product={}", self.product);
+            self.api
+                .list::<DeviceItem>(&path)
+                .await?
+                .into_iter()
+                .map(|d| d.device_id)
+                .collect()
+        };
+        let missing: Vec<Identity> = identities
+            .iter()
+            .filter(|i| !present.contains(&i.device_id))
+            .cloned()
+            .collect();
+        done.store(identities.len() - missing.len(), Ordering::Relaxed);
+        self.made_devices = missing.iter().map(|i| i.device_id.clone()).collect();
+        let bodies = missing.into_iter().map(|identity| {
+            json!({
+                "product_id": self.product,
+                "node_id": identity.node_id,
+                "device_id": identity.device_id,
+                "secret": secret(seed, &identity.device_id),
+            })
+        });
+        each(&self.api, bodies.collect(), done, |api, body| async move {
+            match api.post::<IgnoredAny>("/api/v1/devices", &body).await {
+                // Made by an attempt whose answer was lost.
+                Err(error) if error.status() == Some(StatusCode::CONFLICT) => Ok(()),
+                other => other.map(drop),
+            }
+        })
+        .await
+    }
+
+    /// Finds the resource with `content`'s digest in the product, or uploads it; gives its id and
+    /// name.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn ensure_resource(
+        &mut self,
+        content: &Content,
+    ) -> Result<(String, String), ApiError> {
+        let sha256 = hex::encode(content.sha256());
+        let path = format!("/api/v1/resources?product={}", self.product);
+        let present = self.api.list::<ResourceItem>(&path).await?;
+        if let Some(found) = present.into_iter().find(|item| item.sha256 == sha256) {
+            return Ok((found.id, found.name));
+        }
+        let name = content.resource_name();
+        let fields = [
+            ("product", self.product.clone()),
+            ("name", name.clone()),
+            ("description", content.description()),
+            ("sha256", sha256),
+            ("size", content.size().to_string()),
+        ];
+        let upload = Upload::new(&fields, content);
+        let made: Made = self.api.upload("/api/v1/resources", &upload).await?;
+        self.made_resource = Some(made.id.clone());
+        Ok((made.id, name))
+    }
+
+    /// Makes tasks that deliver `resource` to all `identities`.
+    ///
+    /// # Errors
+    /// [`ApiError`]; tasks made before it stay for the clean-up.
+    pub(crate) async fn create_tasks(
+        &mut self,
+        resource: &str,
+        identities: &[Identity],
+    ) -> Result<(), ApiError> {
+        for part in identities.chunks(MAX_TASK_ROWS) {
+            let devices: Vec<&str> = part.iter().map(|i| i.device_id.as_str()).collect();
+            let body = json!({ "resource_id": resource, "devices": devices });
+            let made: Made = self.api.post("/api/v1/tasks", &body).await?;
+            self.tasks.push(made.id);
+        }
+        Ok(())
+    }
+
+    /// What the gateway says of all deliveries of this run.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn counts(&self) -> Result<Counts, ApiError> {
+        let mut all = Counts::new();
+        for task in &self.tasks {
+            let item: TaskItem = self.api.get(&format!("/api/v1/tasks/{task}")).await?;
+            for (state, count) in item.counts {
+                *all.entry(state).or_default() += count;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Cancels what still runs.
+    ///
+    /// # Errors
+    /// [`ApiError`] of the first task that could not be cancelled.
+    pub(crate) async fn cancel_tasks(&self) -> Result<(), ApiError> {
+        for task in &self.tasks {
+            match self
+                .api
+                .command(&format!("/api/v1/tasks/{task}/cancel"))
+                .await
+            {
+                // It ended by itself meanwhile.
+                Err(error) if error.status() == Some(StatusCode::CONFLICT) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what this run made; `done` counts devices.
+    ///
+    /// # Errors
+    /// [`ApiError`] of the first thing that could not be deleted; the rest stays then.
+    pub(crate) async fn remove(self, done: &Arc<AtomicUsize>) -> Result<(), ApiError> {
+        if let Some(resource) = &self.made_resource {
+            self.api
+                .delete(&format!("/api/v1/resources/{resource}"))
+                .await?;
+        }
+        each(
+            &self.api,
+            self.made_devices,
+            done,
+            |api, device| async move { api.delete(&format!("/api/v1/devices/{device}")).await },
+        )
+        .await?;
+        if self.made_product {
+            self.api
+                .delete(&format!("/api/v1/products/{}", self.product))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// How many devices a clean-up would delete.
+    pub(crate) const fn made_devices(&self) -> usize {
+        self.made_devices.len()
+    }
+}
+
+/// Does `work` for every item, [`CONCURRENT_REQUESTS`] at a time.
+async fn each<T, F, Fut>(
+    api: &Arc<Api>,
+    items: Vec<T>,
+    done: &Arc<AtomicUsize>,
+    work: F,
+) -> Result<(), ApiError>
+where
+    T: Send + 'static,
+    F: Fn(Arc<Api>, T) -> Fut,
+    Fut: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    let mut items = items.into_iter();
+    loop {
+        while running.len() < CONCURRENT_REQUESTS {
+            let Some(item) = items.next() else { break };
+            running.spawn(work(Arc::clone(api), item));
+        }
+        match running.join_next().await {
+            None => return Ok(()),
+            Some(Ok(result)) => result?,
+            // A panic of one of them is a fault of the swarm, and is told as one.
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return Ok(()),
+            },
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests under way at once: enough to fill the gateway's group commits.
+const CONCURRENT_REQUESTS: usize = 32;
+/// Devices that one task takes.
+const MAX_TASK_ROWS: usize = 10_000;

@@ -1,0 +1,250 @@
+//! The summary of a run: JSON with stable keys, and the text that a person reads.
+//!
+//! Both are made from one [`Report`]. GB is 10^9 bytes, MB/s 10^6 bytes a second, MiB 2^20 bytes.
+//! Invariants: a key of the JSON never changes its meaning; a figure that was not taken is absent.
+
+mod text;
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::stats::{ErrorCount, Stats, Timing};
+
+/// Everything that a run found.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// `connect` or `deliver`.
+    pub(crate) scenario: &'static str,
+    /// Every device is right and the gateway agrees.
+    pub(crate) ok: bool,
+    /// The run was stopped by its user.
+    pub(crate) interrupted: bool,
+    /// The run was stopped by `--timeout`.
+    pub(crate) timed_out: bool,
+    /// How devices ended.
+    pub(crate) devices: Devices,
+    /// The connecting phase.
+    pub(crate) connect: Connect,
+    /// The delivery, for `deliver`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delivery: Option<Delivery>,
+    /// The gateway's process, with `--server-pid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<Server>,
+    /// CPU seconds that the swarm itself used.
+    pub(crate) swarm_cpu_seconds: f64,
+    /// Peak memory of the swarm itself.
+    pub(crate) swarm_rss_peak_bytes: u64,
+    /// Errors by kind, also those that devices recovered from.
+    pub(crate) errors: BTreeMap<&'static str, ErrorCount>,
+}
+
+/// How devices ended.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Devices {
+    /// How many there were.
+    pub(crate) total: u64,
+    /// Right to the end.
+    pub(crate) ok: u64,
+    /// Got other bytes than the resource's.
+    pub(crate) wrong: u64,
+    /// Did not come to an end.
+    pub(crate) failed: u64,
+    /// Slow ones that were not waited for.
+    pub(crate) left: u64,
+}
+
+/// The connecting phase.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Connect {
+    /// Devices that were connected at least once.
+    pub(crate) connected: u64,
+    /// First start to last SUBACK.
+    pub(crate) seconds: f64,
+    /// Devices per second over that time.
+    pub(crate) per_second: f64,
+    /// Start to the end of the TLS handshake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<Percentiles>,
+    /// Start to CONNACK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) login: Option<Percentiles>,
+    /// Start to SUBACK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ready: Option<Percentiles>,
+    /// Connections made again after the gateway or the network ended one.
+    pub(crate) reconnects: u64,
+    /// Connections that the swarm cut itself.
+    pub(crate) planned_drops: u64,
+}
+
+/// The delivery.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Delivery {
+    /// Size of the resource.
+    pub(crate) resource_bytes: u64,
+    /// SHA-256 of the resource.
+    pub(crate) resource_sha256: String,
+    /// Bytes that devices took for the first time.
+    pub(crate) bytes: u64,
+    /// Bytes that came again.
+    pub(crate) duplicate_bytes: u64,
+    /// Chunks received.
+    pub(crate) chunks: u64,
+    /// Requests repeated because nothing came.
+    pub(crate) stalls: u64,
+    /// Creation of the task to the last device's end.
+    pub(crate) seconds: f64,
+    /// `bytes` over `seconds`, 10^6 bytes a second.
+    pub(crate) mb_per_second: f64,
+    /// First request to first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_byte: Option<Percentiles>,
+    /// `download` to the acknowledged `done`, devices that are not slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Percentiles>,
+    /// The same of slow devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slow_duration: Option<Percentiles>,
+    /// Resource size over (window over round trip), with `--rtt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) link_bound_seconds: Option<f64>,
+    /// `seconds` over `link_bound_seconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) link_bound_ratio: Option<f64>,
+    /// What the gateway says of its deliveries at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway_counts: Option<BTreeMap<String, u64>>,
+}
+
+/// The gateway's process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Server {
+    /// CPU seconds while devices connected.
+    pub(crate) connect_cpu_seconds: f64,
+    /// The same per 1,000 devices.
+    pub(crate) connect_cpu_seconds_per_1000: f64,
+    /// CPU seconds from the task's creation to the last device's end, or while devices stayed.
+    pub(crate) run_cpu_seconds: f64,
+    /// `run_cpu_seconds` for each 10^9 bytes delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_seconds_per_gb: Option<f64>,
+    /// Connecting included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_seconds_per_gb_with_connect: Option<f64>,
+    /// Resident memory before the first device connected.
+    pub(crate) rss_before_bytes: u64,
+    /// With all devices connected and nothing else going on.
+    pub(crate) rss_connected_bytes: u64,
+    /// (`rss_connected` - `rss_before`) for each device.
+    pub(crate) rss_per_device_bytes: u64,
+    /// Largest sample of the run.
+    pub(crate) rss_max_bytes: u64,
+    /// `VmHWM`; of this run where it could be reset at the start, else of the process's life.
+    pub(crate) rss_peak_bytes: u64,
+    /// True where the peak is this run's alone.
+    pub(crate) rss_peak_is_of_this_run: bool,
+    /// At the end.
+    pub(crate) rss_now_bytes: u64,
+}
+
+/// A distribution in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Percentiles {
+    /// Measurements.
+    pub(crate) count: u64,
+    pub(crate) min_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p90_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+    pub(crate) mean_ms: f64,
+}
+
+impl Percentiles {
+    /// The distribution of `histogram` (microseconds); `None` when nothing was measured.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        if histogram.is_empty() {
+            return None;
+        }
+        let at = |quantile| as_f64(histogram.value_at_quantile(quantile)) / 1e3;
+        Some(Self {
+            count: histogram.len(),
+            min_ms: as_f64(histogram.min()) / 1e3,
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            max_ms: as_f64(histogram.max()) / 1e3,
+            mean_ms: histogram.mean() / 1e3,
+        })
+    }
+}
+
+impl Report {
+    /// The parts that every scenario fills from `stats`; the others are the scenario's.
+    pub(crate) fn new(
+        scenario: &'static str,
+        total: u32,
+        stats: &Stats,
+        connect_secs: f64,
+    ) -> Self {
+        let connected = stats.ever_connected.get();
+        let percentiles = |timing| stats.with_times(|times| Percentiles::of(times.of(timing)));
+        let own = crate::proc_stat::ProcSample::read(std::process::id()).unwrap_or_default();
+        Self {
+            scenario,
+            ok: stats.wrong.get() == 0
+                && stats.failed.get() == 0
+                && stats.ended() == u64::from(total),
+            interrupted: false,
+            timed_out: false,
+            devices: Devices {
+                total: u64::from(total),
+                ok: stats.done.get(),
+                wrong: stats.wrong.get(),
+                failed: stats.failed.get(),
+                left: stats.left.get(),
+            },
+            connect: Connect {
+                connected,
+                seconds: connect_secs,
+                per_second: ratio(as_f64(connected), connect_secs),
+                tls: percentiles(Timing::Tls),
+                login: percentiles(Timing::Login),
+                ready: percentiles(Timing::Ready),
+                reconnects: stats.reconnects.get(),
+                planned_drops: stats.planned_drops.get(),
+            },
+            delivery: None,
+            server: None,
+            swarm_cpu_seconds: own.cpu_secs,
+            swarm_rss_peak_bytes: own.rss_peak_bytes,
+            errors: stats.errors(),
+        }
+    }
+
+    /// The report as JSON, with a newline at its end.
+    pub(crate) fn to_json(&self) -> String {
+        // Plain structs of numbers and text with string keys always serialise.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// Nearest `f64`; exact below 2^53, which no figure here reaches.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people, exact below 2^53"
+)]
+pub(crate) const fn as_f64(n: u64) -> f64 {
+    n as f64
+}
+
+/// `a / b`, 0 when `b` is 0.
+pub(crate) fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { a / b } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! `swarm connect`: all devices log in, subscribe and stay.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
+    preflight, stop, troubles,
+};
+use crate::api::Api;
+use crate::cli::ConnectArgs;
+use crate::progress::{Phase, Unit};
+use crate::provision::Provision;
+use crate::report::Report;
+use crate::swarm::{Limits, Swarm, Waited};
+use crate::target::Target;
+
+/// Runs the scenario.
+///
+/// # Errors
+/// [`RunError`]: the run could not be made; devices' errors are in the report.
+pub(crate) async fn run(
+    args: &ConnectArgs,
+    interrupt: CancellationToken,
+) -> Result<Report, RunError> {
+    let common = &args.common;
+    let limits = limits(common, interrupt);
+    let target = Target::find(common).await?;
+    preflight(common, target.mqtt, 1).await?;
+    let identities = identities(common);
+    let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
+    let swarm = Arc::new(Swarm::new(common, &target, None, false)?);
+    if let Err(error) = ensure_devices(&mut provision, &identities, common.seed).await {
+        clean_up(provision, common.keep, &swarm).await;
+        return Err(error.into());
+    }
+
+    let mut server = ServerWatch::start(common.server_pid);
+    let started = Instant::now();
+    let tasks = swarm.spawn(identities, None, Some(common.rate));
+    let mut waited = await_connected(&swarm, common.devices, &limits).await;
+    let connect_secs = swarm
+        .last_ready()
+        .saturating_duration_since(started)
+        .as_secs_f64();
+    if waited == Waited::Reached {
+        server.iter_mut().for_each(ServerWatch::on_connected);
+        waited = hold(args, &swarm, &limits).await;
+        // What an idle connection holds shows once the buffers of the rush were given back.
+        server.iter_mut().for_each(ServerWatch::on_idle);
+    }
+    let server = server.map(|watch| watch.finish(swarm.stats.ever_connected.get(), 0));
+    stop(&swarm, tasks).await;
+    clean_up(provision, common.keep, &swarm).await;
+    let mut report = Report::new("connect", common.devices, &swarm.stats, connect_secs);
+    report.server = server;
+    mark(&mut report, waited);
+    Ok(report)
+}
+
+async fn hold(args: &ConnectArgs, swarm: &Swarm, limits: &Limits) -> Waited {
+    let from = Instant::now();
+    let mut phase = Phase::start("hold", args.hold.as_secs(), Unit::Seconds);
+    let message = || {
+        format!(
+            "{} connected {}",
+            swarm.stats.connected.get(),
+            troubles(swarm)
+        )
+    };
+    limits
+        .wait(
+            || from.elapsed() >= args.hold,
+            || phase.update(from.elapsed().as_secs(), message),
+        )
+        .await
+}

@@ -1,0 +1,200 @@
+//! What all devices of a run share, and how a run of them is driven to its end.
+//!
+//! Owns every device task; dropping it ends them. Devices start by schedule, are counted in
+//! [`Stats`], and leave when [`Swarm::stop`] is cancelled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use headgate_protocol::mqtt::ProtocolVersion;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{CommonArgs, MqttVersion};
+use crate::device::Device;
+use crate::device::identity::{Fate, Identity, Odds};
+use crate::device::link::Dial;
+use crate::device::transfer::Plan;
+use crate::stats::Stats;
+use crate::target::Target;
+use crate::throttle::Pacer;
+use crate::tls::{self, TlsError};
+
+/// Settings and counters that all devices share.
+pub(crate) struct Swarm {
+    /// How to reach the MQTT listener.
+    pub(crate) dial: Dial,
+    /// Version that devices speak.
+    pub(crate) version: ProtocolVersion,
+    /// Product of all devices.
+    pub(crate) product: String,
+    /// Seed of the run.
+    pub(crate) seed: u64,
+    /// MQTT keep-alive; zero: none.
+    pub(crate) keep_alive: Duration,
+    /// For one attempt, up to SUBACK.
+    pub(crate) connect_timeout: Duration,
+    /// In a row, before a device gives up.
+    pub(crate) attempts: u32,
+    /// The delivery, in `deliver`.
+    pub(crate) plan: Option<Arc<Plan>>,
+    /// Whether unfinished slow devices are no failure.
+    pub(crate) leave_slow: bool,
+    /// Counters.
+    pub(crate) stats: Stats,
+    /// Connections being made.
+    pub(crate) connecting: Semaphore,
+    /// Ends all devices.
+    pub(crate) stop: CancellationToken,
+    /// Keeps the source addresses of runs apart.
+    pub(crate) salt: u32,
+    started: Instant,
+    last_ready_micros: AtomicU64,
+    last_end_micros: AtomicU64,
+}
+
+impl Swarm {
+    /// A swarm against `target`; nothing happens yet.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the host is no name that a certificate can carry.
+    pub(crate) fn new(
+        args: &CommonArgs,
+        target: &Target,
+        plan: Option<Arc<Plan>>,
+        leave_slow: bool,
+    ) -> Result<Self, TlsError> {
+        let tls = match &target.tls {
+            Some((connector, host)) => Some((connector.clone(), tls::server_name(host)?)),
+            None => None,
+        };
+        Ok(Self {
+            dial: Dial {
+                address: target.mqtt,
+                tls,
+            },
+            version: version(args.mqtt),
+            product: args.product.clone(),
+            seed: args.seed,
+            keep_alive: args.keep_alive,
+            connect_timeout: args.connect_timeout,
+            attempts: args.attempts.max(1),
+            plan,
+            leave_slow,
+            stats: Stats::default(),
+            connecting: Semaphore::new(MAX_CONNECTING),
+            stop: CancellationToken::new(),
+            salt: std::process::id(),
+            started: Instant::now(),
+            last_ready_micros: AtomicU64::new(0),
+            last_end_micros: AtomicU64::new(0),
+        })
+    }
+
+    /// Starts all devices, `per_sec` of them a second; `None`: as fast as they go.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        identities: Vec<Identity>,
+        odds: Option<Odds>,
+        per_sec: Option<u32>,
+    ) -> JoinSet<()> {
+        let pacer = Pacer::new(Instant::now(), per_sec);
+        let mut tasks = JoinSet::new();
+        for identity in identities {
+            let fate = odds.map_or(Fate::NONE, |odds| odds.fate(identity.index));
+            let start = pacer.start_of(identity.index);
+            let device = Device::new(Arc::clone(self), identity, fate);
+            tasks.spawn(device.run(start));
+        }
+        tasks
+    }
+
+    /// Notes that a device is ready now.
+    pub(crate) fn note_ready(&self) {
+        self.last_ready_micros
+            .fetch_max(self.micros(), Ordering::Relaxed);
+    }
+
+    /// Notes that a device came to an end now.
+    pub(crate) fn note_end(&self) {
+        self.last_end_micros
+            .fetch_max(self.micros(), Ordering::Relaxed);
+    }
+
+    /// Seconds from the swarm's making to the last device that became ready.
+    pub(crate) fn last_ready(&self) -> Instant {
+        self.started + Duration::from_micros(self.last_ready_micros.load(Ordering::Relaxed))
+    }
+
+    /// When the last device came to an end.
+    pub(crate) fn last_end(&self) -> Instant {
+        self.started + Duration::from_micros(self.last_end_micros.load(Ordering::Relaxed))
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// What was waited for came.
+    Reached,
+    /// The user stopped the run.
+    Interrupted,
+    /// The run's time is over.
+    TimedOut,
+}
+
+/// When a run must end.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// `--timeout` from the start.
+    pub(crate) deadline: Instant,
+    /// Cancelled by Ctrl-C.
+    pub(crate) interrupt: CancellationToken,
+}
+
+impl Limits {
+    /// Waits until `reached`, calling `tick` at each look.
+    ///
+    /// # Cancel safety
+    /// Safe: holds nothing.
+    pub(crate) async fn wait(
+        &self,
+        mut reached: impl FnMut() -> bool,
+        mut tick: impl FnMut(),
+    ) -> Waited {
+        loop {
+            tick();
+            if reached() {
+                return Waited::Reached;
+            }
+            tokio::select! {
+                biased;
+                () = self.interrupt.cancelled() => return Waited::Interrupted,
+                () = sleep(LOOK_INTERVAL) => {}
+            }
+            if Instant::now() >= self.deadline {
+                return Waited::TimedOut;
+            }
+        }
+    }
+}
+
+/// The codec's name for `version`.
+pub(crate) const fn version(version: MqttVersion) -> ProtocolVersion {
+    match version {
+        MqttVersion::V311 => ProtocolVersion::V311,
+        MqttVersion::V5 => ProtocolVersion::V5,
+    }
+}
+
+/// Handshakes under way at once: what a gateway admits by default.
+const MAX_CONNECTING: usize = 256;
+/// How often a run looks at its counters; the times in the report do not depend on it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
