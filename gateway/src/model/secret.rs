@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use crate::model::text::InvalidField;
+use crate::model::{device::PskEncoding, text::InvalidField};
 
 /// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`. Wiped when dropped, never printed.
 #[derive(Clone)]
@@ -40,6 +41,27 @@ impl Secret {
     /// Makes a secret of 32 hexadecimal digits out of 16 random bytes, which are the caller's to wipe.
     pub fn from_random(bytes: &[u8; 16]) -> Self {
         Self(Zeroizing::new(hex::encode(bytes)))
+    }
+
+    /// Checks that the secret can be read as a pre-shared key in the given encoding.
+    ///
+    /// # Errors
+    /// [`InvalidField`] for `secret`.
+    pub fn check_encoding(&self, encoding: PskEncoding) -> Result<(), InvalidField> {
+        let legal = match encoding {
+            PskEncoding::Text => true,
+            PskEncoding::Hex => hex::decode(self.as_bytes()).map(Zeroizing::new).is_ok(),
+            PskEncoding::Base64 => URL_SAFE_NO_PAD
+                .decode(self.as_bytes())
+                .map(Zeroizing::new)
+                .is_ok(),
+        };
+        if legal {
+            Ok(())
+        } else {
+            let reason = format!("is not {}, as psk_encoding says", encoding.as_str());
+            Err(InvalidField::new("secret", reason))
+        }
     }
 
     /// The secret as bytes, for sealing and comparing.
@@ -85,6 +107,29 @@ mod tests {
         let secret = Secret::from_random(&[0xab; 16]);
         assert_eq!(secret.reveal(), "ab".repeat(16));
         assert!(Secret::given(secret.reveal().to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_secret_must_be_what_its_encoding_says() {
+        for (text, encoding, legal) in [
+            ("12345678", PskEncoding::Text, true),
+            ("12345678", PskEncoding::Hex, true),
+            ("123456789", PskEncoding::Hex, false),
+            ("1234567x", PskEncoding::Hex, false),
+            ("1234_-78", PskEncoding::Base64, true),
+            ("123456789", PskEncoding::Base64, false),
+        ] {
+            let secret = Secret::given(text.to_owned()).unwrap();
+            assert_eq!(
+                secret.check_encoding(encoding).is_ok(),
+                legal,
+                "{text} {encoding:?}"
+            );
+        }
+        let made = Secret::from_random(&[7; 16]);
+        for encoding in [PskEncoding::Text, PskEncoding::Hex, PskEncoding::Base64] {
+            assert_eq!(made.check_encoding(encoding), Ok(()));
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Rules for texts that people write: how long, which characters.
 
+use crate::model::page::InvalidPage;
+
 /// A field breaks a rule. The reason reads on from the field's name: "`name` is longer than 64 characters".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {reason}")]
@@ -16,6 +18,15 @@ impl InvalidField {
         Self {
             field,
             reason: reason.into(),
+        }
+    }
+}
+
+impl From<InvalidPage> for InvalidField {
+    fn from(error: InvalidPage) -> Self {
+        match error {
+            InvalidPage::Limit => Self::new("limit", "is not between 1 and 500"),
+            InvalidPage::Cursor => Self::new("cursor", "is none that this list gave"),
         }
     }
 }

@@ -356,6 +356,16 @@ impl Registry {
         Ok(counts)
     }
 
+    /// Whether something refers to a blob. Answered in turn with all changes: one that was dropped half-way has
+    /// happened or not by then.
+    pub async fn has_blob(&self, blob: &BlobId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM blob WHERE id = $1")
+            .bind(blob.to_string())
+            .fetch_optional(&self.write)
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// Every blob that something refers to.
     pub async fn blobs(&self) -> Result<Vec<BlobId>, StoreError> {
         let rows = sqlx::query("SELECT id FROM blob")

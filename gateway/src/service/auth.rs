@@ -1,0 +1,63 @@
+//! Who is calling: devices by their credentials, operators and programs by password and token.
+//!
+//! Invariants: an unknown name and a wrong secret get the same answer for the same work; secrets are compared in
+//! constant time, opened only for the comparison and wiped after it; nothing here logs or shows one.
+
+mod device;
+mod lookup;
+mod operator;
+
+use std::{io, sync::Arc};
+
+pub use device::{AuthenticatedDevice, DeviceAuthenticator};
+pub use operator::{Bootstrap, TokenAuthenticator};
+
+use crate::{model::NoRandomness, service::seal::SealError, store::StoreError};
+
+/// Why someone is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// There is no such name, or the secret is wrong: which of them is not said.
+    #[error("unknown or wrong credentials")]
+    Refused,
+    /// The credentials are right, but the device is frozen.
+    #[error("the device is frozen")]
+    Disabled,
+    /// The claim cannot be checked at all.
+    #[error("malformed credentials: {reason}")]
+    Malformed {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The registry could not be asked.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    /// A stored secret does not open, or none can be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A password cannot be hashed.
+    #[error("password hash: {0}")]
+    Hash(String),
+    /// The first credentials could not be handed over.
+    #[error("first credentials: {0}")]
+    Handover(#[source] io::Error),
+    /// No credentials can be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+impl From<StoreError> for AuthError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+impl AuthError {
+    /// Whether the caller is at fault, not the gateway.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused | Self::Disabled | Self::Malformed { .. }
+        )
+    }
+}

@@ -1,0 +1,212 @@
+//! Devices: what they claim against what the registry holds.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use headgate_protocol::{
+    credential::{self, Claim, Form},
+    identity::{DeviceId, NodeId, ProductId},
+};
+use quick_cache::sync::Cache;
+
+use crate::{
+    model::{AuthKind, CredentialForm, Device, Product},
+    service::{
+        auth::{AuthError, lookup::Lookups},
+        seal::Sealer,
+    },
+    store::registry::{DeviceAuthRow, Registry},
+};
+
+/// A device that proved who it is.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedDevice {
+    /// Its id.
+    pub device_id: DeviceId,
+    /// Its id within its product.
+    pub node_id: NodeId,
+    /// Its product, as it was when the device came in.
+    pub product: Arc<Product>,
+}
+
+/// Authenticates devices. Cloning shares the cache.
+#[derive(Clone)]
+pub struct DeviceAuthenticator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    sealer: Sealer,
+    lookups: Lookups,
+    /// Found devices by the string that named them, secrets sealed. Strings that name nothing are not kept: they
+    /// would let a stranger push the fleet out.
+    devices: Cache<Box<str>, Arc<DeviceAuthRow>>,
+    products: Cache<ProductId, Arc<Product>>,
+    /// Counts what was invalidated, so that a look-up that began before is not kept after it.
+    changes: AtomicU64,
+    /// Sealed like a secret; opened where a device has none, so that every answer takes the same work.
+    dummy: Vec<u8>,
+}
+
+impl DeviceAuthenticator {
+    /// An authenticator that keeps up to `cache_entries` devices in memory, about 400 bytes each.
+    ///
+    /// # Errors
+    /// [`AuthError::Seal`] when nothing can be sealed.
+    pub fn new(
+        registry: Registry,
+        sealer: Sealer,
+        cache_entries: usize,
+    ) -> Result<Self, AuthError> {
+        let dummy = sealer.seal(DUMMY_OWNER, DUMMY_SECRET)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                lookups: Lookups::new(registry.clone()),
+                registry,
+                sealer,
+                devices: Cache::new(cache_entries),
+                products: Cache::new(PRODUCT_ENTRIES),
+                changes: AtomicU64::new(0),
+                dummy,
+            }),
+        })
+    }
+
+    /// Checks a claim.
+    ///
+    /// # Errors
+    /// [`AuthError::Malformed`] without a password, [`AuthError::Refused`] for an unknown device, a wrong secret
+    /// and a form that its product does not allow, [`AuthError::Disabled`] for a frozen device whose secret was
+    /// right; [`AuthError::Store`] and [`AuthError::Seal`] are the gateway's own fault.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn authenticate(&self, claim: &Claim<'_>) -> Result<AuthenticatedDevice, AuthError> {
+        let Some(password) = claim.password else {
+            return Err(AuthError::Malformed {
+                reason: "no password",
+            });
+        };
+        let row = self.inner.device(claim.identity).await?;
+        let is_right = self.inner.verify(row.as_deref(), claim.form, password)?;
+        let Some(row) = row.filter(|row| is_right && row.auth == AuthKind::Secret) else {
+            return Err(AuthError::Refused);
+        };
+        if !row.enabled {
+            return Err(AuthError::Disabled);
+        }
+        let product = self.inner.product(&row.product_id).await?;
+        let form = match claim.form {
+            Form::Native => CredentialForm::Native,
+        };
+        let product = product
+            .filter(|product| product.credential_forms.contains(&form))
+            .ok_or(AuthError::Refused)?;
+        Ok(AuthenticatedDevice {
+            device_id: row.device_id.clone(),
+            node_id: row.node_id.clone(),
+            product,
+        })
+    }
+
+    /// Forgets what was kept of a device. To be called after its credentials, its state or itself are changed in
+    /// the registry: the next claim is checked against what is stored then.
+    pub fn invalidate(&self, device: &Device) {
+        let inner = &self.inner;
+        // First, so that a look-up under way sees it before or after it keeps what it found.
+        inner.changes.fetch_add(1, Ordering::SeqCst);
+        inner.devices.remove(device.id.as_str());
+        inner.devices.remove(device.node_id.as_str());
+        let joined = format!("{}{}", device.product_id, device.node_id);
+        inner.devices.remove(joined.as_str());
+    }
+
+    /// Forgets what was kept of a product, and of all devices: their names may depend on it.
+    pub fn invalidate_product(&self, product: &ProductId) {
+        self.inner.changes.fetch_add(1, Ordering::SeqCst);
+        self.inner.products.remove(product);
+        self.inner.devices.clear();
+    }
+}
+
+impl Inner {
+    /// What the registry holds of the device that a string names.
+    async fn device(&self, identity: &str) -> Result<Option<Arc<DeviceAuthRow>>, AuthError> {
+        if identity.is_empty() || identity.len() > MAX_IDENTITY_BYTES {
+            return Ok(None);
+        }
+        if let Some(row) = self.devices.get(identity) {
+            return Ok(Some(row));
+        }
+        let changes = self.changes.load(Ordering::SeqCst);
+        let found = self.lookups.find(identity).await?;
+        if let Some(row) = &found {
+            self.devices.insert(identity.into(), Arc::clone(row));
+            if self.changes.load(Ordering::SeqCst) != changes {
+                self.devices.remove(identity);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn product(&self, id: &ProductId) -> Result<Option<Arc<Product>>, AuthError> {
+        if let Some(product) = self.products.get(id) {
+            return Ok(Some(product));
+        }
+        let changes = self.changes.load(Ordering::SeqCst);
+        let Some(product) = self.registry.product(id).await? else {
+            return Ok(None);
+        };
+        let product = Arc::new(product);
+        self.products.insert(id.clone(), Arc::clone(&product));
+        if self.changes.load(Ordering::SeqCst) != changes {
+            self.products.remove(id);
+        }
+        Ok(Some(product))
+    }
+
+    /// Whether a password proves one of a device's two secrets. Two are opened and compared whatever there is.
+    fn verify(
+        &self,
+        row: Option<&DeviceAuthRow>,
+        form: Form,
+        password: &[u8],
+    ) -> Result<bool, AuthError> {
+        let mut is_right = false;
+        for slot in [
+            row.and_then(|row| row.primary.as_deref()),
+            row.and_then(|row| row.secondary.as_deref()),
+        ] {
+            let (owner, sealed) = match (row, slot) {
+                (Some(row), Some(sealed)) => (row.device_id.as_str(), sealed),
+                _ => (DUMMY_OWNER, self.dummy.as_slice()),
+            };
+            let secret = self.sealer.open(owner, sealed)?;
+            let matches = match form {
+                Form::Native => credential::verify_native(&secret, password),
+            };
+            is_right |= matches & slot.is_some();
+        }
+        Ok(is_right)
+    }
+}
+
+impl std::fmt::Debug for DeviceAuthenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceAuthenticator")
+            .field("devices", &self.inner.devices.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Products kept in memory.
+const PRODUCT_ENTRIES: usize = 1_000;
+/// Longest alias of a device: anything longer names none.
+const MAX_IDENTITY_BYTES: usize = 128;
+/// No device can have this id.
+const DUMMY_OWNER: &str = "/";
+/// As long as a secret that the gateway makes.
+const DUMMY_SECRET: &[u8; 32] = &[0; 32];

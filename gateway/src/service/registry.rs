@@ -1,0 +1,117 @@
+//! Products and devices: what may be registered, and what changes of it mean elsewhere.
+//!
+//! Every change is checked against the rules of the model, stored together with its audit entry, and made known
+//! to the device authenticator and to the sessions before the caller hears of it.
+
+mod device;
+mod product;
+
+use std::{fmt, sync::Arc};
+
+use headgate_protocol::identity::DeviceId;
+
+pub use device::{CreatedDevice, NewDevice};
+
+use crate::{
+    model::{InvalidField, NoRandomness},
+    service::{
+        auth::DeviceAuthenticator,
+        seal::{SealError, Sealer},
+    },
+    store::{StoreError, registry::Registry},
+};
+
+/// Why a product or a device cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is none of that id.
+    #[error("no such {what}")]
+    NotFound {
+        /// `product` or `device`.
+        what: &'static str,
+    },
+    /// Something that must be unique is taken.
+    #[error("{what} is taken by {with}")]
+    Conflict {
+        /// What: `product id`, `device id`, `node id`, `device alias`.
+        what: &'static str,
+        /// Which record has it.
+        with: String,
+    },
+    /// A field breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// It cannot be deleted while others need it.
+    #[error("{what} is in use by {by}")]
+    InUse {
+        /// `product` or `device`.
+        what: &'static str,
+        /// What needs it.
+        by: String,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Store(StoreError),
+    /// A secret cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// No secret can be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+impl From<StoreError> for RegistryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { what } => Self::NotFound { what },
+            StoreError::Conflict { what, with } => Self::Conflict { what, with },
+            StoreError::InUse { what, by } => Self::InUse { what, by },
+            StoreError::Page(error) => Self::Invalid(InvalidField::from(error)),
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Who must know when a device may not be connected any more.
+pub trait DeviceWatch: Send + Sync {
+    /// The device was frozen or deleted: its connection is to be closed. Must not block.
+    fn device_barred(&self, device: &DeviceId);
+}
+
+/// The service of products and devices. Cloning shares everything.
+#[derive(Clone)]
+pub struct RegistryService {
+    registry: Registry,
+    sealer: Sealer,
+    authenticator: DeviceAuthenticator,
+    watch: Option<Arc<dyn DeviceWatch>>,
+}
+
+impl RegistryService {
+    /// The service over a registry, whose secrets `sealer` seals and `authenticator` checks.
+    pub const fn new(
+        registry: Registry,
+        sealer: Sealer,
+        authenticator: DeviceAuthenticator,
+    ) -> Self {
+        Self {
+            registry,
+            sealer,
+            authenticator,
+            watch: None,
+        }
+    }
+
+    /// The same service, telling `watch` of devices that are frozen or deleted.
+    #[must_use]
+    pub fn with_watch(mut self, watch: Arc<dyn DeviceWatch>) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+}
+
+impl fmt::Debug for RegistryService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryService").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! Devices and their secrets.
+
+use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
+use zeroize::Zeroizing;
+
+use crate::{
+    model::{
+        Actor, AuthKind, CredentialSlot, Device, InvalidField, Millis, Page, Paged, PskEncoding,
+        Secret, random, text,
+    },
+    service::registry::{RegistryError, RegistryService},
+    store::registry::{DeviceFilter, DevicePatch, SealedCredential},
+};
+
+/// A device to be registered.
+#[derive(Debug)]
+pub struct NewDevice {
+    /// Its product.
+    pub product_id: ProductId,
+    /// Its id within its product.
+    pub node_id: NodeId,
+    /// Its id in the whole gateway; `None`: `{product_id}_{node_id}`.
+    pub device_id: Option<DeviceId>,
+    /// A label of up to 64 characters.
+    pub name: String,
+    /// How it proves who it is; `None`: the first kind that its product allows.
+    pub auth: Option<AuthKind>,
+    /// How its secret is read as a pre-shared key.
+    pub psk_encoding: PskEncoding,
+    /// Its secret; `None`: one is made. Only for [`AuthKind::Secret`].
+    pub secret: Option<Secret>,
+}
+
+/// A device that was registered.
+#[derive(Debug)]
+pub struct CreatedDevice {
+    /// The device.
+    pub device: Device,
+    /// Its secret, to be shown this once; `None` when it has none.
+    pub secret: Option<Secret>,
+}
+
+impl RegistryService {
+    /// Registers a device.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] for its product, [`RegistryError::Invalid`] naming the field,
+    /// [`RegistryError::Conflict`] naming the device that has its id, its node id or another of its names.
+    pub async fn create_device(
+        &self,
+        actor: &Actor,
+        new: NewDevice,
+    ) -> Result<CreatedDevice, RegistryError> {
+        let product = self.product(&new.product_id).await?;
+        let now = Millis::now();
+        let auth = new.auth.or_else(|| product.auth_kinds.first().copied());
+        let device = Device {
+            id: new
+                .device_id
+                .unwrap_or_else(|| DeviceId::default_for(&new.product_id, &new.node_id)),
+            product_id: new.product_id,
+            node_id: new.node_id,
+            name: new.name,
+            auth: auth.unwrap_or(AuthKind::Secret),
+            psk_encoding: new.psk_encoding,
+            enabled: true,
+            created_at: now,
+            updated_at: now,
+            last_seen_at: None,
+        };
+        device.validate(&product)?;
+        let secret = match (device.auth, new.secret) {
+            (AuthKind::Secret, given) => Some(secret_or_new(given, device.psk_encoding)?),
+            (AuthKind::X509, _) => {
+                return Err(
+                    InvalidField::new("auth", "is x509, which cannot be registered").into(),
+                );
+            }
+            (AuthKind::None, Some(_)) => {
+                return Err(InvalidField::new("secret", "is given although auth is none").into());
+            }
+            (AuthKind::None, None) => None,
+        };
+        let credentials = match &secret {
+            Some(secret) => vec![self.seal(&device.id, CredentialSlot::Primary, secret)?],
+            None => Vec::new(),
+        };
+        let audit = actor.did("device.create", &device.id, device.node_id.as_str());
+        self.registry
+            .insert_device(&device, &device.aliases(&product), &credentials, &audit)
+            .await?;
+        Ok(CreatedDevice { device, secret })
+    }
+
+    /// The device of an id.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub async fn device(&self, id: &DeviceId) -> Result<Device, RegistryError> {
+        let device = self.registry.device(id).await?;
+        device.ok_or(RegistryError::NotFound { what: "device" })
+    }
+
+    /// Devices in the order of their ids.
+    ///
+    /// # Errors
+    /// [`RegistryError::Invalid`] for a wrong cursor.
+    pub async fn devices(
+        &self,
+        filter: &DeviceFilter,
+        page: &Page,
+    ) -> Result<Paged<Device>, RegistryError> {
+        Ok(self.registry.devices(filter, page).await?)
+    }
+
+    /// Changes a device's label, or freezes it or lets it in again; a frozen device's connection is closed.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Invalid`].
+    pub async fn patch_device(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        patch: &DevicePatch,
+    ) -> Result<Device, RegistryError> {
+        if let Some(name) = &patch.name {
+            text::check_label("name", name, 0)?;
+        }
+        let action = match patch.enabled {
+            Some(false) => "device.freeze",
+            Some(true) => "device.unfreeze",
+            None => "device.update",
+        };
+        let audit = actor.did(action, id, patch.name.as_deref().unwrap_or_default());
+        let device = self
+            .registry
+            .patch_device(id, patch, Millis::now(), &audit)
+            .await?;
+        self.authenticator.invalidate(&device);
+        if !device.enabled {
+            self.bar(id);
+        }
+        Ok(device)
+    }
+
+    /// Replaces one of a device's two secrets and returns the new one, to be shown this once. The other goes on
+    /// to be valid, and so does the device's connection.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]; [`RegistryError::Invalid`] for a secret that breaks a rule, and for a device
+    /// that has none.
+    pub async fn reset_secret(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        which: CredentialSlot,
+        given: Option<Secret>,
+    ) -> Result<Secret, RegistryError> {
+        let device = self.device(id).await?;
+        if device.auth != AuthKind::Secret {
+            return Err(InvalidField::new("auth", "of the device is not secret").into());
+        }
+        let secret = secret_or_new(given, device.psk_encoding)?;
+        let credential = self.seal(id, which, &secret)?;
+        let audit = actor.did("device.reset_secret", id, which.as_str());
+        self.registry
+            .set_credential(id, &credential, Millis::now(), &audit)
+            .await?;
+        self.authenticator.invalidate(&device);
+        Ok(secret)
+    }
+
+    /// Deletes a device and closes its connection. Its finished deliveries stay in their tasks.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::InUse`] by a task that still delivers to it.
+    pub async fn delete_device(&self, actor: &Actor, id: &DeviceId) -> Result<(), RegistryError> {
+        let device = self.device(id).await?;
+        let audit = actor.did("device.delete", id, device.node_id.as_str());
+        self.registry.delete_device(id, &audit).await?;
+        self.authenticator.invalidate(&device);
+        self.bar(id);
+        Ok(())
+    }
+
+    fn bar(&self, id: &DeviceId) {
+        if let Some(watch) = &self.watch {
+            watch.device_barred(id);
+        }
+    }
+
+    fn seal(
+        &self,
+        device: &DeviceId,
+        slot: CredentialSlot,
+        secret: &Secret,
+    ) -> Result<SealedCredential, RegistryError> {
+        Ok(SealedCredential {
+            slot,
+            key_id: self.sealer.key_id(),
+            sealed: self.sealer.seal(device.as_str(), secret.as_bytes())?,
+        })
+    }
+}
+
+fn secret_or_new(given: Option<Secret>, encoding: PskEncoding) -> Result<Secret, RegistryError> {
+    match given {
+        Some(secret) => {
+            secret.check_encoding(encoding)?;
+            Ok(secret)
+        }
+        None => Ok(Secret::from_random(&Zeroizing::new(random()?))),
+    }
+}
