@@ -6,6 +6,9 @@
 mod codec;
 mod connection;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod inflight;
 mod packet;

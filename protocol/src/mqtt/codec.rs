@@ -113,9 +113,11 @@ impl Decoder {
         let Some((&first, rest)) = buf.split_first() else {
             return Ok(None);
         };
-        let first = FirstByte::decode(first, self.version)?;
-        self.check_turn(first.packet_type)?;
-        let Some((body_len, len_len)) = header::remaining_length(rest, first.packet_type)? else {
+        let packet_type =
+            PacketType::from_number(first >> 4).ok_or(Violation::ReservedPacketType)?;
+        self.check_turn(packet_type)?;
+        let first = FirstByte::decode(packet_type, first, self.version)?;
+        let Some((body_len, len_len)) = header::remaining_length(rest, packet_type)? else {
             return Ok(None);
         };
         let header_len = 1 + len_len;
@@ -136,13 +138,16 @@ impl Decoder {
 
     /// Refuses packets that the peer may not send, or not now.
     const fn check_turn(&self, packet_type: PacketType) -> Result<(), Violation> {
+        let is_v5 = matches!(self.version, Some(ProtocolVersion::V5));
         let is_connect = matches!(packet_type, PacketType::Connect);
         let is_connack = matches!(packet_type, PacketType::ConnAck);
-        let of_server = matches!(
+        let is_disconnect = matches!(packet_type, PacketType::Disconnect);
+        let is_auth = matches!(packet_type, PacketType::Auth);
+        let is_of_server = matches!(
             packet_type,
             PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp
         );
-        let of_client = matches!(
+        let is_of_client = matches!(
             packet_type,
             PacketType::Connect
                 | PacketType::Subscribe
@@ -154,27 +159,20 @@ impl Decoder {
             Role::Server if !self.opened && !is_connect => Err(Violation::FirstPacketNotConnect),
             // [MQTT-3.1.0-2]
             Role::Server if self.opened && is_connect => Err(Violation::SecondConnect),
-            Role::Server if of_server => Err(Violation::ServerPacketFromClient),
+            Role::Server if is_of_server => Err(Violation::ServerPacketFromClient),
             // [MQTT-4.12.0-7]
-            Role::Server if matches!(packet_type, PacketType::Auth) && !self.authenticates => {
+            Role::Server if is_auth && is_v5 && !self.authenticates => {
                 Err(Violation::AuthNotStarted)
             }
-            Role::Client if of_client => Err(Violation::ClientPacketFromServer),
+            Role::Client if is_of_client => Err(Violation::ClientPacketFromServer),
             // [MQTT-3.2.0-1]
-            Role::Client
-                if !self.opened && !is_connack && !matches!(packet_type, PacketType::Auth) =>
-            {
+            Role::Client if !self.opened && !is_connack && !is_auth => {
                 Err(Violation::FirstPacketNotConnAck)
             }
             // [MQTT-3.2.0-2]
             Role::Client if self.opened && is_connack => Err(Violation::SecondConnAck),
             // Before MQTT 5.0 a server closes the connection without a word.
-            Role::Client
-                if matches!(packet_type, PacketType::Disconnect)
-                    && !matches!(self.version, Some(ProtocolVersion::V5)) =>
-            {
-                Err(Violation::ClientPacketFromServer)
-            }
+            Role::Client if is_disconnect && !is_v5 => Err(Violation::ClientPacketFromServer),
             _ => Ok(()),
         }
     }

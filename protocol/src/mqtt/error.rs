@@ -151,6 +151,9 @@ pub enum EncodeError {
     /// A shared subscription cannot ask for no local messages.
     #[error("no local on a shared subscription")]
     NoLocalOnShared,
+    /// AUTH names its authentication method, unless it says nothing but success.
+    #[error("auth lacks an authentication method")]
+    AuthMethodMissing,
     /// The reason code is not listed for this packet.
     #[error("reason code {reason:?} does not belong in {packet_type}")]
     ReasonNotAllowed {

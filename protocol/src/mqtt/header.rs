@@ -188,10 +188,12 @@ pub(super) struct FirstByte {
 }
 
 impl FirstByte {
-    /// Reads the byte; `version` is unknown before CONNECT.
-    pub(super) fn decode(byte: u8, version: Option<ProtocolVersion>) -> Result<Self, Violation> {
-        let packet_type =
-            PacketType::from_number(byte >> 4).ok_or(Violation::ReservedPacketType)?;
+    /// Reads the flags in the byte; `version` is unknown before CONNECT.
+    pub(super) fn decode(
+        packet_type: PacketType,
+        byte: u8,
+        version: Option<ProtocolVersion>,
+    ) -> Result<Self, Violation> {
         let flags = byte & 0x0F;
         if packet_type == PacketType::Publish {
             return Ok(Self {

@@ -234,3 +234,6 @@ checked_string!(TopicName);
 checked_string!(TopicFilter);
 
 const SHARE_PREFIX: &str = "$share/";
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,8 @@ violations! {
     WildcardInTopicName: "MQTT-3.3.2-2", TopicNameInvalid, "topic name holds a wildcard";
     /// Topic alias 0.
     TopicAliasZero: "MQTT-3.3.2-8", TopicAliasInvalid, "topic alias is zero";
+    /// A response topic holds `+` or `#`.
+    WildcardInResponseTopic: "MQTT-3.3.2-14", TopicNameInvalid, "response topic holds a wildcard";
     /// A client sent a subscription identifier in PUBLISH.
     SubscriptionIdFromClient: "MQTT-3.3.4-6", ProtocolError,
         "subscription identifier in PUBLISH from a client";

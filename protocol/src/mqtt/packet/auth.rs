@@ -49,6 +49,14 @@ impl Auth {
             return Err(EncodeError::NotInVersion(PacketType::Auth));
         }
         let properties = self.properties.as_deref();
+        let says_nothing = self.reason == ReasonCode::Success && properties.is_none();
+        if !says_nothing && !has_method(properties) {
+            return Err(EncodeError::AuthMethodMissing);
+        }
         ack::write_reason(PacketType::Auth, self.reason, properties, version, sink)
     }
+}
+
+fn has_method(properties: Option<&Properties>) -> bool {
+    properties.is_some_and(|properties| properties.authentication_method.is_some())
 }

@@ -8,7 +8,9 @@ use super::{
     Context, MAX_USER_PROPERTIES, PayloadFormat, Properties,
     allowed::{KNOWN, PropertySet, id},
 };
-use crate::mqtt::{DecodeError, PacketType, QoS, Role, Violation, codec::Rules, wire::Reader};
+use crate::mqtt::{
+    DecodeError, PacketType, QoS, Role, TopicName, Violation, codec::Rules, wire::Reader,
+};
 
 impl Properties {
     /// Reads a Property Length and the properties after it; `None` when there are none, or when
@@ -58,10 +60,7 @@ impl Properties {
             }
             id::MESSAGE_EXPIRY_INTERVAL => self.message_expiry_interval_secs = Some(block.u32()?),
             id::CONTENT_TYPE => self.content_type = Some(block.string()?.into()),
-            id::RESPONSE_TOPIC => {
-                let topic = block.string()?;
-                self.response_topic = Some(rules.topic_name(topic)?);
-            }
+            id::RESPONSE_TOPIC => self.response_topic = Some(response_topic(block, rules)?),
             id::CORRELATION_DATA => self.correlation_data = Some(bytes(block)?),
             id::SUBSCRIPTION_IDENTIFIER => {
                 let number = NonZeroU32::new(block.var_int()?);
@@ -170,6 +169,18 @@ fn check_place(
         return Err(Violation::DuplicateProperty);
     }
     Ok(())
+}
+
+fn response_topic(block: &mut Reader<'_>, rules: &Rules) -> Result<TopicName, DecodeError> {
+    rules
+        .topic_name(block.string()?)
+        .map_err(|error| match error {
+            // [MQTT-3.3.2-14]
+            DecodeError::Violation(Violation::WildcardInTopicName) => {
+                Violation::WildcardInResponseTopic.into()
+            }
+            _ => error,
+        })
 }
 
 fn flag(block: &mut Reader<'_>) -> Result<bool, Violation> {
