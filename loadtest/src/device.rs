@@ -428,3 +428,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const DROP_PAUSE: Duration = Duration::from_millis(300);
 /// Keeps jitter apart from content and fates, which use the same seed.
 const JITTER_STREAM: u64 = 1 << 48;
+
+#[cfg(test)]
+mod tests;

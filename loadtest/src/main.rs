@@ -6,6 +6,8 @@ mod api;
 mod cli;
 mod content;
 mod device;
+#[cfg(test)]
+mod fake;
 mod fetch;
 mod proc_stat;
 mod progress;

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, ApiError, Upload};
 use crate::content::Content;
@@ -169,7 +171,7 @@ impl Provision {
     ) -> Result<(), ApiError> {
         for part in identities.chunks(MAX_TASK_ROWS) {
             let devices: Vec<&str> = part.iter().map(|i| i.device_id.as_str()).collect();
-            let body = json!({ "resource_id": resource, "devices": devices });
+            let body = json!({ "resource_id": resource, "device_ids": devices });
             let made: Made = self.api.post("/api/v1/tasks", &body).await?;
             self.tasks.push(made.id);
         }
@@ -216,15 +218,15 @@ impl Provision {
     /// [`ApiError`] of the first thing that could not be deleted; the rest stays then.
     pub(crate) async fn remove(self, done: &Arc<AtomicUsize>) -> Result<(), ApiError> {
         if let Some(resource) = &self.made_resource {
-            self.api
-                .delete(&format!("/api/v1/resources/{resource}"))
-                .await?;
+            delete_when_free(&self.api, &format!("/api/v1/resources/{resource}")).await?;
         }
         each(
             &self.api,
             self.made_devices,
             done,
-            |api, device| async move { api.delete(&format!("/api/v1/devices/{device}")).await },
+            |api, device| async move {
+                delete_when_free(&api, &format!("/api/v1/devices/{device}")).await
+            },
         )
         .await?;
         if self.made_product {
@@ -238,6 +240,21 @@ impl Provision {
     /// How many devices a clean-up would delete.
     pub(crate) const fn made_devices(&self) -> usize {
         self.made_devices.len()
+    }
+}
+
+/// Deletes what a task that is just ending may still hold for a moment.
+async fn delete_when_free(api: &Api, path: &str) -> Result<(), ApiError> {
+    let until = Instant::now() + FREE_TIMEOUT;
+    loop {
+        match api.delete(path).await {
+            Err(error)
+                if error.status() == Some(StatusCode::CONFLICT) && Instant::now() < until =>
+            {
+                sleep(FREE_INTERVAL).await;
+            }
+            other => return other,
+        }
     }
 }
 
@@ -277,3 +294,6 @@ where
 const CONCURRENT_REQUESTS: usize = 32;
 /// Devices that one task takes.
 const MAX_TASK_ROWS: usize = 10_000;
+/// How long a task may take to end after its last device did.
+const FREE_TIMEOUT: Duration = Duration::from_secs(10);
+const FREE_INTERVAL: Duration = Duration::from_millis(200);

@@ -116,6 +116,19 @@ impl Target {
     }
 }
 
+#[cfg(test)]
+impl Target {
+    /// A fake's listener without TLS, and no API.
+    pub(crate) fn plain(mqtt: SocketAddr) -> Self {
+        Self {
+            mqtt,
+            tls: None,
+            http_url: String::new(),
+            token: String::new(),
+        }
+    }
+}
+
 /// The connector that trusts the CA of `args`.
 fn connector(args: &CommonArgs) -> Result<TlsConnector, TargetError> {
     let ca = match (&args.ca, &args.data_dir) {
