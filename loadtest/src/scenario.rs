@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -56,14 +57,14 @@ pub(crate) enum RunError {
     Runtime(#[source] io::Error),
     /// More devices than files may be open.
     #[error(
-        "{devices} devices need {needed} open files and only {allowed} are allowed: run `ulimit -n {needed}` first"
+        "{devices} devices need {needed} open files and only {allowed} are allowed: raise the hard limit (`ulimit -Hn`, or `nofile` in /etc/security/limits.conf)"
     )]
     OpenFiles {
         /// `--devices`.
         devices: u32,
         /// Files needed.
         needed: u64,
-        /// Soft limit.
+        /// Hard limit.
         allowed: u64,
     },
     /// Nothing would be left to deliver.
@@ -105,13 +106,19 @@ async fn preflight(
         .map_err(|source| RunError::Unreachable { address, source })
 }
 
-/// Soft limit of open files.
+/// Raises the soft limit of open files to the hard one; what is then allowed, `None`: anything.
+///
+/// Systems start programs with 1,024, for the sake of `select(2)`, which nothing here uses.
 fn open_file_limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
 }
 
 /// The devices of a run.
