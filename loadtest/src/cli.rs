@@ -5,10 +5,12 @@
 
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::verify::Verify;
 use values::{parse_chunk, parse_duration, parse_share, parse_size};
@@ -183,6 +185,24 @@ pub(crate) enum ReportForm {
     Json,
 }
 
+impl Cli {
+    /// Reads the command line, and checks what no single option can.
+    ///
+    /// # Errors
+    /// What clap prints: a mistake, or the help that was asked for.
+    pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(line)?;
+        if let Command::Deliver(args) = &cli.command
+            && args.mode == Mode::Window
+            && args.window > MAX_WINDOW
+        {
+            let text = format!("--window is {MAX_WINDOW} at most, 64 with --mode count");
+            return Err(Self::command().error(ErrorKind::ValueValidation, text));
+        }
+        Ok(cli)
+    }
+}
+
 impl Command {
     /// The options that every scenario has.
     pub(crate) const fn common(&self) -> &CommonArgs {
@@ -193,10 +213,11 @@ impl Command {
     }
 }
 
+/// What a gateway lets be unacknowledged.
+const MAX_WINDOW: u8 = 32;
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -229,13 +250,18 @@ mod tests {
         for line in [
             "swarm deliver -c 0",
             "swarm deliver --window 0",
+            "swarm deliver --window 33",
+            "swarm deliver --window 65 --mode count",
             "swarm deliver --chunk 100",
             "swarm deliver --size 0",
             "swarm deliver --drop-rate 1.5",
             "swarm deliver --size 4MiB --file x",
             "swarm connect --size 4MiB",
         ] {
-            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+            assert!(
+                Cli::read(line.split(' ').map(OsString::from)).is_err(),
+                "{line}"
+            );
         }
     }
 }

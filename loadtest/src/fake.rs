@@ -1,4 +1,5 @@
-//! A gateway for tests: plain MQTT on loopback, one resource for everybody, faults on demand.
+//! A gateway for tests: MQTT on loopback, with or without TLS, one resource for everybody, faults on
+//! demand.
 //!
 //! Built on the codec alone. It serves `get_chunks` by window or count and checks that devices keep
 //! to what they asked for.
@@ -16,8 +17,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::device::link::Socket;
 
 /// What it does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,29 +65,31 @@ pub(crate) struct Fake {
 
 impl Fake {
     /// Serves `content` under the name `res`.
-    pub(crate) async fn start(content: Vec<u8>, fault: Fault) -> Self {
+    pub(crate) async fn start(content: Vec<u8>, fault: Fault, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut tasks = JoinSet::new();
-        let (shared, content) = (Arc::clone(&seen), Bytes::from(content));
+        let template = Template {
+            content: content.into(),
+            fault,
+            seen: Arc::clone(&seen),
+        };
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let peer = Peer {
-                    socket,
-                    content: content.clone(),
-                    fault,
-                    seen: Arc::clone(&shared),
-                    device: String::new(),
-                    out: BytesMut::new(),
-                    next_id: PacketId::MIN,
-                    pending: VecDeque::new(),
-                    in_flight: 0,
-                    window: 0,
-                    sent: 0,
-                };
-                connections.spawn(peer.run());
+                let (template, tls) = (template.clone(), tls.clone());
+                connections.spawn(async move {
+                    let socket: Box<dyn Socket> = match tls {
+                        // A client that does not trust the fake is a test's business.
+                        Some(tls) => match tls.accept(socket).await {
+                            Ok(socket) => Box::new(socket),
+                            Err(_) => return,
+                        },
+                        None => Box::new(socket),
+                    };
+                    Peer::new(socket, template).run().await;
+                });
             }
         });
         Self {
@@ -99,8 +105,16 @@ impl Fake {
     }
 }
 
+/// What all connections have in common.
+#[derive(Clone)]
+struct Template {
+    content: Bytes,
+    fault: Fault,
+    seen: Arc<Mutex<Seen>>,
+}
+
 struct Peer {
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     content: Bytes,
     fault: Fault,
     seen: Arc<Mutex<Seen>>,
@@ -116,6 +130,27 @@ struct Peer {
 }
 
 impl Peer {
+    fn new(socket: Box<dyn Socket>, template: Template) -> Self {
+        let Template {
+            content,
+            fault,
+            seen,
+        } = template;
+        Self {
+            socket,
+            content,
+            fault,
+            seen,
+            device: String::new(),
+            out: BytesMut::new(),
+            next_id: PacketId::MIN,
+            pending: VecDeque::new(),
+            in_flight: 0,
+            window: 0,
+            sent: 0,
+        }
+    }
+
     async fn run(mut self) {
         let limits = Limits {
             max_packet_bytes: 1 << 18,
@@ -134,7 +169,10 @@ impl Peer {
                 }
             }
             self.pump();
-            if self.socket.write_all(&self.out).await.is_err() || self.must_close() {
+            if self.socket.write_all(&self.out).await.is_err()
+                || self.socket.flush().await.is_err()
+                || self.must_close()
+            {
                 return;
             }
             self.out.clear();

@@ -25,7 +25,6 @@ mod verify;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::ctrl_c;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +34,7 @@ use report::Report;
 use scenario::RunError;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -62,7 +61,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "swarm: {error}");
-            ExitCode::FAILURE
+            match error {
+                RunError::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

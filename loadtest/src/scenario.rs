@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiError;
 use crate::cli::CommonArgs;
+use crate::device::error::DeviceError;
 use crate::device::identity::Identity;
 use crate::proc_stat::{self, ProcSample, SAMPLE_INTERVAL};
 use crate::progress::{Phase, Unit};
@@ -41,14 +41,27 @@ pub(crate) enum RunError {
     Tls(#[from] TlsError),
     /// Nothing listens for MQTT.
     #[error(
-        "cannot reach the MQTT listener at {address}: {source}; is the gateway running there? (--data-dir or --host and --port say where)"
+        "cannot reach the MQTT listener at {address}: {error}; is the gateway running there? (--data-dir or --host and --port say where)"
     )]
     Unreachable {
         /// The listener.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        error: DeviceError,
     },
+    /// Something listens that is not trusted.
+    #[error(
+        "{address}: {error}; is the CA (--ca or --data-dir) that of this gateway, and --host a name in its certificate?"
+    )]
+    Untrusted {
+        /// The listener.
+        address: SocketAddr,
+        /// Why.
+        error: DeviceError,
+    },
+    /// `--timeout` passed before the first device started.
+    #[error("not ready within --timeout")]
+    TooLate,
     /// The resource cannot be read.
     #[error("cannot read the resource: {0}")]
     Content(#[source] io::Error),
@@ -83,12 +96,9 @@ fn limits(args: &CommonArgs, interrupt: CancellationToken) -> Limits {
     }
 }
 
-/// Refuses early what could only fail later, thousands of times.
-async fn preflight(
-    args: &CommonArgs,
-    address: SocketAddr,
-    files_each: u64,
-) -> Result<(), RunError> {
+/// Refuses early what could only fail later, thousands of times: too few files, nobody there, a
+/// certificate of somebody else.
+async fn preflight(args: &CommonArgs, swarm: &Swarm, files_each: u64) -> Result<(), RunError> {
     let needed = u64::from(args.devices) * files_each + SPARE_FILES;
     if let Some(allowed) = open_file_limit()
         && allowed < needed
@@ -99,11 +109,29 @@ async fn preflight(
             allowed,
         });
     }
-    let connect = timeout(PREFLIGHT_TIMEOUT, TcpStream::connect(address)).await;
-    let connect = connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    connect
-        .map(drop)
-        .map_err(|source| RunError::Unreachable { address, source })
+    let address = swarm.dial.address;
+    match timeout(PREFLIGHT_TIMEOUT, swarm.dial.open(None, None)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error @ DeviceError::Tls(_))) => Err(RunError::Untrusted { address, error }),
+        Ok(Err(error)) => Err(RunError::Unreachable { address, error }),
+        Err(_) => {
+            let error = DeviceError::ConnectTimeout("tcp and tls");
+            Err(RunError::Unreachable { address, error })
+        }
+    }
+}
+
+/// Waits for `work` no longer than the run may last.
+async fn within<T>(
+    limits: &Limits,
+    work: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    tokio::select! {
+        biased;
+        () = limits.interrupt.cancelled() => Err(RunError::Interrupted),
+        () = sleep_until(limits.deadline) => Err(RunError::TooLate),
+        done = work => done,
+    }
 }
 
 /// Raises the soft limit of open files to the hard one; what is then allowed, `None`: anything.
@@ -133,11 +161,11 @@ async fn ensure_devices(
     provision: &mut Provision,
     identities: &[Identity],
     seed: u64,
-) -> Result<(), ApiError> {
+) -> Result<(), RunError> {
     provision.ensure_product().await?;
     let done = Arc::new(AtomicUsize::new(0));
     let work = provision.ensure_devices(identities, seed, &done);
-    with_progress("provision", identities.len(), &done, work).await
+    Ok(with_progress("provision", identities.len(), &done, work).await?)
 }
 
 /// Deletes what the run made, with progress; says so where that cannot be done.

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -18,7 +21,24 @@ use sha2::{Digest, Sha256};
 
 /// Runs `swarm deliver {line}` against a fake with `fault`.
 async fn deliver(line: &str, size: usize, fault: Fault) -> (Report, Fake, Arc<Swarm>) {
-    let line = format!("swarm deliver --plain --attempts 3 --chunk 1024 --window 4 {line}");
+    deliver_over(line, size, fault, None).await
+}
+
+/// The same, over TLS where there are two sides of it.
+async fn deliver_over(
+    line: &str,
+    size: usize,
+    fault: Fault,
+    tls: Option<(TlsAcceptor, TlsConnector)>,
+) -> (Report, Fake, Arc<Swarm>) {
+    let (acceptor, connector) = tls.unzip();
+    let defaults = "swarm deliver --attempts 3";
+    let sizes = if line.contains("--chunk") {
+        ""
+    } else {
+        "--chunk 1024 --window 4"
+    };
+    let line = format!("{defaults} {sizes} {line}");
     let cli = Cli::parse_from(line.split_ascii_whitespace());
     let Command::Deliver(args) = &cli.command else {
         panic!("deliver")
@@ -29,7 +49,7 @@ async fn deliver(line: &str, size: usize, fault: Fault) -> (Report, Fake, Arc<Sw
         sha256: Sha256::digest(&bytes).into(),
         crc32: crc32fast::hash(&bytes),
     };
-    let fake = Fake::start(bytes, fault).await;
+    let fake = Fake::start(bytes, fault, acceptor).await;
     let plan = Plan {
         version: swarm::version(args.common.mqtt),
         product: args.common.product.clone(),
@@ -41,7 +61,8 @@ async fn deliver(line: &str, size: usize, fault: Fault) -> (Report, Fake, Arc<Sw
         chunk: args.chunk,
         rtt: args.rtt,
     };
-    let target = Target::plain(fake.address);
+    let mut target = Target::plain(fake.address);
+    target.tls = connector.map(|connector| (connector, "localhost".to_owned()));
     let swarm = Arc::new(Swarm::new(&args.common, &target, Some(Arc::new(plan)), false).unwrap());
     let total = args.common.devices;
     let identities = (0..total).map(|i| Identity::new("swarm", 1, i)).collect();
@@ -163,4 +184,55 @@ async fn slow_devices_do_not_hold_up_the_others() {
         )
     });
     assert!(fast < slow, "{fast} {slow}");
+}
+
+/// A server's side and a client that trusts it, or trusts nobody.
+fn tls_pair(trusted: bool) -> (TlsAcceptor, TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(if trusted {
+            certificate.clone()
+        } else {
+            other.cert.der().clone()
+        })
+        .unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    (
+        TlsAcceptor::from(Arc::new(server)),
+        crate::tls::connector_with(roots).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn over_tls_every_device_gets_every_byte() {
+    for line in [
+        "-c 20 --chunk 15360 --window 8",
+        "-c 20 --drop-rate 0.5",
+        "-c 3 --rtt 30ms",
+    ] {
+        let pair = Some(tls_pair(true));
+        let (report, ..) = deliver_over(line, 300_001, Fault::None, pair).await;
+        assert!(report.ok, "{line}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn an_untrusted_certificate_is_told() {
+    let pair = Some(tls_pair(false));
+    let (report, ..) = deliver_over("-c 1", 1_000, Fault::None, pair).await;
+    assert_eq!((report.ok, report.devices.failed), (false, 1));
+    assert!(
+        report.errors["tls"].first.contains("certificate"),
+        "{report}"
+    );
 }

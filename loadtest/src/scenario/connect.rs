@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
-    preflight, stop, troubles,
+    preflight, stop, troubles, within,
 };
 use crate::api::Api;
 use crate::cli::ConnectArgs;
@@ -28,13 +28,14 @@ pub(crate) async fn run(
     let common = &args.common;
     let limits = limits(common, interrupt);
     let target = Target::find(common).await?;
-    preflight(common, target.mqtt, 1).await?;
     let identities = identities(common);
     let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
     let swarm = Arc::new(Swarm::new(common, &target, None, false)?);
-    if let Err(error) = ensure_devices(&mut provision, &identities, common.seed).await {
+    preflight(common, &swarm, 1).await?;
+    let prepare = ensure_devices(&mut provision, &identities, common.seed);
+    if let Err(error) = within(&limits, prepare).await {
         clean_up(provision, common.keep, &swarm).await;
-        return Err(error.into());
+        return Err(error);
     }
 
     let mut server = ServerWatch::start(common.server_pid);

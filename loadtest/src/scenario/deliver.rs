@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
-    preflight, stop, troubles,
+    preflight, stop, troubles, within,
 };
 use crate::api::Api;
 use crate::cli::{DeliverArgs, Mode};
@@ -34,16 +34,17 @@ pub(crate) async fn run(
     let common = &args.common;
     let limits = limits(common, interrupt);
     let target = Target::find(common).await?;
+    let probe = Swarm::new(common, &target, None, false)?;
     let files_each = if args.mode == Mode::Https { 2 } else { 1 };
-    preflight(common, target.mqtt, files_each).await?;
-    let content = content(args).await?;
+    preflight(common, &probe, files_each).await?;
+    let content = within(&limits, content(args)).await?;
     let identities = identities(common);
     let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
-    let (resource, name) = match prepare(args, &mut provision, &identities, &content).await {
+    let prepare = prepare(args, &mut provision, &identities, &content);
+    let (resource, name) = match within(&limits, prepare).await {
         Ok(prepared) => prepared,
         Err(error) => {
-            let swarm = Swarm::new(common, &target, None, false)?;
-            clean_up(provision, common.keep, &swarm).await;
+            clean_up(provision, common.keep, &probe).await;
             return Err(error);
         }
     };
