@@ -5,14 +5,14 @@
 //! connections: the bytes verified so far are where the next connection resumes.
 //! Invariants: bytes are acknowledged only after they were checked; a transfer ends exactly once.
 
+mod say;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use headgate_protocol::mqtt::{
-    Packet, PacketId, ProtocolVersion, PubAck, Publish, QoS, ReasonCode, encode_publish_header,
-};
+use headgate_protocol::mqtt::{PacketId, ProtocolVersion, Publish, QoS};
 use tokio::time::Instant;
 
 use super::error::DeviceError;
@@ -20,6 +20,7 @@ use super::identity::{Fate, Identity};
 use super::message::{self, Announced, Down};
 use crate::cli::Mode;
 use crate::verify::{Expected, Verifier, Verify};
+use say::REPORT_STEP_PERCENT;
 
 /// What all deliveries of a run have in common.
 #[derive(Debug, Clone)]
@@ -464,96 +465,6 @@ impl Transfer {
         self.report_end(now, None, out)
     }
 
-    fn ask(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), DeviceError> {
-        let (Some(verifier), Some(announced)) = (&self.verifier, &self.announced) else {
-            return Ok(());
-        };
-        let Plan {
-            mode,
-            window,
-            chunk,
-            ..
-        } = *self.plan;
-        let offset = verifier.offset();
-        self.asked_until =
-            (offset + u64::from(window) * u64::from(chunk)).min(self.plan.expected.size);
-        if offset == 0 {
-            self.asked_at.get_or_insert(now);
-        }
-        self.ask_at = Some(now + self.stall_after);
-        let request = message::get_chunks(&announced.transfer, offset, mode, window, chunk);
-        self.say(&request, QoS::AtLeastOnce, out)
-    }
-
-    /// Reports progress at every quarter.
-    fn report_progress(&mut self, at: u64, out: &mut BytesMut) -> Result<(), DeviceError> {
-        let percent = at * 100 / self.plan.expected.size.max(1);
-        if percent < self.next_report_percent || self.next_report_percent >= 100 {
-            return Ok(());
-        }
-        let Some(announced) = &self.announced else {
-            return Ok(());
-        };
-        let report = message::report_downloading(announced, percent);
-        self.next_report_percent = (percent / REPORT_STEP_PERCENT + 1) * REPORT_STEP_PERCENT;
-        self.unanswered += 1;
-        self.say(&report, QoS::AtMostOnce, out)
-    }
-
-    fn report_end(
-        &mut self,
-        now: Instant,
-        fault: Option<&str>,
-        out: &mut BytesMut,
-    ) -> Result<(), DeviceError> {
-        let Some(announced) = &self.announced else {
-            return Ok(());
-        };
-        let report = message::report_end(announced, fault);
-        self.unanswered += 1;
-        self.said_done |= fault.is_none();
-        self.ask_at = Some(now + self.stall_after);
-        self.say(&report, QoS::AtLeastOnce, out)
-    }
-
-    /// Acknowledges a message, after the round trip of the simulated link.
-    fn acknowledge(
-        &mut self,
-        now: Instant,
-        publish: &Publish,
-        out: &mut BytesMut,
-    ) -> Result<(), DeviceError> {
-        let Some(id) = publish.packet_id else {
-            return Ok(());
-        };
-        if self.plan.rtt.is_zero() {
-            return self.puback(id, out);
-        }
-        self.acks.push_back((now + self.plan.rtt, id));
-        Ok(())
-    }
-
-    fn puback(&self, id: PacketId, out: &mut BytesMut) -> Result<(), DeviceError> {
-        let ack = PubAck {
-            packet_id: id,
-            reason: ReasonCode::Success,
-            properties: None,
-        };
-        Ok(Packet::PubAck(ack).encode(self.plan.version, out)?)
-    }
-
-    fn say(&mut self, text: &str, qos: QoS, out: &mut BytesMut) -> Result<(), DeviceError> {
-        let id = (qos != QoS::AtMostOnce).then(|| {
-            self.next_id = self.next_id.next();
-            self.next_id
-        });
-        let topic = format!("$resource/up/service/{}", self.own);
-        let len = text.len();
-        encode_publish_header(out, self.plan.version, &topic, qos, id, false, false, len)?;
-        out.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-
     /// Whether it belongs to the current transfer, and the offset, of `{own}/{transfer}/{offset}`.
     fn chunk_of(&self, rest: &str) -> Result<(bool, u64), DeviceError> {
         let parsed = rest
@@ -577,8 +488,6 @@ const CHUNK_PREFIX: &str = "$resource/down/chunk/";
 const SERVICE_PREFIX: &str = "$resource/down/service/";
 /// After this long without a chunk a device asks again.
 const STALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// A device reports each time it has this much more.
-const REPORT_STEP_PERCENT: u64 = 25;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use headgate_protocol::mqtt::{Decoder, Limits, Role, TopicName};
+use headgate_protocol::mqtt::{Decoder, Limits, Packet, Role, TopicName};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
