@@ -4,3 +4,6 @@ pub mod dev_cert;
 pub mod files;
 pub mod http;
 pub mod ops;
+pub mod accept;
+pub mod mqtt;
+pub mod tls;

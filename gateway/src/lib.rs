@@ -10,6 +10,7 @@ pub mod config;
 pub mod edge;
 pub mod model;
 pub mod service;
+pub mod session;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -56,11 +56,11 @@ use self::{
 use crate::{
     config::DeliveryConfig,
     model::{
-        Confirm, Delivery, DeliveryChange, DeliveryState, FailReason, Id, IdGenerator, Millis, Product, RunState,
+        Confirm, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis, Product, RunState,
     },
     shutdown::Shutdown,
     store::{StoreError, blobs::BlobStore, registry::Registry, sessions::SessionStore},
-    telemetry::Metrics,
+    telemetry::metrics::Metrics,
 };
 
 /// How the service reaches devices that are connected to this node.
@@ -84,8 +84,6 @@ pub struct DeliveryParts {
     pub sessions: SessionStore,
     /// The bytes.
     pub blobs: BlobStore,
-    /// Makes the ids of tasks and deliveries.
-    pub ids: Arc<IdGenerator>,
     /// Signs addresses of files.
     pub signer: LinkSigner,
     /// Where devices find the files listener.
@@ -109,7 +107,6 @@ pub struct DeliveryService {
 struct Inner {
     registry: Registry,
     sessions: SessionStore,
-    ids: Arc<IdGenerator>,
     config: DeliveryConfig,
     metrics: Metrics,
     book: Book,
@@ -144,7 +141,6 @@ impl DeliveryService {
                 urls: FileUrls::new(parts.signer, parts.public_url, parts.files_listen, parts.url_lifetime),
                 registry: parts.registry,
                 sessions: parts.sessions,
-                ids: parts.ids,
                 config: parts.config,
                 metrics: parts.metrics,
                 journal,
@@ -173,7 +169,7 @@ impl DeliveryService {
     }
 
     fn spawn_tasks(&self, recorder: Recorder, shutdown: &Shutdown) {
-        shutdown.spawn(recorder.run());
+        shutdown.spawn(recorder.run(shutdown.token().clone()));
         let service = self.clone();
         let stop = shutdown.token().clone();
         shutdown.spawn(async move { stop.run_until_cancelled(service.inner.checkpoints.run()).await });
@@ -247,7 +243,7 @@ impl DeliveryService {
     }
 
     async fn end_task(&self, task: Id, run: RunState) {
-        if let Err(error) = self.inner.registry.set_task_run(task, run, Millis::now()).await {
+        if let Err(error) = self.inner.registry.set_task_run(task, run, Millis::now(), None).await {
             tracing::error!(%error, %task, "the end of a task was not recorded");
         }
     }
@@ -340,7 +336,7 @@ impl Known {
             return Ok(Arc::clone(task));
         }
         let stored = service.inner.registry.task(task).await?;
-        let most = stored.and_then(|stored| stored.task.policy.max_in_progress);
+        let most = stored.and_then(|(stored, _)| stored.policy.max_in_progress);
         let live = Arc::new(LiveTask::new(task, run, most));
         self.tasks.insert(task, Arc::clone(&live));
         Ok(live)
@@ -352,7 +348,7 @@ impl DeliveryService {
         let named = self.inner.registry.resource(resource).await?;
         let stored = self.inner.registry.resource_version(resource, version).await?;
         let (Some(named), Some(stored)) = (named, stored) else {
-            return Err(StoreError::corrupt("a delivery's resource is gone"));
+            return Err(StoreError::NotFound { what: "resource of a delivery" });
         };
         Ok(Arc::new(Content {
             resource_id: resource,

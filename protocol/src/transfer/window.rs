@@ -195,6 +195,11 @@ impl Pump {
         self.in_flight_bytes
     }
 
+    /// Chunks sent and not yet acknowledged.
+    pub fn in_flight_chunks(&self) -> u16 {
+        self.in_flight_chunks
+    }
+
     /// The most bytes that this pump lets be under way.
     pub fn window_bytes(&self) -> u32 {
         self.window_bytes

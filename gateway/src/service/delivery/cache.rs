@@ -13,7 +13,7 @@ use super::content::{Content, SEGMENT_BYTES};
 use crate::{
     model::{BlobId, Id},
     store::{StoreError, blobs::BlobStore},
-    telemetry::Metrics,
+    telemetry::metrics::Metrics,
 };
 
 /// Segments of blobs in memory, shared by every device and both ways of delivery.
@@ -83,7 +83,7 @@ impl ChunkCache {
         if u64::try_from(bytes.len()).ok() == Some(end - start) {
             Ok(bytes)
         } else {
-            Err(StoreError::corrupt("a blob is shorter than its record"))
+            Err(StoreError::Corrupt { column: "blob", reason: "shorter than its record".to_owned() })
         }
     }
 }

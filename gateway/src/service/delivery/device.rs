@@ -62,6 +62,14 @@ impl Refusal {
         Self { code, message, retry_after: None }
     }
 
+    /// The device does not listen where the bytes would go.
+    pub const fn not_subscribed() -> Self {
+        Self::new(
+            TransferErrorCode::NotSubscribed,
+            "subscribe to the chunk topic first, at QoS 1 for window mode",
+        )
+    }
+
     const fn busy(message: &'static str) -> Self {
         Self { code: TransferErrorCode::Busy, message, retry_after: Some(10) }
     }
@@ -313,9 +321,9 @@ impl DeliveryService {
         if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) {
             return Ok(Some(Refusal::new(TransferErrorCode::Canceled, "the delivery was cancelled")));
         }
-        let Some(task) = self.inner.registry.task(closed.task_id).await? else { return Ok(None) };
-        let current = self.inner.registry.resource(task.task.resource_id).await?;
-        let stale = current.is_none_or(|resource| resource.version != task.task.resource_version);
+        let Some((task, _)) = self.inner.registry.task(closed.task_id).await? else { return Ok(None) };
+        let current = self.inner.registry.resource(task.resource_id).await?;
+        let stale = current.is_none_or(|resource| resource.version != task.resource_version);
         Ok(stale.then(|| Refusal::new(TransferErrorCode::StaleVersion, "the resource has a newer version")))
     }
 

@@ -5,6 +5,7 @@
 //! finish together cost a few dozen commits and not ten thousand.
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::DeliveryChange,
@@ -68,11 +69,22 @@ impl Journal {
 }
 
 impl Recorder {
-    /// Commits what comes until every [`Journal`] is gone.
-    pub async fn run(mut self) {
+    /// Commits what comes; after `stop` what was handed over before, and then no more.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut entries = Vec::with_capacity(MAX_COMMIT);
         let mut changes = Vec::with_capacity(MAX_COMMIT);
-        while self.steps.recv_many(&mut entries, MAX_COMMIT).await > 0 {
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = self.steps.recv_many(&mut entries, MAX_COMMIT) => received,
+                () = stop.cancelled(), if !self.steps.is_closed() => {
+                    self.steps.close();
+                    continue;
+                }
+            };
+            if received == 0 {
+                return;
+            }
             changes.clear();
             changes.extend(entries.iter().map(|entry| entry.change.clone()));
             match self.write(&changes).await {

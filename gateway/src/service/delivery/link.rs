@@ -62,8 +62,8 @@ impl LinkSigner {
         }
         let (delivery, expires_at) = body.split_first_chunk::<8>()?;
         Some(Link {
-            delivery: Id::from_i64(i64::from_be_bytes(*delivery))?,
-            expires_at: Millis::from_unix(i64::from_be_bytes(expires_at.try_into().ok()?)),
+            delivery: Id::from_i64(i64::from_be_bytes(*delivery)).ok()?,
+            expires_at: Millis::from_i64(i64::from_be_bytes(expires_at.try_into().ok()?)),
         })
     }
 
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn link() -> Link {
-        Link { delivery: Id::from_i64(77).expect("positive"), expires_at: Millis::from_unix(1_000) }
+        Link { delivery: Id::from_i64(77).expect("positive"), expires_at: Millis::from_i64(1_000) }
     }
 
     #[test]

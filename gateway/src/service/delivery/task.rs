@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{
-        Actor, AuditEntry, CreationState, Delivery, DeliveryState, Device, FailReason, Id, Millis, Product, Resource,
+        Actor, CreationState, Delivery, DeliveryState, Device, FailReason, Id, Millis, Page, Product, Resource,
         RunState, Task, TaskPolicy, DeliveryChange,
     },
     store::StoreError,
@@ -129,7 +129,7 @@ impl DeliveryService {
         }
         let now = Millis::now();
         let task = Task {
-            id: self.inner.ids.next(),
+            id: self.inner.registry.next_id(),
             name,
             resource_id: resource.id,
             resource_version: resource.version,
@@ -144,9 +144,9 @@ impl DeliveryService {
         };
         let deliveries: Vec<Delivery> = devices
             .into_iter()
-            .map(|(device, node)| pending(self.inner.ids.next(), task.id, device, node, now))
+            .map(|(device, node)| pending(self.inner.registry.next_id(), task.id, device, node, now))
             .collect();
-        let audit = AuditEntry::new(actor, "task.create", task.id.to_string());
+        let audit = actor.did("task.create", task.id, format!("resource {} v{}", resource.id, resource.version));
         if let Err(error) = registry.insert_task(&task, &deliveries, &audit).await {
             self.inner.book.unreserve(deliveries.len());
             return Err(error.into());
@@ -157,8 +157,8 @@ impl DeliveryService {
 
     /// Cancels what is open of a task: its devices are told, and none of it is delivered any more.
     pub async fn cancel_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let known = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
-        if known.task.run.is_final() {
+        let (known, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        if known.run.is_final() {
             return Err(DeliveryError::Conflict("the task has ended"));
         }
         // First the task: if we are killed in the middle, the rest is cancelled by asking again.
@@ -172,7 +172,7 @@ impl DeliveryService {
         for ended in futures_util::future::join_all(ends).await {
             ended?;
         }
-        self.inner.registry.set_task_run(id, RunState::Canceled, Millis::now()).await?;
+        self.inner.registry.set_task_run(id, RunState::Canceled, Millis::now(), None).await?;
         self.task(id).await
     }
 
@@ -198,14 +198,14 @@ impl DeliveryService {
             return Err(DeliveryError::Conflict("only a failed delivery can be tried again"));
         }
         self.audit(actor, "delivery.retry", id).await?;
-        let task = self.inner.registry.task(known.task_id).await?.ok_or(DeliveryError::NotFound("task"))?.task;
+        let (task, _) = self.inner.registry.task(known.task_id).await?.ok_or(DeliveryError::NotFound("task"))?;
         self.reopen(&task, vec![known]).await
     }
 
     /// Tries every failed delivery of a task again; says how many those are.
     pub async fn retry_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let task = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?.task;
-        let failed = self.inner.registry.failed_deliveries(id).await?;
+        let (task, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        let failed = self.failed_of(id).await?;
         if failed.is_empty() {
             return Err(DeliveryError::Conflict("no delivery of the task has failed"));
         }
@@ -232,15 +232,15 @@ impl DeliveryService {
         to: RunState,
         action: &'static str,
     ) -> Result<TaskView, DeliveryError> {
-        let known = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
-        if known.task.run != from {
+        let (known, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        if known.run != from {
             return Err(DeliveryError::Conflict(match to {
                 RunState::Paused => "only a running task can be paused",
                 _ => "only a paused task can be resumed",
             }));
         }
         self.audit(actor, action, id).await?;
-        self.inner.registry.set_task_run(id, to, Millis::now()).await?;
+        self.inner.registry.set_task_run(id, to, Millis::now(), None).await?;
         if let Some(task) = self.inner.book.task(id) {
             task.set_paused(to == RunState::Paused);
             for delivery in self.inner.book.of_task(id) {
@@ -253,6 +253,20 @@ impl DeliveryService {
             self.serve_waiting();
         }
         self.task(id).await
+    }
+
+    /// Every failed delivery of a task.
+    async fn failed_of(&self, task: Id) -> Result<Vec<Delivery>, StoreError> {
+        let mut failed = Vec::new();
+        let mut page = Page { limit: Page::MAX_LIMIT, cursor: None };
+        loop {
+            let found = self.inner.registry.deliveries(task, Some(DeliveryState::Failed), &page).await?;
+            failed.extend(found.items);
+            match found.next {
+                Some(next) => page.cursor = Some(next),
+                None => return Ok(failed),
+            }
+        }
     }
 
     async fn cancel(&self, delivery: &Arc<LiveDelivery>) -> Result<Step, NotRecorded> {
@@ -292,7 +306,7 @@ impl DeliveryService {
             .collect();
         let mut running = task.clone();
         if task.run.is_final() {
-            registry.set_task_run(task.id, RunState::Running, now).await?;
+            registry.set_task_run(task.id, RunState::Running, now, None).await?;
             running.run = RunState::Running;
         }
         if let Err(error) = registry.apply_delivery_changes(&changes).await {
@@ -359,7 +373,7 @@ impl DeliveryService {
     }
 
     async fn audit(&self, actor: &Actor, action: &'static str, id: Id) -> Result<(), StoreError> {
-        self.inner.registry.insert_audit(&AuditEntry::new(actor, action, id.to_string())).await
+        self.inner.registry.record(&actor.did(action, id, "")).await
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{DeliveryError, DeliveryService, live::LiveDelivery};
 use crate::{
     model::{Delivery, DeliveryState, Id, Millis, Page, Paged, StateCounts, Task},
-    store::StoreError,
+    store::registry::TaskFilter,
 };
 
 /// A task and how its deliveries stand.
@@ -16,6 +16,12 @@ pub struct TaskView {
     pub task: Task,
     /// How many of its deliveries are in each state.
     pub counts: StateCounts,
+}
+
+impl TaskView {
+    fn new((task, counts): (Task, StateCounts)) -> Self {
+        Self { task, counts }
+    }
 }
 
 /// A delivery, how far it is and what it waits for.
@@ -68,13 +74,12 @@ impl DeliveryService {
     /// # Errors
     /// [`DeliveryError::NotFound`] where there is none.
     pub async fn task(&self, id: Id) -> Result<TaskView, DeliveryError> {
-        self.inner.registry.task(id).await?.map(TaskView::from).ok_or(DeliveryError::NotFound("task"))
+        self.inner.registry.task(id).await?.map(TaskView::new).ok_or(DeliveryError::NotFound("task"))
     }
 
     /// A page of tasks, the newest first.
-    pub async fn tasks(&self, page: &Page) -> Result<Paged<TaskView>, DeliveryError> {
-        let found = self.inner.registry.tasks(page).await?;
-        Ok(Paged { items: found.items.into_iter().map(TaskView::from).collect(), next: found.next })
+    pub async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<TaskView>, DeliveryError> {
+        Ok(self.inner.registry.tasks(filter, page).await?.map(TaskView::new))
     }
 
     /// A page of a task's deliveries, all or those in one state.
@@ -91,7 +96,7 @@ impl DeliveryService {
             return Err(DeliveryError::NotFound("task"));
         }
         let found = self.inner.registry.deliveries(task, state, page).await?;
-        Ok(Paged { items: found.items.into_iter().map(|known| self.view(known)).collect(), next: found.next })
+        Ok(found.map(|known| self.view(known)))
     }
 
     /// One delivery, as its latest attempt stands.

@@ -4,6 +4,8 @@
 
 use prometheus::{IntCounter, IntGauge};
 
+use crate::model::DeliveryState;
+
 use super::maker::Maker;
 
 /// `headgate_connect_attempts_total{protocol="mqtt"}` by outcome.
@@ -60,6 +62,19 @@ pub struct Deliveries {
     pub delivered: IntGauge,
     /// Given up.
     pub failed: IntGauge,
+}
+
+impl Deliveries {
+    /// The gauge of one state.
+    pub const fn of(&self, state: DeliveryState) -> &IntGauge {
+        match state {
+            DeliveryState::Pending => &self.pending,
+            DeliveryState::Pushed => &self.pushed,
+            DeliveryState::Delivering => &self.delivering,
+            DeliveryState::Delivered => &self.delivered,
+            DeliveryState::Failed => &self.failed,
+        }
+    }
 }
 
 /// `headgate_delivery_chunks_total{protocol="mqtt"}` by result.

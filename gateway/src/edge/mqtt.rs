@@ -1,0 +1,445 @@
+//! MQTT for devices: sockets and framing around a session, no rules.
+//!
+//! One task for each connection: handshake, CONNECT, then a loop that reads what has come, lets
+//! the session act on it, and writes what the session fills into a batch. The phases before the
+//! loop are boxed and gone when it starts; buffers belong to the thread.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use headgate_protocol::mqtt::{
+    Connection, DecodeError, Decoder, Event, Output, Packet, ProtocolVersion, ReasonCode, Role,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Sleep,
+};
+
+use super::{
+    accept::{ConnectionPermit, Gate, HandshakePermit},
+    tls::{DeviceStream, ReadOutcome, ServerTls},
+};
+use crate::{
+    session::{Batch, DeviceSession, Node, Sent, Signals, admit},
+    shutdown::Shutdown,
+    telemetry::metrics::DisconnectReason,
+};
+
+/// Packets that are acted on before the thread looks after other connections.
+const PACKETS_PER_TURN: usize = 64;
+/// What a connection reads into, while it reads.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    /// Read buffers that wait for the next connection of this thread that has something to say.
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Accepts devices until the node drains.
+pub async fn serve(listener: TcpListener, tls: Option<ServerTls>, node: Arc<Node>, gate: Gate, shutdown: Shutdown) {
+    let tls = tls.map(Arc::new);
+    loop {
+        let (tcp, connection, handshake) = tokio::select! {
+            biased;
+            () = shutdown.draining() => return,
+            accepted = gate.accept(&listener) => accepted,
+        };
+        let (node, tls) = (Arc::clone(&node), tls.clone());
+        shutdown.spawn(async move { run(tcp, tls, node, connection, handshake).await });
+    }
+}
+
+async fn run(
+    tcp: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    node: Arc<Node>,
+    permit: ConnectionPermit,
+    handshake: HandshakePermit,
+) {
+    // Boxed: what the handshake and CONNECT need is gone when the session runs.
+    let opened = Box::pin(open(tcp, tls, &node, handshake)).await;
+    if let Some(mut live) = opened {
+        let reason = live.run().await;
+        live.stream.close();
+        live.node.move_backlog(live.backlog_bytes, 0);
+        live.session.end(reason);
+    }
+    drop(permit);
+}
+
+/// Handshake and CONNECT, both before one deadline.
+async fn open(tcp: TcpStream, tls: Option<Arc<ServerTls>>, node: &Arc<Node>, permit: HandshakePermit) -> Option<Live> {
+    let started = Instant::now();
+    let deadline = started + node.mqtt.handshake_timeout;
+    let attempts = &node.metrics.connect_attempts;
+    let opening = async {
+        let stream = match tls {
+            Some(tls) => DeviceStream::handshake(tcp, &tls).await.map_err(|error| {
+                tracing::debug!(%error, "a TLS handshake failed");
+                attempts.failed_tls.inc();
+            })?,
+            None => DeviceStream::plain(tcp),
+        };
+        node.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+        introduce(stream, node, deadline).await
+    };
+    match tokio::time::timeout_at(deadline.into(), opening).await {
+        Ok(Ok(live)) => {
+            drop(permit);
+            attempts.accepted.inc();
+            Some(live)
+        }
+        Ok(Err(())) => None,
+        Err(_elapsed) => {
+            attempts.timeout.inc();
+            None
+        }
+    }
+}
+
+/// Waits for CONNECT and answers it; a failure has been counted and answered.
+async fn introduce(mut stream: DeviceStream, node: &Arc<Node>, deadline: Instant) -> Result<Live, ()> {
+    let attempts = &node.metrics.connect_attempts;
+    let mut decoder = Decoder::new(Role::Server, node.decoder_limits());
+    let mut connection: Connection<Sent> = Connection::new(Arc::clone(&node.connection_limits), deadline);
+    let mut buffer = BytesMut::new();
+    let packet = match first_packet(&mut stream, &mut decoder, &mut buffer).await {
+        Ok(packet) => packet,
+        Err(Opening::Refused(error)) => {
+            attempts.protocol_error.inc();
+            tracing::info!(%error, "a client that did not begin with a good CONNECT was closed");
+            refuse_first(&mut stream, &mut connection, &error);
+            return Err(());
+        }
+        Err(Opening::Lost) => {
+            attempts.protocol_error.inc();
+            return Err(());
+        }
+    };
+    connection.handle_packet(Instant::now(), packet);
+    let connect = loop {
+        match connection.poll_output() {
+            Some(Output::Event(Event::Connect(connect))) => break connect,
+            Some(Output::Transmit(packet)) => {
+                attempts.refused.inc();
+                write_packet(&mut stream, &packet, connection.version());
+            }
+            Some(_) => {}
+            None => return Err(()),
+        }
+    };
+    let reached_at = stream.socket().local_addr().ok().map(|address| address.ip());
+    match admit(node, connection, &connect, reached_at).await {
+        Ok(session) => Ok(Live::new(Arc::clone(node), stream, decoder, session, buffer)),
+        Err(mut refused) => {
+            attempts.refused.inc();
+            while let Some(output) = refused.connection.poll_output() {
+                if let Output::Transmit(packet) = output {
+                    write_packet(&mut stream, &packet, refused.connection.version());
+                }
+            }
+            stream.close();
+            Err(())
+        }
+    }
+}
+
+enum Opening {
+    Refused(DecodeError),
+    Lost,
+}
+
+async fn first_packet(
+    stream: &mut DeviceStream,
+    decoder: &mut Decoder,
+    buffer: &mut BytesMut,
+) -> Result<Packet, Opening> {
+    loop {
+        match stream.read(buffer).map_err(|_| Opening::Lost)? {
+            ReadOutcome::Closed => return Err(Opening::Lost),
+            ReadOutcome::Blocked => {
+                poll_fn(|cx| stream.poll_read_ready(cx)).await.map_err(|_| Opening::Lost)?;
+                continue;
+            }
+            ReadOutcome::Data(_) => {}
+        }
+        if let Some(packet) = decoder.decode(buffer).map_err(Opening::Refused)? {
+            return Ok(packet);
+        }
+    }
+}
+
+/// Tells a client that speaks MQTT, only not well enough, what is wrong with its CONNECT.
+fn refuse_first(stream: &mut DeviceStream, connection: &mut Connection<Sent>, error: &DecodeError) {
+    if matches!(error, DecodeError::UnsupportedVersion { .. }) {
+        connection.refuse(ReasonCode::UnsupportedProtocolVersion);
+        while let Some(output) = connection.poll_output() {
+            if let Output::Transmit(packet) = output {
+                write_packet(stream, &packet, ProtocolVersion::V311);
+            }
+        }
+    }
+    stream.close();
+}
+
+/// Sends one packet of a connection that never became a session.
+fn write_packet(stream: &mut DeviceStream, packet: &Packet, version: ProtocolVersion) {
+    let mut encoded = BytesMut::new();
+    if packet.encode(version, &mut encoded).is_ok() {
+        let mut batch = Batch::take();
+        batch.push_encoded(&encoded);
+        // The client is turned away whether it hears why or not.
+        let _lost = stream.write(&batch);
+        batch.give_back();
+    }
+}
+
+/// A connection whose session runs.
+struct Live {
+    node: Arc<Node>,
+    stream: DeviceStream,
+    decoder: Decoder,
+    session: DeviceSession,
+    /// The beginning of a packet whose rest has not come; empty and without memory at rest.
+    tail: BytesMut,
+    /// When the socket last took something, while bytes wait for it.
+    stalled_since: Option<Instant>,
+    /// What this connection adds to the node's sum of bytes that sockets have not taken.
+    backlog_bytes: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What woke the loop.
+enum Wakeup {
+    Readable(io::Result<()>),
+    Flushed(io::Result<usize>),
+    Signals(Signals),
+    Time,
+}
+
+impl Live {
+    fn new(node: Arc<Node>, stream: DeviceStream, decoder: Decoder, session: DeviceSession, tail: BytesMut) -> Self {
+        let timer = Box::pin(tokio::time::sleep_until(far(&node).into()));
+        Self { node, stream, decoder, session, tail, stalled_since: None, backlog_bytes: 0, timer }
+    }
+
+    async fn run(&mut self) -> DisconnectReason {
+        // What came in the same segment as CONNECT is waiting already.
+        let early = std::mem::take(&mut self.tail);
+        if let Err(reason) = self.take_packets(early).await {
+            return reason;
+        }
+        loop {
+            if let Err(reason) = self.write().await {
+                return reason;
+            }
+            if let Some(reason) = self.session.closing() {
+                return self.linger(reason).await;
+            }
+            let turn = match self.wait().await {
+                Wakeup::Readable(Ok(())) => self.read().await,
+                Wakeup::Signals(signals) => {
+                    self.session.handle_signals(Instant::now(), signals).await;
+                    Ok(())
+                }
+                Wakeup::Flushed(Ok(taken)) => {
+                    self.note_backlog(taken > 0);
+                    Ok(())
+                }
+                Wakeup::Time => self.handle_time().await,
+                Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => Err(DisconnectReason::ConnectionLost),
+            };
+            if let Err(reason) = turn {
+                return reason;
+            }
+        }
+    }
+
+    /// Waits for the first of what can happen.
+    async fn wait(&mut self) -> Wakeup {
+        self.arm_timer();
+        let wants_input = self.session.wants_input();
+        let Self { stream, session, timer, .. } = self;
+        poll_fn(|cx| {
+            if let Poll::Ready(signals) = session.handle().poll_signals(cx) {
+                return Poll::Ready(Wakeup::Signals(signals));
+            }
+            if stream.has_backlog()
+                && let Poll::Ready(flushed) = stream.poll_flush(cx)
+            {
+                return Poll::Ready(Wakeup::Flushed(flushed));
+            }
+            if wants_input && let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+                return Poll::Ready(Wakeup::Readable(ready));
+            }
+            timer.as_mut().poll(cx).map(|()| Wakeup::Time)
+        })
+        .await
+    }
+
+    /// Has the timer fire no later than it must; firing too early costs a look at the clock.
+    fn arm_timer(&mut self) {
+        let session = self.session.timeout();
+        let stalled = self.stalled_since.map(|since| since + self.node.mqtt.stalled_timeout);
+        let due = [session, stalled].into_iter().flatten().min().unwrap_or_else(|| far(&self.node));
+        let armed = self.timer.deadline().into_std();
+        if due < armed || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(due.into());
+        }
+    }
+
+    async fn handle_time(&mut self) -> Result<(), DisconnectReason> {
+        let now = Instant::now();
+        let stalled = self.stalled_since.is_some_and(|since| now >= since + self.node.mqtt.stalled_timeout);
+        if stalled {
+            return Err(DisconnectReason::Stalled);
+        }
+        self.session.handle_timeout(now).await;
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), DisconnectReason> {
+        let mut buffer = match self.tail.is_empty() {
+            true => BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES)),
+            false => std::mem::take(&mut self.tail),
+        };
+        match self.stream.read(&mut buffer) {
+            Ok(ReadOutcome::Data(received)) => {
+                self.node.metrics.bytes.in_mqtt.inc_by(u64::try_from(received).unwrap_or(u64::MAX));
+                self.take_packets(buffer).await
+            }
+            Ok(ReadOutcome::Blocked) => {
+                self.keep_or_pool(buffer);
+                Ok(())
+            }
+            Ok(ReadOutcome::Closed) => Err(DisconnectReason::ConnectionLost),
+            Err(error) => {
+                tracing::debug!(%error, "a device's connection broke");
+                // An alert that explains why is waiting.
+                let _unsent = self.stream.flush();
+                Err(DisconnectReason::ConnectionLost)
+            }
+        }
+    }
+
+    /// Acts on every whole packet in the buffer.
+    async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<(), DisconnectReason> {
+        let mut taken = 0;
+        loop {
+            match self.decoder.decode(&mut buffer) {
+                Ok(Some(packet)) => {
+                    self.node.metrics.packets_in(packet.packet_type().number()).inc();
+                    self.session.handle_packet(Instant::now(), packet).await;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::info!(device_id = %self.session.handle().device_id, %error, "a device broke the protocol");
+                    self.session.close_on_violation(error.reason_code()).await;
+                    break;
+                }
+            }
+            if self.session.closing().is_some() {
+                break;
+            }
+            taken += 1;
+            if taken % PACKETS_PER_TURN == 0 {
+                // What the device is owed goes out before more of it is taken.
+                self.write().await?;
+                tokio::task::yield_now().await;
+            }
+        }
+        self.keep_or_pool(buffer);
+        Ok(())
+    }
+
+    /// Keeps the beginning of a packet; gives an empty buffer back to the thread.
+    fn keep_or_pool(&mut self, mut buffer: BytesMut) {
+        if !buffer.is_empty() {
+            // A copy of its own size: the pooled buffer is much larger than a tail.
+            self.tail = if buffer.capacity() > 2 * buffer.len() { BytesMut::from(&buffer[..]) } else { buffer };
+            return;
+        }
+        buffer.clear();
+        if buffer.try_reclaim(READ_BUFFER_BYTES) && buffer.capacity() <= 16 * READ_BUFFER_BYTES {
+            BUFFERS.with_borrow_mut(|pool| {
+                if pool.len() < 8 {
+                    pool.push(buffer);
+                }
+            });
+        }
+    }
+
+    /// Writes batches until the session has nothing more or the socket takes no more.
+    async fn write(&mut self) -> Result<(), DisconnectReason> {
+        while !self.stream.has_backlog() {
+            let mut batch = Batch::take();
+            self.session.fill(&mut batch).await;
+            let len = batch.len();
+            let written = if len == 0 { Ok(()) } else { self.stream.write(&batch) };
+            batch.give_back();
+            if len == 0 {
+                break;
+            }
+            if written.is_err() {
+                return Err(DisconnectReason::ConnectionLost);
+            }
+            self.node.metrics.bytes.out_mqtt.inc_by(u64::try_from(len).unwrap_or(u64::MAX));
+            self.set_backlog(if self.stream.has_backlog() { len } else { 0 });
+            self.note_backlog(true);
+        }
+        Ok(())
+    }
+
+    /// Takes note that the socket took something, or that nothing waits any more.
+    fn note_backlog(&mut self, progress: bool) {
+        if self.stream.has_backlog() {
+            if progress || self.stalled_since.is_none() {
+                self.stalled_since = Some(Instant::now());
+            }
+            self.session.on_written(false);
+        } else {
+            self.stalled_since = None;
+            self.set_backlog(0);
+            self.session.on_written(true);
+        }
+    }
+
+    fn set_backlog(&mut self, bytes: usize) {
+        if bytes != self.backlog_bytes {
+            match (self.backlog_bytes, bytes) {
+                (0, _) => self.node.metrics.paused_connections.inc(),
+                (_, 0) => self.node.metrics.paused_connections.dec(),
+                _ => {}
+            }
+            self.node.move_backlog(self.backlog_bytes, bytes);
+            self.backlog_bytes = bytes;
+        }
+    }
+
+    /// Gives the last packets a moment to go out.
+    async fn linger(&mut self, reason: DisconnectReason) -> DisconnectReason {
+        let flush = async {
+            while self.stream.has_backlog() {
+                if poll_fn(|cx| self.stream.poll_flush(cx)).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // A peer that takes nothing is not waited for.
+        let _too_slow = tokio::time::timeout(std::time::Duration::from_secs(1), flush).await;
+        reason
+    }
+}
+
+/// A time that is later than any deadline of a connection.
+fn far(node: &Node) -> Instant {
+    Instant::now() + 2 * node.mqtt.max_keep_alive + node.mqtt.stalled_timeout
+}

@@ -1,0 +1,24 @@
+//! One live device: its protocol state, its outbox, its pump and its limits.
+//!
+//! A [`DeviceSession`] owns no socket. The edge hands it packets and asks it to fill batches; the
+//! services tell it through its [`SessionHandle`] that something waits. [`Node`] is what all
+//! sessions of the process share.
+
+mod batch;
+mod connect;
+mod device;
+mod handle;
+mod node;
+mod pump;
+mod slots;
+mod table;
+
+pub use self::{
+    batch::{Batch, Part},
+    connect::{Refused, admit},
+    device::{DeviceSession, Sent},
+    handle::{CloseReason, SessionHandle, Signals},
+    node::Node,
+    slots::SendingSlots,
+    table::SessionTable,
+};

@@ -1,0 +1,84 @@
+//! From CONNECT to a session: who it is, and whether it may come in.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use headgate_protocol::{
+    credential::Claim,
+    mqtt::{Connect, Connection, ProtocolVersion, ReasonCode},
+};
+
+use super::{
+    device::{DeviceSession, Sent},
+    node::Node,
+};
+use crate::{
+    service::auth::AuthError,
+    telemetry::metrics::DisconnectReason,
+};
+
+/// A client that was not let in; its connection holds the CONNACK that says so.
+#[derive(Debug)]
+pub struct Refused {
+    /// The connection, to be drained and closed.
+    pub connection: Connection<Sent>,
+    /// What the CONNACK says.
+    pub reason: ReasonCode,
+}
+
+/// Checks what CONNECT claims and makes the session.
+///
+/// `reached_at` is the address at which the device reached this node.
+///
+/// # Errors
+/// [`Refused`] with the answer that the client gets.
+pub async fn admit(
+    node: &Arc<Node>,
+    mut connection: Connection<Sent>,
+    connect: &Connect,
+    reached_at: Option<IpAddr>,
+) -> Result<DeviceSession, Box<Refused>> {
+    let claim = Claim::read(&connect.client_id, connect.username.as_deref(), connect.password.as_deref());
+    let device = match node.authenticator.authenticate(&claim).await {
+        Ok(device) => device,
+        Err(error) => {
+            let reason = refusal(&error, connect.version);
+            count(node, &error);
+            tracing::info!(client_id = %connect.client_id, %error, "a client was refused");
+            connection.refuse(reason);
+            return Err(Box::new(Refused { connection, reason }));
+        }
+    };
+    let (handle, took_over) = node.table.enter(&device.device_id);
+    if took_over {
+        node.metrics.session_takeovers.inc();
+        node.metrics.disconnects(DisconnectReason::Takeover).inc();
+    }
+    if connect.client_id.is_empty() && connect.version == ProtocolVersion::V5 {
+        connection.assign_client_id(device.device_id.as_str());
+    }
+    connection.accept(Instant::now());
+    node.presence.seen(&device.device_id);
+    node.metrics.connections_mqtt.inc();
+    tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
+    Ok(DeviceSession::new(Arc::clone(node), device, handle, connection, reached_at))
+}
+
+/// An unknown device and a wrong secret get the same answer.
+fn refusal(error: &AuthError, version: ProtocolVersion) -> ReasonCode {
+    match error {
+        AuthError::Refused | AuthError::Malformed { .. } if version == ProtocolVersion::V5 => ReasonCode::NotAuthorized,
+        AuthError::Refused | AuthError::Malformed { .. } => ReasonCode::BadUserNameOrPassword,
+        AuthError::Disabled => ReasonCode::NotAuthorized,
+        _ => ReasonCode::ServerUnavailable,
+    }
+}
+
+fn count(node: &Node, error: &AuthError) {
+    let failures = &node.metrics.auth_failures;
+    match error {
+        AuthError::Refused => failures.unknown_or_wrong.inc(),
+        AuthError::Disabled => failures.disabled.inc(),
+        AuthError::Malformed { .. } => failures.malformed.inc(),
+        _ => {}
+    }
+}

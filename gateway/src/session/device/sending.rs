@@ -1,0 +1,172 @@
+//! Batches: what goes to the device in the next write, and what its acknowledgements mean.
+
+use std::time::Instant;
+
+use headgate_protocol::mqtt::{PacketType, QoS, encode_publish_header};
+
+use super::{DeviceSession, Sent};
+use crate::session::{batch::Batch, pump::Slot};
+
+impl DeviceSession {
+    /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
+    ///
+    /// The edge calls it only when the socket has taken everything before.
+    pub async fn fill(&mut self, batch: &mut Batch) {
+        if !self.control.is_empty() {
+            batch.push_encoded(&self.control);
+            // Nothing is kept by a connection at rest.
+            self.control = bytes::BytesMut::new();
+        }
+        let now = Instant::now();
+        if self.closing.is_none() && self.may_send_chunks(now) {
+            self.fill_chunks(now, batch).await;
+        }
+    }
+
+    /// Takes note that the last batch was written, and whether the socket took all of it.
+    pub fn on_written(&mut self, all_taken: bool) {
+        let hold = self.node.slots.hold();
+        let Some(transfer) = &mut self.transfer else { return };
+        if let Slot::Held(ticket) = transfer.slot {
+            let done = transfer.pump.in_flight_bytes() == 0 || transfer.answers_later_than(hold);
+            if all_taken && done {
+                transfer.slot = Slot::None;
+                self.node.slots.release(ticket, Instant::now());
+            }
+        }
+    }
+
+    /// Whether a batch of chunks may go: there is one, memory allows it, and a slot is held.
+    fn may_send_chunks(&mut self, now: Instant) -> bool {
+        let Some(transfer) = &mut self.transfer else { return false };
+        if !transfer.wants_to_send() || !self.node.has_backlog_budget() {
+            return false;
+        }
+        match transfer.slot {
+            Slot::Held(_) => true,
+            Slot::Waiting => false,
+            Slot::None => match self.node.slots.acquire(&self.handle, now) {
+                Some(ticket) => {
+                    transfer.slot = Slot::Held(ticket);
+                    true
+                }
+                None => {
+                    transfer.slot = Slot::Waiting;
+                    false
+                }
+            },
+        }
+    }
+
+    async fn fill_chunks(&mut self, now: Instant, batch: &mut Batch) {
+        let Some(mut transfer) = self.transfer.take() else { return };
+        let version = self.connection.version();
+        let mut topic = String::with_capacity(transfer.topic_prefix.len() + 20);
+        let mut sent: i64 = 0;
+        while let Some(chunk) = transfer.pump.peek_within_window() {
+            if transfer.qos == QoS::AtMostOnce && batch.len() >= self.node.delivery_config.window_bytes / 2 {
+                break;
+            }
+            let payload = match transfer.payload(&self.node.delivery, chunk).await {
+                Ok(payload) => payload,
+                Err(error) => {
+                    tracing::error!(%error, delivery = %transfer.delivery.id, "a resource could not be read");
+                    break;
+                }
+            };
+            let packet_id = if transfer.qos == QoS::AtMostOnce {
+                None
+            } else {
+                let tag = Sent::Chunk { generation: transfer.generation, chunk };
+                let Some(packet_id) = self.reserve(tag) else { break };
+                Some(packet_id)
+            };
+            topic.clear();
+            topic.push_str(&transfer.topic_prefix);
+            push_decimal(&mut topic, chunk.offset);
+            let len = usize::try_from(chunk.len).unwrap_or(usize::MAX);
+            let encoded = batch.push_packet(
+                |head| encode_publish_header(head, version, &topic, transfer.qos, packet_id, false, false, len),
+                payload,
+            );
+            if let Err(error) = encoded {
+                tracing::error!(%error, delivery = %transfer.delivery.id, "a chunk could not be encoded");
+                break;
+            }
+            transfer.pump.next_chunk();
+            transfer.delivery.on_sent(chunk);
+            if transfer.qos == QoS::AtMostOnce {
+                transfer.pump.on_acknowledged(chunk);
+            } else {
+                sent += 1;
+            }
+            self.node.metrics.delivery_chunks.sent.inc();
+            self.node.metrics.packets_out(PacketType::Publish.number()).inc();
+        }
+        self.node.metrics.chunks_in_flight.add(sent);
+        transfer.on_batch_sent(now);
+        self.transfer = Some(transfer);
+    }
+
+    pub(super) async fn handle_acknowledged(&mut self, now: Instant, sent: Sent) {
+        match sent {
+            Sent::Message => {}
+            Sent::Announcement => {
+                if let Some(delivery) = self.announced.take() {
+                    self.node.delivery.on_announced(&delivery).await;
+                }
+            }
+            Sent::Chunk { generation, chunk } => {
+                self.node.metrics.delivery_chunks.acked.inc();
+                // An acknowledgement of an earlier request says nothing about this one.
+                let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.generation == generation) else {
+                    return;
+                };
+                self.node.metrics.chunks_in_flight.dec();
+                transfer.pump.on_acknowledged(chunk);
+                transfer.on_answer(now);
+                self.node.delivery.on_acknowledged(&transfer.delivery, chunk).await;
+                let over = transfer.delivery.state().is_final()
+                    || (transfer.pump.is_exhausted() && transfer.pump.in_flight_bytes() == 0);
+                if over {
+                    self.drop_transfer(now);
+                } else if let Slot::Held(ticket) = transfer.slot
+                    && transfer.pump.is_ready()
+                {
+                    // Enough is acknowledged for the next batch: others that wait go before it.
+                    transfer.slot = Slot::None;
+                    self.node.slots.release(ticket, now);
+                }
+            }
+        }
+    }
+}
+
+/// Appends a number in decimal without a formatter's detour: once for every chunk.
+fn push_decimal(text: &mut String, mut number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_written_in_decimal() {
+        for number in [0, 7, 10, 15_360, u64::MAX] {
+            let mut text = String::from("t/");
+            push_decimal(&mut text, number);
+            assert_eq!(text, format!("t/{number}"));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A transfer that a device has asked for on this connection, while it is being sent.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use bytes::Bytes;
+use headgate_protocol::{
+    mqtt::QoS,
+    transfer::window::{Chunk, Pump},
+};
+use smallvec::SmallVec;
+
+use super::slots::Ticket;
+use crate::{
+    service::delivery::{DeliveryService, LiveDelivery},
+    store::StoreError,
+};
+
+/// What is being sent, and how.
+#[derive(Debug)]
+pub(super) struct ActiveTransfer {
+    pub(super) delivery: Arc<LiveDelivery>,
+    pub(super) pump: Pump,
+    /// At which chunks go: that of the subscription on the chunk topic.
+    pub(super) qos: QoS,
+    /// The chunk topic up to the offset.
+    pub(super) topic_prefix: Box<str>,
+    pub(super) slot: Slot,
+    /// Tells chunks of this request from those of an earlier one that are still acknowledged.
+    pub(super) generation: u32,
+    batch_sent_at: Option<Instant>,
+    /// How long the device takes to acknowledge the first chunk of a batch; the latest measure.
+    answer_time: Duration,
+}
+
+/// A transfer's place among those that send now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// None, and none asked for.
+    None,
+    /// In the queue.
+    Waiting,
+    /// May send.
+    Held(Ticket),
+}
+
+impl ActiveTransfer {
+    pub(super) fn new(
+        delivery: Arc<LiveDelivery>,
+        pump: Pump,
+        qos: QoS,
+        topic_prefix: String,
+        generation: u32,
+    ) -> Self {
+        Self {
+            delivery,
+            pump,
+            qos,
+            topic_prefix: topic_prefix.into_boxed_str(),
+            slot: Slot::None,
+            generation,
+            batch_sent_at: None,
+            answer_time: Duration::ZERO,
+        }
+    }
+
+    /// Whether there is a reason to ask for a slot.
+    pub(super) fn wants_to_send(&self) -> bool {
+        self.pump.is_ready() && !self.delivery.task.is_paused()
+    }
+
+    /// The bytes of a chunk: one slice of the shared cache, or two where it straddles segments.
+    pub(super) async fn payload(
+        &self,
+        service: &DeliveryService,
+        chunk: Chunk,
+    ) -> Result<SmallVec<[Bytes; 2]>, StoreError> {
+        let mut slices = SmallVec::new();
+        let mut offset = chunk.offset;
+        while offset < chunk.end() {
+            let left = usize::try_from(chunk.end() - offset).unwrap_or(usize::MAX);
+            let slice = service.bytes(&self.delivery, offset, left).await?;
+            if slice.is_empty() {
+                return Err(StoreError::Corrupt { column: "blob", reason: "ended before the size of its resource".to_owned() });
+            }
+            offset = offset.saturating_add(u64::try_from(slice.len()).unwrap_or(u64::MAX));
+            slices.push(slice);
+        }
+        Ok(slices)
+    }
+
+    pub(super) fn on_batch_sent(&mut self, now: Instant) {
+        self.batch_sent_at = Some(now);
+    }
+
+    pub(super) fn on_answer(&mut self, now: Instant) {
+        if let Some(sent_at) = self.batch_sent_at.take() {
+            self.answer_time = now.duration_since(sent_at);
+        }
+    }
+
+    /// Whether holding a slot until the device answers is in vain: it answers too late.
+    pub(super) fn answers_later_than(&self, hold: Duration) -> bool {
+        self.answer_time > hold
+    }
+}

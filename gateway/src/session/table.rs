@@ -1,0 +1,107 @@
+//! Who is connected to this node: at most one session for each device.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::{DashMap, Entry};
+use headgate_protocol::identity::{DeviceId, ResourceName};
+
+use super::handle::{Canceled, CloseReason, SessionHandle};
+use crate::service::delivery::DeviceLinks;
+
+/// The sessions of this node, by device.
+#[derive(Debug, Default)]
+pub struct SessionTable {
+    sessions: DashMap<DeviceId, Arc<SessionHandle>>,
+    epochs: AtomicU64,
+}
+
+impl SessionTable {
+    /// Enters a session of `device`; one that it has already is told to end.
+    ///
+    /// Gives the new session, and whether it took over.
+    pub fn enter(&self, device: &DeviceId) -> (Arc<SessionHandle>, bool) {
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Arc::new(SessionHandle::new(device.clone(), epoch));
+        let former = match self.sessions.entry(device.clone()) {
+            Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&handle))),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(&handle));
+                None
+            }
+        };
+        let took_over = former.is_some();
+        if let Some(former) = former {
+            former.close(CloseReason::Takeover);
+        }
+        (handle, took_over)
+    }
+
+    /// Strikes a session out, unless the device has a newer one; says whether it did.
+    pub fn leave(&self, handle: &SessionHandle) -> bool {
+        self.sessions.remove_if(&handle.device_id, |_, known| known.epoch == handle.epoch).is_some()
+    }
+
+    /// The session of a device.
+    pub fn of(&self, device: &DeviceId) -> Option<Arc<SessionHandle>> {
+        self.sessions.get(device).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Ends the session of a device; says whether there was one.
+    pub fn close(&self, device: &DeviceId, reason: CloseReason) -> bool {
+        self.of(device).inspect(|session| session.close(reason)).is_some()
+    }
+
+    /// Every session, to be ended at a rate of the caller's choice.
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.sessions.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+impl DeviceLinks for SessionTable {
+    fn wake(&self, device: &DeviceId) -> bool {
+        self.of(device).inspect(|session| session.wake()).is_some()
+    }
+
+    fn cancel(&self, device: &DeviceId, transfer: &str, name: &ResourceName) {
+        if let Some(session) = self.of(device) {
+            session.cancel(Canceled { transfer: transfer.into(), name: name.as_str().into() });
+        }
+    }
+
+    fn is_connected(&self, device: &DeviceId) -> bool {
+        self.sessions.contains_key(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_session_of_a_device_ends_the_first_and_outlives_its_leaving() {
+        let table = SessionTable::default();
+        let device: DeviceId = "d".parse().expect("legal");
+        let (first, took_over) = table.enter(&device);
+        assert!(!took_over);
+        let (second, took_over) = table.enter(&device);
+        assert!(took_over);
+        assert_eq!(first.close_reason(), Some(CloseReason::Takeover));
+        assert!(!table.leave(&first), "the second session stays");
+        assert!(table.is_connected(&device));
+        assert!(table.leave(&second));
+        assert!(table.is_empty() && !table.wake(&device));
+    }
+}
