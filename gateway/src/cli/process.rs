@@ -17,31 +17,38 @@ pub fn keep_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Raises the soft limit of open files to the hard one: systems start programs with 1,024, a
-/// connection needs one. Warns when the configured connections do not fit.
+/// Raises the limit of open files to what the configured connections need: systems start programs
+/// with 1,024, a connection needs one. Warns when they do not fit.
 pub fn raise_open_files(config: &Config) {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let limit = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::warn!(%error, "the limit of open files stays as it is");
-            limit.current
-        }
-    };
     let wanted = config.mqtt.max_connections
         + config.files.max_connections
         + config.http.max_connections
         + OTHER_FILES;
-    // No limit at all is none.
-    if let Some(limit) = limit.filter(|limit| *limit < wanted as u64) {
-        tracing::warn!(
+    let wanted = wanted as u64;
+    let hard = getrlimit(Resource::Nofile).maximum;
+    // No hard limit at all is none.
+    let enough = hard.is_none_or(|hard| hard >= wanted);
+    // Only a privileged process may raise the hard limit; every process may go up to it.
+    let limit = if enough || set_open_files(Some(wanted)).is_err() {
+        set_open_files(hard).map(|()| hard)
+    } else {
+        Ok(Some(wanted))
+    };
+    match limit {
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+        Ok(Some(limit)) if limit < wanted => tracing::warn!(
             limit,
             wanted,
             "fewer open files are allowed than connections are configured: raise `ulimit -n`"
-        );
+        ),
+        Ok(_) => {}
     }
+}
+
+fn set_open_files(limit: Option<u64>) -> rustix::io::Result<()> {
+    let limit = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(Resource::Nofile, limit)
 }
