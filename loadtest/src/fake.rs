@@ -4,6 +4,8 @@
 //! Built on the codec alone. It serves `get_chunks` by window or count and checks that devices keep
 //! to what they asked for.
 
+pub(crate) mod api;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,11 +68,22 @@ pub(crate) struct Fake {
 impl Fake {
     /// Serves `content` under the name `res`.
     pub(crate) async fn start(content: Vec<u8>, fault: Fault, tls: Option<TlsAcceptor>) -> Self {
+        Self::named("res".to_owned(), content, fault, tls).await
+    }
+
+    /// Serves `content` under `name`.
+    pub(crate) async fn named(
+        name: String,
+        content: Vec<u8>,
+        fault: Fault,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut tasks = JoinSet::new();
         let template = Template {
+            name: name.into(),
             content: content.into(),
             fault,
             seen: Arc::clone(&seen),
@@ -108,12 +121,14 @@ impl Fake {
 /// What all connections have in common.
 #[derive(Clone)]
 struct Template {
+    name: Arc<str>,
     content: Bytes,
     fault: Fault,
     seen: Arc<Mutex<Seen>>,
 }
 
 struct Peer {
+    name: Arc<str>,
     socket: Box<dyn Socket>,
     content: Bytes,
     fault: Fault,
@@ -132,11 +147,13 @@ struct Peer {
 impl Peer {
     fn new(socket: Box<dyn Socket>, template: Template) -> Self {
         let Template {
+            name,
             content,
             fault,
             seen,
         } = template;
         Self {
+            name,
             socket,
             content,
             fault,
@@ -240,7 +257,7 @@ impl Peer {
 
     fn announce(&mut self, kind: &str) {
         self.say(&json!({
-            "type": kind, "size": self.content.len(), "name": "res", "md5sum": "m", "url": "",
+            "type": kind, "size": self.content.len(), "name": *self.name, "md5sum": "m", "url": "",
             "transfer": "t1", "sha256": hex::encode(Sha256::digest(&self.content)),
             "chunk_size": 15_360, "chunks": 1, "version": 1, "acked": 0,
         }));

@@ -329,3 +329,6 @@ const SPARE_FILES: u64 = 128;
 const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For all devices to say DISCONNECT.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests;
