@@ -18,13 +18,10 @@ pub fn keep_files_private() {
 }
 
 /// Raises the limit of open files to what the configured connections need: systems start programs
-/// with 1,024, a connection needs one. Warns when they do not fit.
+/// with 1,024, a connection needs one. Warns when not even the devices' fit.
 pub fn raise_open_files(config: &Config) {
-    let wanted = config.mqtt.max_connections
-        + config.files.max_connections
-        + config.http.max_connections
-        + OTHER_FILES;
-    let wanted = wanted as u64;
+    let devices = (config.mqtt.max_connections + OTHER_FILES) as u64;
+    let wanted = devices + (config.files.max_connections + config.http.max_connections) as u64;
     let hard = getrlimit(Resource::Nofile).maximum;
     // No hard limit at all is none.
     let enough = hard.is_none_or(|hard| hard >= wanted);
@@ -36,10 +33,10 @@ pub fn raise_open_files(config: &Config) {
     };
     match limit {
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
-        Ok(Some(limit)) if limit < wanted => tracing::warn!(
+        Ok(Some(limit)) if limit < devices => tracing::warn!(
             limit,
-            wanted,
-            "fewer open files are allowed than connections are configured: raise `ulimit -n`"
+            devices,
+            "fewer open files are allowed than mqtt.max_connections: raise `ulimit -n`"
         ),
         Ok(_) => {}
     }
