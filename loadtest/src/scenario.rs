@@ -100,7 +100,7 @@ fn limits(args: &CommonArgs, interrupt: CancellationToken) -> Limits {
 /// certificate of somebody else.
 async fn preflight(args: &CommonArgs, swarm: &Swarm, files_each: u64) -> Result<(), RunError> {
     let needed = u64::from(args.devices) * files_each + SPARE_FILES;
-    if let Some(allowed) = open_file_limit()
+    if let Some(allowed) = raise_open_files(needed)
         && allowed < needed
     {
         return Err(RunError::OpenFiles {
@@ -134,19 +134,33 @@ async fn within<T>(
     }
 }
 
-/// Raises the soft limit of open files to the hard one; what is then allowed, `None`: anything.
+/// Raises the limit of open files to `needed`, or as far as this process may; what is then allowed,
+/// `None`: anything.
 ///
 /// Systems start programs with 1,024, for the sake of `select(2)`, which nothing here uses.
-fn open_file_limit() -> Option<u64> {
+fn raise_open_files(needed: u64) -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
+    let hard = limit.maximum;
+    // Only a privileged process may raise the hard limit; every process may go up to it.
+    let raised = if hard.is_none_or(|hard| hard >= needed) {
+        hard
+    } else {
+        Some(needed)
     };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
+    for wanted in [raised, hard] {
+        if setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: wanted,
+                maximum: wanted,
+            },
+        )
+        .is_ok()
+        {
+            return wanted;
+        }
     }
+    limit.current
 }
 
 /// The devices of a run.
