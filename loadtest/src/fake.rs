@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     CloseAfter(usize),
     /// Every `done` is refused.
     RefuseDone,
+    /// Requests for chunks are not answered.
+    Mute,
 }
 
 /// What it saw.
@@ -185,7 +187,9 @@ impl Peer {
                     return;
                 }
             }
-            self.pump();
+            if self.fault != Fault::Mute {
+                self.pump();
+            }
             if self.socket.write_all(&self.out).await.is_err()
                 || self.socket.flush().await.is_err()
                 || self.must_close()

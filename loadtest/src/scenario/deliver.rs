@@ -134,7 +134,11 @@ impl Run<'_> {
         if waited == Waited::Reached {
             created = provision.create_tasks(resource, &identities).await;
             if created.is_ok() {
-                waited = self.await_delivered(odds).await;
+                waited = tokio::select! {
+                    biased;
+                    waited = self.await_delivered(odds) => waited,
+                    () = self.await_given_up(&provision) => Waited::Reached,
+                };
             }
         }
         let secs = self
@@ -220,6 +224,31 @@ impl Run<'_> {
             .await
     }
 
+    /// Waits until the gateway has nothing left to deliver and devices had time to learn it: those
+    /// that still wait then would wait in vain.
+    async fn await_given_up(&self, provision: &Provision) {
+        loop {
+            sleep(GIVEN_UP_INTERVAL).await;
+            let Ok(counts) = provision.counts().await else {
+                continue;
+            };
+            let open = ["pending", "pushed", "delivering"];
+            if open
+                .iter()
+                .any(|state| counts.get(*state).is_some_and(|&count| count > 0))
+            {
+                continue;
+            }
+            let bytes = self.swarm.stats.bytes.get();
+            sleep(GIVEN_UP_INTERVAL).await;
+            if self.swarm.stats.bytes.get() == bytes {
+                let text = || format!("devices wait, the gateway has ended all: {counts:?}");
+                self.swarm.stats.problem("gateway_gave_up", text);
+                return;
+            }
+        }
+    }
+
     /// What the gateway counts, once it has written what devices already know.
     async fn settled_counts(&self, provision: &Provision) -> Option<Counts> {
         let until = Instant::now() + SETTLE_TIMEOUT;
@@ -271,5 +300,7 @@ impl Run<'_> {
 }
 
 /// How long the gateway may take to write down the last states.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Between looks at whether the gateway still has something to deliver.
+const GIVEN_UP_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });

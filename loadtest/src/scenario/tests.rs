@@ -124,3 +124,15 @@ async fn an_interrupt_ends_the_run_with_its_report() {
     assert!(report.interrupted && !report.ok);
     assert!(api.made.lock().items.is_empty());
 }
+
+#[tokio::test]
+async fn a_gateway_that_gave_up_ends_the_run() {
+    let api = FakeApi::start().await;
+    let start = Instant::now();
+    let report = run(&api, Fault::Mute, "deliver -c 2 --size 100000")
+        .await
+        .unwrap();
+    assert_eq!((report.ok, report.devices.failed), (false, 2));
+    assert_eq!(report.errors["gateway_gave_up"].count, 1);
+    assert!(start.elapsed() < Duration::from_mins(1));
+}
