@@ -8,3 +8,8 @@ pub mod presence;
 pub mod registry;
 pub mod resource;
 pub mod seal;
+
+/// How lists are narrowed and records changed, for callers that know no store.
+pub use crate::store::registry::{
+    DeviceFilter, DevicePatch, ResourceFilter, ResourcePatch, TaskFilter,
+};

@@ -7,6 +7,7 @@
 //! compressed or redirected, since the HTTP parsers in devices know none of it. Spec: RFC 9110, RFC 9112.
 
 mod body;
+mod grant;
 mod head;
 
 use std::{convert::Infallible, future::Future, io, time::Duration};
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 pub use self::body::FileBody;
 use self::head::{PREFIX, refusal};
 use super::http::listener::{self, AcceptStream, Limits};
-use crate::{config::FilesConfig, shutdown::Shutdown};
+use crate::{config::FilesConfig, shutdown::Shutdown, telemetry::metrics::Metrics};
 
 /// Time for the TLS handshake, and for a request's head once its connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,8 +37,10 @@ pub enum Refusal {
     Expired,
     /// The delivery was cancelled.
     Canceled,
-    /// The delivery, or the version it delivers, is there no more.
+    /// The delivery has ended.
     Gone,
+    /// It cannot be looked up now.
+    Unavailable,
 }
 
 /// Opens signed addresses.
@@ -49,7 +52,7 @@ pub trait FileSource: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it is not served.
-    fn open(&self, signed: &str) -> Result<Self::File, Refusal>;
+    fn open(&self, signed: &str) -> impl Future<Output = Result<Self::File, Refusal>> + Send;
 }
 
 /// One version of a resource on its way to one device.
@@ -63,8 +66,8 @@ pub trait File: Send + Sync + 'static {
     /// A slice of the shared copy from `offset` on, at most `max_bytes` and never empty inside the content.
     fn read(&self, offset: u64, max_bytes: usize)
     -> impl Future<Output = io::Result<Bytes>> + Send;
-    /// Notes that the bytes before `upto` were handed to the socket.
-    fn sent(&self, upto: u64);
+    /// Notes that the bytes from `start` up to and without `end` were handed to the socket.
+    fn sent(&self, start: u64, end: u64);
 }
 
 /// Serves `source` on `listener` until the node drains, then the requests in hand until it stops.
@@ -76,6 +79,7 @@ pub async fn serve<A: AcceptStream, F: FileSource>(
     acceptor: A,
     source: F,
     config: &FilesConfig,
+    metrics: &Metrics,
     shutdown: Shutdown,
 ) {
     let limits = Limits {
@@ -85,49 +89,40 @@ pub async fn serve<A: AcceptStream, F: FileSource>(
         idle_timeout: config.idle_timeout,
         max_head_bytes: MAX_HEAD_BYTES,
         title_case_headers: true,
+        open_connections: Some(metrics.connections_files.clone()),
     };
-    let service = service_fn(move |request| {
-        let source = source.clone();
-        async move { Ok::<_, Infallible>(respond(&source, &request)) }
+    let bytes_out = metrics.bytes.out_files.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (source, bytes_out) = (source.clone(), bytes_out.clone());
+        async move {
+            let response = respond(&source, &request).await;
+            Ok::<_, Infallible>(response.map(|body| body.counted_by(bytes_out)))
+        }
     });
     listener::run(listener, acceptor, service, limits, shutdown).await;
 }
 
-/// The answer to one request; its body, if any, was not read and never will be.
-fn respond<F: FileSource>(source: &F, request: &Request<Incoming>) -> Response<FileBody> {
-    respond_to(
-        source,
-        request.method(),
-        request.uri().path(),
-        request.headers(),
-    )
-}
-
-fn respond_to<F: FileSource>(
-    source: &F,
-    method: &Method,
-    path: &str,
-    headers: &axum::http::HeaderMap,
-) -> Response<FileBody> {
-    let signed = match path.strip_prefix(PREFIX) {
+/// The answer to one request; a body it may have is not read.
+async fn respond<F: FileSource>(source: &F, request: &Request<Incoming>) -> Response<FileBody> {
+    let signed = match request.uri().path().strip_prefix(PREFIX) {
         Some(signed) if !signed.is_empty() && !signed.contains('/') => signed,
         _ => return refusal(StatusCode::NOT_FOUND, "no such path"),
     };
+    let method = request.method();
     if method != Method::GET && method != Method::HEAD {
         return head::method_not_allowed();
     }
-    let file = match source.open(signed) {
-        Ok(file) => file,
-        Err(Refusal::BadSignature) => {
-            return refusal(StatusCode::FORBIDDEN, "the address is not valid");
-        }
-        Err(Refusal::Expired) => return refusal(StatusCode::FORBIDDEN, "the address has expired"),
-        Err(Refusal::Canceled) => {
-            return refusal(StatusCode::FORBIDDEN, "the delivery was cancelled");
-        }
-        Err(Refusal::Gone) => return refusal(StatusCode::GONE, "the content is there no more"),
-    };
-    head::of_file(file, method, headers)
+    match source.open(signed).await {
+        Ok(file) => head::of_file(file, method, request.headers()),
+        Err(Refusal::BadSignature) => refusal(StatusCode::FORBIDDEN, "the address is not valid"),
+        Err(Refusal::Expired) => refusal(StatusCode::FORBIDDEN, "the address has expired"),
+        Err(Refusal::Canceled) => refusal(StatusCode::FORBIDDEN, "the delivery was cancelled"),
+        Err(Refusal::Gone) => refusal(StatusCode::GONE, "the delivery has ended"),
+        Err(Refusal::Unavailable) => refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not available now, try again",
+        ),
+    }
 }
 
 #[cfg(test)]

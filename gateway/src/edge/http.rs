@@ -1,8 +1,191 @@
-//! The HTTP API for operators and applications.
+//! The HTTP API for operators and applications: `/api/v1`.
+//!
+//! [`router`] puts it together, [`serve`] speaks it on a socket. A handler takes the role it needs
+//! and the parts of the request, calls one service and returns a view; every error is a problem.
+//! Invariants: a stranger learns nothing but that a token is needed; no body is held in memory
+//! beyond the limits in [`Limits`]; JSON has no field that is not read.
 
+pub mod auth;
+mod content;
+mod deliveries;
 pub mod device_csv;
+mod devices;
+mod error;
 pub mod extract;
+mod form;
+pub mod idempotency;
 pub mod idle;
+mod linger;
 pub mod listener;
+pub mod openapi;
 pub mod problem;
+mod products;
 pub mod range;
+pub mod request_id;
+mod resources;
+mod schema;
+mod tasks;
+mod upload;
+pub mod view;
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+use self::{
+    idempotency::Answers,
+    listener::AcceptStream,
+    openapi::Document,
+    problem::{Kind, Problem},
+};
+use crate::{
+    config::{DeliveryConfig, HttpConfig, ResourceConfig},
+    service::{
+        auth::TokenAuthenticator, delivery::DeliveryService, registry::RegistryService,
+        resource::ResourceService,
+    },
+    shutdown::Shutdown,
+};
+
+/// Time for the TLS handshake of an operator's client.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Read buffer of a connection, so also the longest request head.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Bounds of what a request may bring.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a JSON body.
+    pub max_json_bytes: usize,
+    /// Bytes of a CSV.
+    pub max_csv_bytes: usize,
+    /// Bytes of a resource.
+    pub max_resource_bytes: u64,
+    /// Rows of a CSV.
+    pub max_task_rows: u32,
+}
+
+impl Limits {
+    /// The bounds that the configuration sets.
+    pub fn new(http: &HttpConfig, resources: &ResourceConfig, delivery: &DeliveryConfig) -> Self {
+        Self {
+            max_json_bytes: http.max_request_bytes,
+            max_csv_bytes: http.max_csv_bytes,
+            max_resource_bytes: resources.max_size_bytes,
+            max_task_rows: u32::try_from(delivery.max_task_rows).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What the handlers work with; clones share it.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    /// Products and devices.
+    pub registry: RegistryService,
+    /// Resources.
+    pub resources: ResourceService,
+    /// Tasks and deliveries.
+    pub delivery: DeliveryService,
+    /// Who has which token.
+    pub tokens: TokenAuthenticator,
+    /// Bounds of what a request may bring.
+    pub limits: Limits,
+    /// Owner of requests that go on when their client goes away.
+    pub shutdown: Shutdown,
+    /// Answers that were given to idempotency keys; starts empty.
+    pub answers: Answers,
+}
+
+/// The whole API.
+pub fn router(state: ApiState) -> Router {
+    let (api, openapi) = OpenApiRouter::with_openapi(openapi::base())
+        .merge(products::routes())
+        .merge(devices::routes())
+        .merge(resources::routes())
+        .merge(tasks::routes())
+        .merge(deliveries::routes())
+        .split_for_parts();
+    let document = Document::of(&openapi);
+    let api = api
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(state.clone(), idempotency::replay))
+        .layer(from_fn_with_state(state.clone(), auth::authenticate))
+        .layer(DefaultBodyLimit::max(state.limits.max_json_bytes))
+        .with_state(state);
+    Router::new()
+        .nest(openapi::BASE, api)
+        .route("/api/openapi.json", get(async move || document.response()))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(CatchPanicLayer::custom(on_panic))
+        .layer(from_fn(request_id::stamp))
+}
+
+/// Serves `router` on `listener` until the node drains, then the requests in hand until it stops.
+///
+/// # Cancel safety
+/// Dropping the future closes every connection at once.
+pub async fn serve<A: AcceptStream>(
+    listener: TcpListener,
+    acceptor: A,
+    router: Router,
+    config: &HttpConfig,
+    shutdown: Shutdown,
+) {
+    let limits = listener::Limits {
+        max_connections: config.max_connections,
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.body_idle_timeout.max(config.header_timeout),
+        max_head_bytes: MAX_HEAD_BYTES,
+        title_case_headers: false,
+        open_connections: None,
+    };
+    let service = TowerToHyperService::new(router);
+    listener::run(listener, acceptor, service, limits, shutdown).await;
+}
+
+async fn no_such_path() -> Problem {
+    Problem::new(Kind::NotFound, "there is no such path")
+}
+
+async fn no_such_method() -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        "the Allow header names the methods of this path",
+    )
+}
+
+/// Answers for a handler that panicked; where it did is in the log, by the panic hook.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer hands the payload over"
+)]
+fn on_panic(payload: Box<dyn Any + Send>) -> Response {
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown");
+    tracing::error!(message, "a handler panicked");
+    Problem::new(
+        Kind::Internal,
+        "the gateway could not carry out the request; its log says why",
+    )
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 use hyper::body::{Body, Frame, SizeHint};
+use prometheus::IntCounter;
 
 use super::File;
 
@@ -20,6 +21,7 @@ const SLICE_BYTES: usize = 128 * 1024;
 pub struct FileBody {
     remaining_bytes: u64,
     slices: BoxStream<'static, io::Result<Bytes>>,
+    counter: Option<IntCounter>,
 }
 
 impl FileBody {
@@ -28,6 +30,7 @@ impl FileBody {
         Self {
             remaining_bytes: 0,
             slices: futures_util::stream::empty().boxed(),
+            counter: None,
         }
     }
 
@@ -37,6 +40,7 @@ impl FileBody {
         Self {
             remaining_bytes: len_of(&slice),
             slices: futures_util::stream::once(async { Ok(slice) }).boxed(),
+            counter: None,
         }
     }
 
@@ -44,12 +48,22 @@ impl FileBody {
     pub(super) fn of<F: File>(file: F, start: u64, end: u64) -> Self {
         let reader = Reader {
             file,
+            reported: start,
             next: start,
             end,
         };
         Self {
             remaining_bytes: end - start,
             slices: unfold(reader, Reader::step).boxed(),
+            counter: None,
+        }
+    }
+
+    /// The same body; its bytes are counted as they are handed to the socket.
+    pub(super) fn counted_by(self, counter: IntCounter) -> Self {
+        Self {
+            counter: Some(counter),
+            ..self
         }
     }
 }
@@ -73,6 +87,9 @@ impl Body for FileBody {
         let slice = ready!(self.slices.poll_next_unpin(cx));
         if let Some(Ok(slice)) = &slice {
             self.remaining_bytes = self.remaining_bytes.saturating_sub(len_of(slice));
+            if let Some(counter) = &self.counter {
+                counter.inc_by(len_of(slice));
+            }
         }
         Poll::Ready(slice.map(|slice| slice.map(Frame::data)))
     }
@@ -89,6 +106,8 @@ impl Body for FileBody {
 /// Where one request stands in its file.
 struct Reader<F> {
     file: F,
+    /// Bytes before this were reported as sent.
+    reported: u64,
     next: u64,
     end: u64,
 }
@@ -100,7 +119,7 @@ impl<F: File> Reader<F> {
     /// the last is reported when it is handed over, since nobody asks again.
     async fn step(mut self) -> Option<(io::Result<Bytes>, Self)> {
         let left = self.end.checked_sub(self.next).filter(|left| *left > 0)?;
-        self.file.sent(self.next);
+        self.report();
         let max_bytes = usize::try_from(left).map_or(SLICE_BYTES, |left| left.min(SLICE_BYTES));
         let slice = match self.file.read(self.next, max_bytes).await {
             Ok(slice) if slice.is_empty() || slice.len() > max_bytes => Err(io::Error::new(
@@ -113,7 +132,7 @@ impl<F: File> Reader<F> {
             Ok(bytes) => {
                 self.next += len_of(bytes);
                 if self.next == self.end {
-                    self.file.sent(self.end);
+                    self.report();
                 }
             }
             // Nothing can follow an error: the connection ends short of its announced length.
@@ -123,6 +142,13 @@ impl<F: File> Reader<F> {
             }
         }
         Some((slice, self))
+    }
+
+    fn report(&mut self) {
+        if self.reported < self.next {
+            self.file.sent(self.reported, self.next);
+            self.reported = self.next;
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const SIZE: usize = 300_000;
 #[derive(Clone)]
 struct Shelf {
     content: Bytes,
-    reports: Arc<Mutex<Vec<u64>>>,
+    reports: Arc<Mutex<Vec<(u64, u64)>>>,
 }
 
 struct Book(Shelf);
@@ -24,12 +24,13 @@ struct Book(Shelf);
 impl FileSource for Shelf {
     type File = Book;
 
-    fn open(&self, signed: &str) -> Result<Book, Refusal> {
+    async fn open(&self, signed: &str) -> Result<Book, Refusal> {
         match signed {
             "good" => Ok(Book(self.clone())),
             "expired" => Err(Refusal::Expired),
             "canceled" => Err(Refusal::Canceled),
             "gone" => Err(Refusal::Gone),
+            "unavailable" => Err(Refusal::Unavailable),
             _ => Err(Refusal::BadSignature),
         }
     }
@@ -55,8 +56,8 @@ impl File for Book {
         Ok(self.0.content.slice(start..end))
     }
 
-    fn sent(&self, upto: u64) {
-        self.0.reports.lock().push(upto);
+    fn sent(&self, start: u64, end: u64) {
+        self.0.reports.lock().push((start, end));
     }
 }
 
@@ -64,6 +65,7 @@ struct Server {
     address: std::net::SocketAddr,
     shelf: Shelf,
     shutdown: Shutdown,
+    metrics: Metrics,
 }
 
 async fn start(config: FilesConfig) -> Server {
@@ -75,12 +77,14 @@ async fn start(config: FilesConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let shutdown = Shutdown::new();
-    let (source, owner) = (shelf.clone(), shutdown.clone());
-    shutdown.spawn(async move { serve(listener, Plain, source, &config, owner).await });
+    let metrics = Metrics::new();
+    let (source, owner, counted) = (shelf.clone(), shutdown.clone(), metrics.clone());
+    shutdown.spawn(async move { serve(listener, Plain, source, &config, &counted, owner).await });
     Server {
         address,
         shelf,
         shutdown,
+        metrics,
     }
 }
 
@@ -155,7 +159,9 @@ async fn whole_and_part_are_sent_and_reported() {
     assert!(head.contains(&etag), "{head}");
     assert_eq!(body, server.shelf.content);
     let reports = server.shelf.reports.lock().clone();
-    assert_eq!(reports, [0, 100_000, 200_000, 300_000]);
+    let thirds = [(0, 100_000), (100_000, 200_000), (200_000, 300_000)];
+    assert_eq!(reports, thirds);
+    assert_eq!(server.metrics.bytes.out_files.get(), 300_000);
 
     let (head, body) = get(&server, "/files/good", "Range: bytes=299990-300000\r\n").await;
     assert!(
@@ -194,6 +200,7 @@ async fn refusals_are_short_and_close_the_connection() {
         ("/files/expired", "403"),
         ("/files/canceled", "403"),
         ("/files/gone", "410"),
+        ("/files/unavailable", "503"),
         ("/files/", "404"),
         ("/files/good/more", "404"),
         ("/files", "404"),
@@ -268,6 +275,7 @@ async fn draining_finishes_the_request_in_hand_and_ends() {
     server.shutdown.drain();
     let ended = server.shutdown.wait(Duration::from_secs(5)).await;
     assert!(ended, "the listener ended");
+    assert_eq!(server.metrics.connections_files.get(), 0);
     let mut rest = Vec::new();
     // Closed or reset, both will do for a connection without a request.
     if idle.read_to_end(&mut rest).await.is_ok() {

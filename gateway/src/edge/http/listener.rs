@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -54,7 +55,7 @@ impl AcceptStream for Plain {
     }
 }
 
-/// Bounds of one HTTP listener.
+/// Bounds and habits of one HTTP listener.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at the same time; beyond it nothing is accepted until one ends.
@@ -69,6 +70,8 @@ pub struct Limits {
     pub max_head_bytes: usize,
     /// Writes `Content-Length` instead of `content-length`.
     pub title_case_headers: bool,
+    /// Counts the open connections, where they are to be counted.
+    pub open_connections: Option<IntGauge>,
 }
 
 /// Accepts on `listener` until the node drains, then waits for the requests in hand until it stops.
@@ -109,9 +112,10 @@ pub async fn run<A, S, B>(
                     limits.clone(),
                     shutdown.clone(),
                 );
+                let counted = Counted::new(limits.open_connections.clone());
                 connections.spawn(async move {
                     connection.await;
-                    drop(slot);
+                    drop((slot, counted));
                 });
             }
             Err(error) => {
@@ -126,6 +130,26 @@ pub async fn run<A, S, B>(
         biased;
         () = shutdown.stopping() => {}
         () = ended => {}
+    }
+}
+
+/// One open connection in the gauge, for as long as it lives: also when its task is aborted.
+struct Counted(Option<IntGauge>);
+
+impl Counted {
+    fn new(gauge: Option<IntGauge>) -> Self {
+        if let Some(gauge) = &gauge {
+            gauge.inc();
+        }
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.0 {
+            gauge.dec();
+        }
     }
 }
 

@@ -1,0 +1,178 @@
+//! `/devices`.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use headgate_protocol::identity::{DeviceId, ProductId};
+use serde::Deserialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    ApiState,
+    auth::{Operator, Viewer},
+    extract::{JsonBody, PathOf, QueryOf},
+    openapi::{BASE, Problems},
+    problem::Problem,
+    view::{
+        CreatedDeviceView, DevicePatchBody, DeviceView, NewDeviceBody, PageQuery, PageView,
+        ResetSecretBody, SecretView,
+    },
+};
+use crate::{
+    model::Secret,
+    service::{DeviceFilter, DevicePatch, registry::NewDevice},
+};
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(one, patch, delete))
+        .routes(routes!(reset_secret))
+}
+
+/// Which devices are listed.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DeviceQuery {
+    /// Entries at most, 1 to 500; default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Only devices of this product.
+    #[param(value_type = Option<String>)]
+    product: Option<ProductId>,
+    /// Only those that may connect (true) or not (false).
+    enabled: Option<bool>,
+    /// Only those whose name, node id or device id holds this text, in any case.
+    filter: Option<String>,
+}
+
+/// Lists devices in the order of their ids.
+#[utoipa::path(get, path = "/devices", tag = "devices", params(DeviceQuery),
+    responses((status = 200, body = PageView<DeviceView>), Problems))]
+async fn list(
+    _viewer: Viewer,
+    State(state): State<ApiState>,
+    QueryOf(query): QueryOf<DeviceQuery>,
+) -> Result<Json<PageView<DeviceView>>, Problem> {
+    let page = PageQuery {
+        limit: query.limit,
+        cursor: query.cursor,
+    }
+    .page()?;
+    let filter = DeviceFilter {
+        product: query.product,
+        enabled: query.enabled,
+        text: query.filter,
+    };
+    Ok(Json(PageView::of(
+        state.registry.devices(&filter, &page).await?,
+    )))
+}
+
+/// Registers a device. Its secret is in the answer and never shown again.
+#[utoipa::path(post, path = "/devices", tag = "devices", request_body = NewDeviceBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
+    responses((status = 201, body = CreatedDeviceView), Problems))]
+async fn create(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    JsonBody(body): JsonBody<NewDeviceBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let new = NewDevice {
+        product_id: body.product_id,
+        node_id: body.node_id,
+        device_id: body.device_id,
+        name: body.name,
+        auth: body.auth,
+        secret: body.secret.map(Secret::given).transpose()?,
+        psk_encoding: body.psk_encoding,
+    };
+    let created = state.registry.create_device(&actor, new).await?;
+    let location = format!("{BASE}/devices/{}", created.device.id);
+    let view = CreatedDeviceView {
+        device: created.device.into(),
+        secret: created.secret.map(|secret| secret.reveal().to_owned()),
+    };
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(view),
+    ))
+}
+
+/// Shows a device.
+#[utoipa::path(get, path = "/devices/{device}", tag = "devices",
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 200, body = DeviceView), Problems))]
+async fn one(
+    _viewer: Viewer,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+) -> Result<Json<DeviceView>, Problem> {
+    Ok(Json(state.registry.device(&id).await?.into()))
+}
+
+/// Renames a device, or says whether it may connect.
+#[utoipa::path(patch, path = "/devices/{device}", tag = "devices", request_body = DevicePatchBody,
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 200, body = DeviceView), Problems))]
+async fn patch(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+    JsonBody(body): JsonBody<DevicePatchBody>,
+) -> Result<Json<DeviceView>, Problem> {
+    let patch = DevicePatch {
+        name: body.name,
+        enabled: body.enabled,
+    };
+    Ok(Json(
+        state
+            .registry
+            .patch_device(&actor, &id, &patch)
+            .await?
+            .into(),
+    ))
+}
+
+/// Deletes a device to which nothing is being delivered.
+#[utoipa::path(delete, path = "/devices/{device}", tag = "devices",
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 204), Problems))]
+async fn delete(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+) -> Result<StatusCode, Problem> {
+    state.registry.delete_device(&actor, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Replaces one of a device's two secrets. The new one is in the answer and never shown again.
+#[utoipa::path(post, path = "/devices/{device}/secret", tag = "devices", request_body = ResetSecretBody,
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 200, body = SecretView), Problems))]
+async fn reset_secret(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+    JsonBody(body): JsonBody<ResetSecretBody>,
+) -> Result<Json<SecretView>, Problem> {
+    let given = body.secret.map(Secret::given).transpose()?;
+    let secret = state
+        .registry
+        .reset_secret(&actor, &id, body.which, given)
+        .await?;
+    Ok(Json(SecretView {
+        device_id: id,
+        which: body.which,
+        secret: secret.reveal().to_owned(),
+    }))
+}

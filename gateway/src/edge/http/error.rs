@@ -1,0 +1,125 @@
+//! What went wrong in a service, as a problem; the one place that decides statuses.
+
+use std::borrow::Cow;
+
+use super::{
+    auth::unauthenticated,
+    problem::{Kind, Problem, RowProblem},
+};
+use crate::{
+    model::InvalidField,
+    service::{
+        auth::AuthError,
+        delivery::{DeliveryError, RowError, RowErrorCode},
+        registry::RegistryError,
+        resource::ResourceError,
+    },
+};
+
+impl From<InvalidField> for Problem {
+    fn from(error: InvalidField) -> Self {
+        // The two fields of a page come from the query, all others from a body.
+        let kind = match error.field {
+            "limit" | "cursor" => Kind::InvalidQuery,
+            _ => Kind::InvalidField,
+        };
+        Self::new(kind, error.to_string()).with_field(error.field)
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NotFound { what } => Self::not_found(what),
+            RegistryError::Conflict { what, .. } => taken(what, error.to_string()),
+            RegistryError::Invalid(error) => error.into(),
+            RegistryError::InUse { ref by, .. } => in_use(by, error.to_string()),
+            RegistryError::Store(_) | RegistryError::Seal(_) | RegistryError::Random(_) => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<ResourceError> for Problem {
+    fn from(error: ResourceError) -> Self {
+        match error {
+            ResourceError::NotFound { what } => Self::not_found(what),
+            ResourceError::Conflict { what, .. } => taken(what, error.to_string()),
+            ResourceError::Invalid(error) => error.into(),
+            ResourceError::InUse { ref by, .. } => in_use(by, error.to_string()),
+            ResourceError::TooLarge { limit } => super::form::too_large(limit),
+            ResourceError::QuotaExceeded { .. } => {
+                Self::new(Kind::QuotaExceeded, error.to_string())
+            }
+            ResourceError::DigestMismatch { .. } => {
+                Self::new(Kind::ContentMismatch, error.to_string()).with_field("sha256")
+            }
+            ResourceError::SizeMismatch { .. } => {
+                Self::new(Kind::ContentMismatch, error.to_string()).with_field("size")
+            }
+            ResourceError::Body(_) => Self::new(Kind::Incomplete, error.to_string()),
+            ResourceError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<DeliveryError> for Problem {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::NotFound(what) => Self::not_found(what),
+            DeliveryError::Invalid { field, .. } => Self::field(field, error.to_string()),
+            DeliveryError::Rows(rows) => {
+                Self::rows(rows.into_iter().map(RowProblem::from).collect())
+            }
+            DeliveryError::TooManyOpen { .. } => {
+                Self::new(Kind::Overloaded, error.to_string()).with_retry_after(60)
+            }
+            DeliveryError::Conflict(detail) => Self::new(Kind::WrongState, detail),
+            DeliveryError::Store(_) | DeliveryError::NotRecorded(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<RowError> for RowProblem {
+    fn from(error: RowError) -> Self {
+        let code = match error.code {
+            RowErrorCode::UnknownDevice => "unknown_device",
+            RowErrorCode::Duplicate => "duplicate",
+            RowErrorCode::WrongProduct => "wrong_product",
+            RowErrorCode::InvalidName => "invalid_name",
+        };
+        Self {
+            row: error.row,
+            device: error.device,
+            code: Cow::Borrowed(code),
+            message: error.message,
+        }
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        if error.is_refusal() {
+            unauthenticated("the token is not valid")
+        } else {
+            Self::internal(&error)
+        }
+    }
+}
+
+/// A unique value that another record has, under the name that the API gives its field.
+fn taken(what: &'static str, detail: String) -> Problem {
+    let field = match what {
+        "product id" => "id",
+        "device id" => "device_id",
+        "node id" | "device alias" => "node_id",
+        "resource name" => "name",
+        other => other,
+    };
+    Problem::new(Kind::AlreadyExists, detail).with_field(field)
+}
+
+fn in_use(by: &str, detail: String) -> Problem {
+    Problem::new(Kind::InUse, detail).with_used_by(vec![by.to_owned()])
+}

@@ -1,0 +1,192 @@
+//! What is the same for every path: who is let in, how errors look, what the description says.
+
+use axum::{
+    body::Body,
+    http::{Method, Request, header},
+};
+use serde_json::{Value, json};
+
+use super::stage::Stage;
+
+#[tokio::test]
+async fn strangers_learn_that_a_token_is_needed_and_nothing_else() {
+    let stage = Stage::new().await;
+    for path in [
+        "/api/v1/products",
+        "/api/v1/no-such-path",
+        "/api/v1/tasks/template.csv",
+        "/api/v1",
+    ] {
+        for authorization in [None, Some("Basic eDp5"), Some("Bearer wrong")] {
+            let mut request = Request::builder().uri(path);
+            if let Some(value) = authorization {
+                request = request.header(header::AUTHORIZATION, value);
+            }
+            let answer = stage
+                .send(request.body(Body::empty()).expect("a request"))
+                .await;
+            answer.problem(401, "unauthenticated");
+            assert_eq!(
+                answer.header("www-authenticate"),
+                "Bearer realm=\"headgate\""
+            );
+            assert!(!answer.headers.contains_key(header::SERVER));
+        }
+    }
+}
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_there_are_problems() {
+    let stage = Stage::new().await;
+    for path in [
+        "/",
+        "/api",
+        "/api/v1/no-such-path",
+        "/api/v1/products/a/b",
+        "/api/v1/tasks/x",
+    ] {
+        stage.get(path).await.problem(404, "not-found");
+    }
+    for (method, path, allow) in [
+        (Method::DELETE, "/api/v1/products", "GET,HEAD,POST"),
+        (Method::GET, "/api/v1/devices/d/secret", "POST"),
+        (Method::POST, "/api/openapi.json", "GET,HEAD"),
+    ] {
+        let request = stage
+            .request(method, path)
+            .body(Body::empty())
+            .expect("a request");
+        let answer = stage.send(request).await;
+        answer.problem(405, "method-not-allowed");
+        assert_eq!(answer.header("allow"), allow);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_judged_before_anything_is_done() {
+    let stage = Stage::new().await;
+    let send = async |content_type: &str, body: String| {
+        let request = stage
+            .request(Method::POST, "/api/v1/products")
+            .header(header::CONTENT_TYPE, content_type);
+        stage
+            .send(request.body(Body::from(body)).expect("a request"))
+            .await
+    };
+    let problem = send("application/json", "{\"id\":".to_owned())
+        .await
+        .problem(400, "malformed-json");
+    assert_eq!(
+        (&problem["line"], &problem["column"]),
+        (&json!(1), &json!(6))
+    );
+    let problem = send(
+        "application/json",
+        "{\"id\":\"a\",\"nmae\":\"b\"}".to_owned(),
+    )
+    .await;
+    let problem = problem.problem(422, "invalid-field");
+    assert_eq!(problem["field"], "nmae");
+    assert_eq!(problem["column"], 16);
+    let problem = send("application/json", "{\"id\":\"a\"}".to_owned())
+        .await
+        .problem(422, "invalid-field");
+    assert_eq!(problem["field"], "name");
+    send("text/plain", "{}".to_owned())
+        .await
+        .problem(415, "unsupported-media-type");
+    let large = format!("{{\"id\":\"{}\"}}", "a".repeat(2 << 20));
+    send("application/json", large)
+        .await
+        .problem(413, "too-large");
+}
+
+#[tokio::test]
+async fn queries_are_judged_by_parameter() {
+    let stage = Stage::new().await;
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("colour=red", "colour"),
+        ("cursor=%2A", "cursor"),
+    ] {
+        let answer = stage.get(&format!("/api/v1/devices?{query}")).await;
+        assert_eq!(
+            answer.problem(400, "invalid-query")["field"],
+            field,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn request_ids_are_taken_over_or_made() {
+    let stage = Stage::new().await;
+    let request = stage
+        .request(Method::GET, "/")
+        .header("x-request-id", "mine-1");
+    let answer = stage
+        .send(request.body(Body::empty()).expect("a request"))
+        .await;
+    assert_eq!(answer.header("x-request-id"), "mine-1");
+    let request = stage
+        .request(Method::GET, "/")
+        .header("x-request-id", "not mine");
+    let answer = stage
+        .send(request.body(Body::empty()).expect("a request"))
+        .await;
+    assert_eq!(answer.header("x-request-id").len(), 16);
+}
+
+/// Every `$ref` and every operation of the description.
+fn walk<'a>(value: &'a Value, refs: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(map) => {
+            refs.extend(map.get("$ref").and_then(Value::as_str));
+            map.values().for_each(|value| walk(value, refs));
+        }
+        Value::Array(list) => list.iter().for_each(|value| walk(value, refs)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn description_is_whole_and_names_every_route() {
+    let stage = Stage::new().await;
+    let request = Request::builder()
+        .uri("/api/openapi.json")
+        .body(Body::empty());
+    let document = stage.send(request.expect("a request")).await.ok(200);
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut refs = Vec::new();
+    walk(&document, &mut refs);
+    for reference in refs {
+        let pointer = reference.trim_start_matches('#');
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{reference} leads nowhere"
+        );
+    }
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            operations.push(format!("{} {path}", method.to_uppercase()));
+            assert!(operation["responses"]["4XX"].is_object(), "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+        }
+    }
+    operations.sort();
+    let want = "\
+        DELETE /devices/{device}|DELETE /products/{product}|DELETE /resources/{resource}|\
+        GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /devices|GET /devices/{device}|\
+        GET /products|GET /products/{product}|GET /resources|GET /resources/{resource}|\
+        GET /resources/{resource}/content|GET /resources/{resource}/statistics|GET /tasks|\
+        GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|\
+        PATCH /devices/{device}|PATCH /resources/{resource}|\
+        POST /deliveries/{delivery}/cancel|POST /deliveries/{delivery}/retry|POST /devices|\
+        POST /devices/{device}/secret|POST /products|POST /resources|POST /tasks|\
+        POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/resume|POST /tasks/{task}/retry|\
+        PUT /products/{product}|PUT /resources/{resource}/content";
+    assert_eq!(operations, want.split('|').collect::<Vec<_>>());
+}

@@ -1,0 +1,307 @@
+//! Products and devices as the API shows and takes them.
+
+use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    edge::http::schema,
+    model::{
+        AuthKind, Confirm, CredentialForm, CredentialSlot, Device, Millis, Product, PskEncoding,
+        TopicPolicy, Transports,
+    },
+};
+
+/// How the devices of a product may connect.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Transports)]
+pub struct TransportsView {
+    /// MQTT over TLS.
+    #[serde(default)]
+    mqtt: bool,
+    /// CoAP, plain and over DTLS.
+    #[serde(default)]
+    coap: bool,
+}
+
+/// Topic filters that a product's devices may use besides the default ones; `{product}` and `{device}` stand for the
+/// two ids.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TopicPolicy)]
+pub struct TopicPolicyView {
+    /// Where they may publish.
+    #[serde(default)]
+    publish: Vec<String>,
+    /// What they may subscribe to.
+    #[serde(default)]
+    subscribe: Vec<String>,
+}
+
+/// A kind of device.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Product)]
+pub struct ProductView {
+    /// Its id, fixed for ever.
+    #[schema(value_type = String)]
+    id: ProductId,
+    /// A label of 1 to 64 characters.
+    name: String,
+    /// Up to 100 characters.
+    description: String,
+    /// How its devices may connect.
+    transports: TransportsView,
+    /// How its devices may prove who they are.
+    #[schema(schema_with = schema::auth_kinds)]
+    auth_kinds: Vec<AuthKind>,
+    /// In whose forms its devices may write their credentials.
+    #[schema(schema_with = schema::credential_forms)]
+    credential_forms: Vec<CredentialForm>,
+    /// Topics that its devices may use besides the default ones.
+    topic_policy: TopicPolicyView,
+    /// What makes a delivery delivered: the device's report, or the acknowledgement of every byte.
+    #[schema(schema_with = schema::confirm)]
+    confirm: Confirm,
+    /// Whether `done` counts although not every byte was sent.
+    trust_done: bool,
+    /// Seconds after an uplink within which a sleeping device can be reached; absent: always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachable_after_uplink_secs: Option<u32>,
+    /// When it was made.
+    #[schema(schema_with = schema::time)]
+    created_at: Millis,
+    /// When it was last changed.
+    #[schema(schema_with = schema::time)]
+    updated_at: Millis,
+}
+
+impl From<Product> for ProductView {
+    fn from(product: Product) -> Self {
+        Self {
+            id: product.id,
+            name: product.name,
+            description: product.description,
+            transports: TransportsView {
+                mqtt: product.transports.mqtt,
+                coap: product.transports.coap,
+            },
+            auth_kinds: product.auth_kinds,
+            credential_forms: product.credential_forms,
+            topic_policy: TopicPolicyView {
+                publish: product.topic_policy.publish,
+                subscribe: product.topic_policy.subscribe,
+            },
+            confirm: product.confirm,
+            trust_done: product.trust_done,
+            reachable_after_uplink_secs: product.reachable_after_uplink_secs,
+            created_at: product.created_at,
+            updated_at: product.updated_at,
+        }
+    }
+}
+
+/// What can be said of a product; what is left out takes its default, also when an existing product is replaced.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProductBody {
+    /// 1 to 36 letters, digits, `_` and `-`; needed to create, and the path's to replace.
+    #[serde(default)]
+    pub(in crate::edge::http) id: Option<String>,
+    /// A label of 1 to 64 characters.
+    name: String,
+    /// Up to 100 characters.
+    #[serde(default)]
+    description: String,
+    /// Default: MQTT alone.
+    #[serde(default)]
+    transports: Option<TransportsView>,
+    /// Default: `secret`.
+    #[serde(default)]
+    #[schema(schema_with = schema::auth_kinds)]
+    auth_kinds: Option<Vec<AuthKind>>,
+    /// Default: `native`.
+    #[serde(default)]
+    #[schema(schema_with = schema::credential_forms)]
+    credential_forms: Option<Vec<CredentialForm>>,
+    /// Default: nothing besides the default topics.
+    #[serde(default)]
+    topic_policy: TopicPolicyView,
+    /// Default: `report`.
+    #[serde(default)]
+    #[schema(schema_with = schema::confirm)]
+    confirm: Confirm,
+    /// Default: false.
+    #[serde(default)]
+    trust_done: bool,
+    /// Default: always reachable.
+    #[serde(default)]
+    reachable_after_uplink_secs: Option<u32>,
+}
+
+impl ProductBody {
+    /// The product that this describes, made now.
+    pub(in crate::edge::http) fn into_product(self, id: ProductId) -> Product {
+        let now = Millis::now();
+        let transports = self
+            .transports
+            .map_or_else(Transports::default, |given| Transports {
+                mqtt: given.mqtt,
+                coap: given.coap,
+            });
+        Product {
+            id,
+            name: self.name,
+            description: self.description,
+            transports,
+            auth_kinds: self.auth_kinds.unwrap_or_else(|| vec![AuthKind::Secret]),
+            credential_forms: self
+                .credential_forms
+                .unwrap_or_else(|| vec![CredentialForm::Native]),
+            topic_policy: TopicPolicy {
+                publish: self.topic_policy.publish,
+                subscribe: self.topic_policy.subscribe,
+            },
+            confirm: self.confirm,
+            trust_done: self.trust_done,
+            reachable_after_uplink_secs: self.reachable_after_uplink_secs,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+/// One device of a product.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Device)]
+pub struct DeviceView {
+    /// Its id in the whole gateway: username and default `ClientId` of a native device.
+    #[schema(value_type = String)]
+    device_id: DeviceId,
+    /// The product that it is one of.
+    #[schema(value_type = String)]
+    product_id: ProductId,
+    /// Its id within its product: the `{device}` of topics and the `DeviceName` of a CSV.
+    #[schema(value_type = String)]
+    node_id: NodeId,
+    /// A label of up to 64 characters; stands in no topic.
+    name: String,
+    /// How it proves who it is.
+    #[schema(schema_with = schema::auth_kind)]
+    auth: AuthKind,
+    /// How its secret is read as a pre-shared key.
+    #[schema(schema_with = schema::psk_encoding)]
+    psk_encoding: PskEncoding,
+    /// Whether it may connect.
+    enabled: bool,
+    /// When it was registered.
+    #[schema(schema_with = schema::time)]
+    created_at: Millis,
+    /// When it was last changed.
+    #[schema(schema_with = schema::time)]
+    updated_at: Millis,
+    /// When it was last connected; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::time)]
+    last_seen_at: Option<Millis>,
+}
+
+impl From<Device> for DeviceView {
+    fn from(device: Device) -> Self {
+        Self {
+            device_id: device.id,
+            product_id: device.product_id,
+            node_id: device.node_id,
+            name: device.name,
+            auth: device.auth,
+            psk_encoding: device.psk_encoding,
+            enabled: device.enabled,
+            created_at: device.created_at,
+            updated_at: device.updated_at,
+            last_seen_at: device.last_seen_at,
+        }
+    }
+}
+
+/// A device that was just registered.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedDeviceView {
+    /// The device.
+    #[serde(flatten)]
+    pub(in crate::edge::http) device: DeviceView,
+    /// Its secret, shown this once; absent when it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::edge::http) secret: Option<String>,
+}
+
+/// A device to be registered.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeviceBody {
+    /// The product that it is one of.
+    #[schema(value_type = String)]
+    pub(in crate::edge::http) product_id: ProductId,
+    /// Its id within the product: 1 to 64 letters, digits, `_`, `:` and `-`.
+    #[schema(value_type = String)]
+    pub(in crate::edge::http) node_id: NodeId,
+    /// Default: `{product_id}_{node_id}`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(in crate::edge::http) device_id: Option<DeviceId>,
+    /// A label of up to 64 characters.
+    #[serde(default)]
+    pub(in crate::edge::http) name: String,
+    /// Default: the first kind that the product allows.
+    #[serde(default)]
+    #[schema(schema_with = schema::auth_kind)]
+    pub(in crate::edge::http) auth: Option<AuthKind>,
+    /// 8 to 32 letters, digits, `_` and `-`; default: 32 random hexadecimal digits.
+    #[serde(default)]
+    pub(in crate::edge::http) secret: Option<String>,
+    /// Default: `text`. Cannot be changed later.
+    #[serde(default)]
+    #[schema(schema_with = schema::psk_encoding)]
+    pub(in crate::edge::http) psk_encoding: PskEncoding,
+}
+
+/// What of a device can be changed; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DevicePatchBody {
+    /// A label of up to 64 characters.
+    #[serde(default)]
+    pub(in crate::edge::http) name: Option<String>,
+    /// False: the device cannot connect any more.
+    #[serde(default)]
+    pub(in crate::edge::http) enabled: Option<bool>,
+}
+
+/// Which secret is to be replaced, and by what.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetSecretBody {
+    /// Default: `primary`.
+    #[serde(default = "primary")]
+    #[schema(schema_with = schema::credential_slot)]
+    pub(in crate::edge::http) which: CredentialSlot,
+    /// 8 to 32 letters, digits, `_` and `-`; default: 32 random hexadecimal digits.
+    #[serde(default)]
+    pub(in crate::edge::http) secret: Option<String>,
+}
+
+const fn primary() -> CredentialSlot {
+    CredentialSlot::Primary
+}
+
+/// A secret that was just made or taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SecretView {
+    /// The device.
+    #[schema(value_type = String)]
+    pub(in crate::edge::http) device_id: DeviceId,
+    /// Which of its two credentials.
+    #[schema(schema_with = schema::credential_slot)]
+    pub(in crate::edge::http) which: CredentialSlot,
+    /// The secret, shown this once.
+    pub(in crate::edge::http) secret: String,
+}
