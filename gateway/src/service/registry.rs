@@ -115,3 +115,6 @@ impl fmt::Debug for RegistryService {
         f.debug_struct("RegistryService").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

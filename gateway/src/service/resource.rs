@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-use self::quota::Reservations;
+use self::{quota::Reservations, upload::Stray};
 
 /// Why a resource cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ struct Inner {
     limits: ResourceConfig,
     reserved: Arc<Reservations>,
     /// Blobs whose upload was dropped when it was not certain whether they had become a resource's.
-    strays: Mutex<Vec<BlobId>>,
+    strays: Mutex<Vec<Stray>>,
 }
 
 impl ResourceService {
@@ -287,3 +287,6 @@ impl fmt::Debug for ResourceService {
         f.debug_struct("ResourceService").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

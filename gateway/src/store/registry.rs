@@ -19,7 +19,7 @@ mod rows;
 mod sql;
 mod task;
 
-use std::{path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt::Write as _, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     Any, AnyPool, ConnectOptions, Executor, Transaction,
@@ -124,7 +124,8 @@ pub fn sqlite_url(path: &Path) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
             url.push(char::from(*byte));
         } else {
-            url.push_str(&format!("%{byte:02X}"));
+            // Writing to a string does not fail.
+            let _ok = write!(url, "%{byte:02X}");
         }
     }
     url.push_str("?mode=rwc");
@@ -155,3 +156,6 @@ const WRITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FUL
      PRAGMA busy_timeout = 10000; PRAGMA journal_size_limit = 67108864;";
 const READ_PRAGMAS: &str =
     "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";
+
+#[cfg(test)]
+mod tests;

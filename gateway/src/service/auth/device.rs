@@ -210,3 +210,6 @@ const MAX_IDENTITY_BYTES: usize = 128;
 const DUMMY_OWNER: &str = "/";
 /// As long as a secret that the gateway makes.
 const DUMMY_SECRET: &[u8; 32] = &[0; 32];
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Taking bytes in.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Weak};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -185,6 +185,7 @@ impl Inner {
         let pending = Pending {
             inner: self,
             id: Some(writer.id()),
+            activity: writer.activity(),
             _reservation: reservation,
         };
         let blob = writer.finish().await?;
@@ -200,17 +201,23 @@ impl Inner {
         }
     }
 
-    /// Deletes what dropped uploads left, unless it became a resource's after all.
+    /// Deletes what dropped uploads left, unless it became a resource's after all. What may still change is left
+    /// for the next time.
     async fn delete_strays(&self) -> Result<(), ResourceError> {
-        loop {
-            let Some(stray) = self.strays.lock().last().copied() else {
-                return Ok(());
-            };
-            if !self.registry.has_blob(&stray).await? {
-                self.blobs.delete(&stray).await?;
+        let settled: Vec<BlobId> = {
+            let strays = self.strays.lock();
+            let settled = strays
+                .iter()
+                .filter(|stray| stray.activity.strong_count() == 0);
+            settled.map(|stray| stray.id).collect()
+        };
+        for id in settled {
+            if !self.registry.has_blob(&id).await? {
+                self.blobs.delete(&id).await?;
             }
-            self.strays.lock().retain(|other| *other != stray);
+            self.strays.lock().retain(|stray| stray.id != id);
         }
+        Ok(())
     }
 
     const fn too_large(&self) -> ResourceError {
@@ -225,7 +232,16 @@ struct Pending<'i> {
     inner: &'i Inner,
     /// `None` once it is certain whose it is.
     id: Option<BlobId>,
+    activity: Weak<()>,
     _reservation: Reservation,
+}
+
+/// A blob of a dropped upload.
+#[derive(Debug)]
+pub(super) struct Stray {
+    pub(super) id: BlobId,
+    /// Alive as long as its file may still come into being.
+    activity: Weak<()>,
 }
 
 impl Pending<'_> {
@@ -252,7 +268,10 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.inner.strays.lock().push(id);
+            self.inner.strays.lock().push(Stray {
+                id,
+                activity: Weak::clone(&self.activity),
+            });
         }
     }
 }

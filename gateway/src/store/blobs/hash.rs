@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn parts_do_not_depend_on_the_portions() {
-        let bytes: Vec<u8> = (0..PART_BYTES * 2 + 5).map(|i| (i % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..251_u8).cycle().take(PART_BYTES * 2 + 5).collect();
         let expected: Vec<u8> = bytes
             .chunks(PART_BYTES)
             .flat_map(|part| <[u8; 32]>::from(Sha256::digest(part)))

@@ -1,9 +1,13 @@
 //! A blob while it is written.
 
-use std::{fmt, mem};
+use std::{
+    fmt, mem,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use object_store::{MultipartUpload, PutPayload};
+use tokio::runtime::Handle;
 
 use crate::{
     model::{BlobId, Digests},
@@ -30,6 +34,8 @@ pub struct BlobWriter {
     portion: Vec<Bytes>,
     portion_bytes: usize,
     written: u64,
+    /// Lives as long as something may still happen to the file.
+    activity: Arc<()>,
 }
 
 impl BlobWriter {
@@ -41,6 +47,7 @@ impl BlobWriter {
             portion: Vec::new(),
             portion_bytes: 0,
             written: 0,
+            activity: Arc::default(),
         }
     }
 
@@ -71,6 +78,11 @@ impl BlobWriter {
         self.id
     }
 
+    /// Alive as long as something may still happen to the file, also after the writer was dropped.
+    pub fn activity(&self) -> Weak<()> {
+        Arc::downgrade(&self.activity)
+    }
+
     /// Bytes taken so far.
     pub const fn written(&self) -> u64 {
         self.written
@@ -82,15 +94,29 @@ impl BlobWriter {
     /// As [`BlobWriter::write`]; nothing is left then.
     ///
     /// # Cancel safety
-    /// Dropped in its last step, it may leave a whole blob that nobody knows.
+    /// Dropped in its last step, it goes on and may leave a whole blob that nobody knows; whether it still may,
+    /// [`BlobWriter::activity`] says.
     pub async fn finish(mut self) -> Result<StoredBlob, StoreError> {
         if !self.portion.is_empty() {
             self.flush().await?;
         }
         let hasher = self.hasher.take().ok_or(StoreError::Interrupted)?;
-        self.upload.complete().await?;
+        let Self {
+            id,
+            mut upload,
+            activity,
+            ..
+        } = self;
+        let runtime = Handle::current();
+        // On a thread of its own, so that its end is known also when this future is dropped.
+        let completing = tokio::task::spawn_blocking(move || {
+            let completed = runtime.block_on(upload.complete());
+            drop(activity);
+            completed
+        });
+        completing.await.map_err(|_| StoreError::Interrupted)??;
         Ok(StoredBlob {
-            id: self.id,
+            id,
             digests: hasher.finish(),
         })
     }

@@ -1,0 +1,546 @@
+//! Uploads against a real registry and a real directory of blobs.
+
+use std::{convert::Infallible, io, path::Path};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::{
+    model::{CreationState, Role, RunState, Task, TaskPolicy, product::tests::product},
+    store::registry::sqlite_url,
+};
+
+struct Fixture {
+    service: ResourceService,
+    registry: Registry,
+    actor: Actor,
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn new(limits: ResourceConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&sqlite_url(&dir.path().join("r.db")), 2)
+            .await
+            .unwrap();
+        let actor = Actor {
+            name: "ann".to_owned(),
+            role: Role::Operator,
+        };
+        let entry = actor.did("product.create", "meter", "");
+        registry
+            .insert_product(&product("meter"), &entry)
+            .await
+            .unwrap();
+        let service = open(&registry, dir.path(), limits).await;
+        Self {
+            service,
+            registry,
+            actor,
+            dir,
+        }
+    }
+
+    async fn upload(&self, name: &str, bytes: &Bytes) -> Result<Resource, ResourceError> {
+        let expected = Expected {
+            sha256: None,
+            size: Some(bytes.len() as u64),
+        };
+        self.service
+            .upload(&self.actor, new(name, expected), body(bytes))
+            .await
+    }
+
+    /// Names of the files in the blob directory.
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join("blobs")).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    /// Waits for the files that blocking threads remove after a writer was dropped.
+    async fn files_settle_at(&self, count: usize) {
+        for _ in 0..400 {
+            if self.files().len() == count {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("{:?} instead of {count} files", self.files());
+    }
+}
+
+async fn open(registry: &Registry, dir: &Path, limits: ResourceConfig) -> ResourceService {
+    let blobs = BlobStore::open(&dir.join("blobs")).await.unwrap();
+    ResourceService::open(registry.clone(), blobs, limits)
+        .await
+        .unwrap()
+}
+
+fn limits(max_size_bytes: u64, max_count: u64, max_total_bytes: u64) -> ResourceConfig {
+    ResourceConfig {
+        max_size_bytes,
+        max_count,
+        max_total_bytes,
+    }
+}
+
+fn new(name: &str, expected: Expected) -> NewResource {
+    NewResource {
+        product_id: ProductId::new("meter").unwrap(),
+        name: ResourceName::new(name).unwrap(),
+        description: "d".to_owned(),
+        expected,
+    }
+}
+
+fn content(seed: u8, len: usize) -> Bytes {
+    (0..251_u8)
+        .cycle()
+        .map(|byte| byte ^ seed)
+        .take(len)
+        .collect()
+}
+
+fn body(bytes: &Bytes) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    let parts: Vec<_> = bytes
+        .chunks(65_536)
+        .map(Bytes::copy_from_slice)
+        .map(Ok)
+        .collect();
+    stream::iter(parts)
+}
+
+/// A body that must not be asked.
+fn untouched() -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::poll_fn(|_| panic!("the body was read"))
+}
+
+#[tokio::test]
+async fn an_upload_becomes_a_resource_with_its_digests() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let bytes = content(1, 3_000_000);
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let expected = Expected {
+        sha256: Some(sha256),
+        size: None,
+    };
+    let resource = fixture
+        .service
+        .upload(&fixture.actor, new("fw", expected), body(&bytes))
+        .await
+        .unwrap();
+    assert_eq!(
+        (resource.version, resource.size, resource.sha256),
+        (1, 3_000_000, sha256)
+    );
+    assert_eq!(
+        fixture.service.resource(resource.id).await.unwrap(),
+        resource
+    );
+    let version = fixture.service.version(resource.id, 1).await.unwrap();
+    assert_eq!(
+        version.part_digests.len(),
+        3_000_000_usize.div_ceil(61_440) * 32
+    );
+    let read = fixture
+        .service
+        .read(&version.blob, 61_440..122_880)
+        .await
+        .unwrap();
+    assert_eq!(
+        <[u8; 32]>::from(Sha256::digest(&read)),
+        version.part_digests[32..64]
+    );
+    assert_eq!(
+        fixture
+            .service
+            .statistics(resource.id)
+            .await
+            .unwrap()
+            .total(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn what_can_be_refused_without_the_body_is() {
+    let fixture = Fixture::new(limits(1_000, 2, 1_500)).await;
+    fixture.upload("one", &content(1, 900)).await.unwrap();
+    let size = |size| Expected {
+        sha256: None,
+        size: Some(size),
+    };
+    let upload = async |new| {
+        fixture
+            .service
+            .upload(&fixture.actor, new, untouched())
+            .await
+            .unwrap_err()
+    };
+    let mut described = new("two", size(1));
+    described.description = "é".repeat(101);
+    assert!(
+        matches!(upload(described).await, ResourceError::Invalid(i) if i.field == "description")
+    );
+    let mut elsewhere = new("two", size(1));
+    elsewhere.product_id = ProductId::new("nowhere").unwrap();
+    assert!(matches!(
+        upload(elsewhere).await,
+        ResourceError::NotFound { what: "product" }
+    ));
+    assert!(matches!(
+        upload(new("one", size(1))).await,
+        ResourceError::Conflict { .. }
+    ));
+    assert!(matches!(
+        upload(new("two", size(1_001))).await,
+        ResourceError::TooLarge { limit: 1_000 }
+    ));
+    assert!(matches!(
+        upload(new("two", size(0))).await,
+        ResourceError::Invalid(_)
+    ));
+    assert!(matches!(
+        upload(new("two", size(601))).await,
+        ResourceError::QuotaExceeded {
+            unit: "bytes",
+            limit: 1_500
+        }
+    ));
+    fixture.upload("two", &content(2, 600)).await.unwrap();
+    assert!(matches!(
+        upload(new("three", size(1))).await,
+        ResourceError::QuotaExceeded {
+            unit: "resources",
+            limit: 2
+        }
+    ));
+    let first = fixture
+        .service
+        .resources(&ResourceFilter::default(), &Page::default())
+        .await;
+    let first = first.unwrap().items.pop().unwrap();
+    let refused = fixture
+        .service
+        .replace_content(&fixture.actor, first.id, size(901), untouched())
+        .await;
+    assert!(matches!(
+        refused,
+        Err(ResourceError::QuotaExceeded { unit: "bytes", .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_what_was_announced_leaves_nothing() {
+    let fixture = Fixture::new(limits(2_000_000, 10, 3_000_000)).await;
+    let bytes = content(1, 1_500_000);
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let upload = async |expected: Expected, bytes: &Bytes| {
+        let new = new("fw", expected);
+        let result = fixture
+            .service
+            .upload(&fixture.actor, new, body(bytes))
+            .await;
+        fixture.files_settle_at(0).await;
+        assert_eq!(fixture.registry.blobs().await.unwrap(), []);
+        result.unwrap_err()
+    };
+    let size = |size| Expected {
+        sha256: None,
+        size: Some(size),
+    };
+    let wrong = Expected {
+        sha256: Some([7; 32]),
+        size: None,
+    };
+    let error = upload(wrong, &bytes).await;
+    assert!(
+        matches!(&error, ResourceError::DigestMismatch { expected, actual }
+            if *expected == "07".repeat(32) && *actual == hex::encode(sha256)),
+        "{error}"
+    );
+    let error = upload(size(1_500_001), &bytes).await;
+    assert!(matches!(
+        error,
+        ResourceError::SizeMismatch {
+            expected: 1_500_001,
+            actual: 1_500_000
+        }
+    ));
+    let error = upload(size(1_499_999), &bytes).await;
+    assert!(matches!(
+        error,
+        ResourceError::SizeMismatch {
+            expected: 1_499_999,
+            ..
+        }
+    ));
+    let error = upload(Expected::default(), &Bytes::new()).await;
+    assert!(matches!(error, ResourceError::Invalid(i) if i.field == "content"));
+    let error = upload(Expected::default(), &content(1, 2_000_001)).await;
+    assert!(matches!(
+        error,
+        ResourceError::TooLarge { limit: 2_000_000 }
+    ));
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_or_is_dropped_leaves_nothing() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let broken = stream::iter([
+        Ok(content(1, 2_000_000)),
+        Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+    ]);
+    let result = fixture
+        .service
+        .upload(&fixture.actor, new("fw", Expected::default()), broken)
+        .await;
+    assert!(matches!(result, Err(ResourceError::Body(_))));
+    fixture.files_settle_at(0).await;
+
+    let endless =
+        stream::iter([Ok::<_, Infallible>(content(1, 2_000_000))]).chain(stream::pending());
+    let upload = fixture
+        .service
+        .upload(&fixture.actor, new("fw", Expected::default()), endless);
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(200), upload).await;
+    assert!(cut.is_err());
+    fixture.files_settle_at(0).await;
+    assert!(fixture.upload("fw", &content(1, 10)).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_upload_dropped_at_any_await_leaves_a_resource_or_nothing() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let bytes = content(9, 100_000);
+    let mut dropped = 0;
+    for turns in 1..200 {
+        let name = format!("fw{turns}");
+        let mut upload = Box::pin(fixture.upload(&name, &bytes));
+        let mut is_done = false;
+        for _ in 0..turns {
+            if futures_util::poll!(&mut upload).is_ready() {
+                is_done = true;
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+        }
+        drop(upload);
+        if is_done {
+            break;
+        }
+        dropped += 1;
+    }
+    assert!(dropped > 3, "the upload was never dropped half-way");
+    // The next uploads clear away what the dropped ones left.
+    let mut uploads = 0;
+    while uploads == 0 || !fixture.service.inner.strays.lock().is_empty() {
+        uploads += 1;
+        assert!(uploads < 400, "a dropped upload is never settled");
+        let expected = Expected::default();
+        let refused = new(&format!("none{uploads}"), expected);
+        let empty = body(&Bytes::new());
+        let refused = fixture.service.upload(&fixture.actor, refused, empty).await;
+        assert!(matches!(refused, Err(ResourceError::Invalid(_))));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let known = fixture.registry.blobs().await.unwrap().len();
+    fixture.files_settle_at(known).await;
+    let resources = fixture
+        .service
+        .resources(&ResourceFilter::default(), &Page::default())
+        .await
+        .unwrap();
+    for resource in resources.items {
+        let version = fixture.service.version(resource.id, 1).await.unwrap();
+        assert!(
+            fixture
+                .service
+                .read(&version.blob, 0..resource.size)
+                .await
+                .is_ok()
+        );
+    }
+}
+
+#[tokio::test]
+async fn concurrent_uploads_cannot_exceed_the_quota_together() {
+    let fixture = Fixture::new(limits(1_000, 100, 2_500)).await;
+    let contents: Vec<Bytes> = (0..10).map(|seed| content(seed, 1_000)).collect();
+    let names: Vec<String> = (0..10).map(|index| format!("fw{index}")).collect();
+    let uploads = names
+        .iter()
+        .zip(&contents)
+        .map(|(name, bytes)| fixture.upload(name, bytes));
+    let results = futures_util::future::join_all(uploads).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(
+            matches!(error, ResourceError::QuotaExceeded { unit: "bytes", .. }),
+            "{error}"
+        );
+    }
+    fixture.files_settle_at(2).await;
+    assert_eq!(
+        fixture.registry.resource_usage().await.unwrap().bytes,
+        2_000
+    );
+}
+
+#[tokio::test]
+async fn an_upload_of_unknown_size_stops_at_the_quota() {
+    let fixture = Fixture::new(limits(1_000_000, 100, 100_000)).await;
+    let result = fixture
+        .service
+        .upload(
+            &fixture.actor,
+            new("fw", Expected::default()),
+            body(&content(1, 200_000)),
+        )
+        .await;
+    assert!(matches!(
+        result,
+        Err(ResourceError::QuotaExceeded { unit: "bytes", .. })
+    ));
+    fixture.files_settle_at(0).await;
+}
+
+#[tokio::test]
+async fn equal_bytes_are_stored_once() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let bytes = content(1, 10_000);
+    let one = fixture.upload("one", &bytes).await.unwrap();
+    let two = fixture.upload("two", &bytes).await.unwrap();
+    assert_eq!(fixture.files().len(), 1);
+    fixture
+        .service
+        .delete(&fixture.actor, one.id)
+        .await
+        .unwrap();
+    let version = fixture.service.version(two.id, 1).await.unwrap();
+    assert_eq!(
+        fixture
+            .service
+            .read(&version.blob, 0..10_000)
+            .await
+            .unwrap(),
+        bytes
+    );
+    fixture
+        .service
+        .delete(&fixture.actor, two.id)
+        .await
+        .unwrap();
+    assert_eq!(fixture.files(), Vec::<String>::new());
+    let gone = fixture.service.delete(&fixture.actor, two.id).await;
+    assert!(matches!(gone, Err(ResourceError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn new_bytes_are_a_new_version_and_the_old_go_when_nobody_delivers_them() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let resource = fixture.upload("fw", &content(1, 1_000)).await.unwrap();
+    let task = Task {
+        id: fixture.registry.next_id(),
+        name: "t".to_owned(),
+        resource_id: resource.id,
+        resource_version: 1,
+        product_id: resource.product_id.clone(),
+        creation: CreationState::Created,
+        run: RunState::Running,
+        policy: TaskPolicy::default(),
+        total: 0,
+        created_at: Millis::now(),
+        finished_at: None,
+        created_by: "ann".to_owned(),
+    };
+    let entry = fixture.actor.did("task.create", task.id, "");
+    fixture
+        .registry
+        .insert_task(&task, &[], &entry)
+        .await
+        .unwrap();
+    let replace = async |seed: u8| {
+        let bytes = content(seed, 2_000);
+        let replaced = fixture.service.replace_content(
+            &fixture.actor,
+            resource.id,
+            Expected::default(),
+            body(&bytes),
+        );
+        replaced.await.unwrap()
+    };
+    assert_eq!(replace(2).await.version, 2);
+    assert_eq!(fixture.files().len(), 2);
+    let in_use = fixture.service.delete(&fixture.actor, resource.id).await;
+    assert!(matches!(in_use, Err(ResourceError::InUse { .. })));
+    fixture
+        .registry
+        .set_task_run(task.id, RunState::Finished, Millis::now(), None)
+        .await
+        .unwrap();
+    assert_eq!(replace(3).await.version, 3);
+    assert_eq!(fixture.files().len(), 1);
+    for gone in [1, 2] {
+        let gone = fixture.service.version(resource.id, gone).await;
+        assert!(matches!(gone, Err(ResourceError::NotFound { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_start_clears_what_a_killed_process_left() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let resource = fixture.upload("fw", &content(1, 1_000)).await.unwrap();
+    let blobs = fixture.dir.path().join("blobs");
+    std::fs::write(blobs.join("ab".repeat(16)), b"whole, but no resource's").unwrap();
+    std::fs::write(blobs.join(format!("{}#1", "cd".repeat(16))), b"half").unwrap();
+    let service = open(
+        &fixture.registry,
+        fixture.dir.path(),
+        ResourceConfig::default(),
+    )
+    .await;
+    assert_eq!(fixture.files().len(), 1);
+    let version = service.version(resource.id, 1).await.unwrap();
+    assert!(service.read(&version.blob, 0..1_000).await.is_ok());
+}
+
+#[tokio::test]
+async fn names_and_descriptions_change_within_their_rules() {
+    let fixture = Fixture::new(ResourceConfig::default()).await;
+    let one = fixture.upload("one", &content(1, 10)).await.unwrap();
+    fixture.upload("two", &content(2, 10)).await.unwrap();
+    let patch = |name: Option<&str>, description: Option<&str>| ResourcePatch {
+        name: name.map(|name| ResourceName::new(name).unwrap()),
+        description: description.map(str::to_owned),
+    };
+    let patch_one = async |patch| fixture.service.patch(&fixture.actor, one.id, &patch).await;
+    let changed = patch_one(patch(Some("三"), Some("new"))).await.unwrap();
+    assert_eq!(
+        (changed.name.as_str(), changed.description.as_str()),
+        ("三", "new")
+    );
+    let taken = patch_one(patch(Some("two"), None)).await;
+    assert!(matches!(taken, Err(ResourceError::Conflict { .. })));
+    let long = patch_one(patch(None, Some(&"é".repeat(101)))).await;
+    assert!(matches!(long, Err(ResourceError::Invalid(_))));
+    let actions: Vec<String> = fixture
+        .registry
+        .audit(&Page::default())
+        .await
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|entry| entry.action)
+        .collect();
+    let expected = [
+        "resource.update",
+        "resource.create",
+        "resource.create",
+        "product.create",
+    ];
+    assert_eq!(actions, expected);
+}
