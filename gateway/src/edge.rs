@@ -1,9 +1,9 @@
 //! Sockets, framing and HTTP: everything that faces a peer, and no rule of the domain.
 
+pub mod accept;
 pub mod dev_cert;
 pub mod files;
 pub mod http;
-pub mod ops;
-pub mod accept;
 pub mod mqtt;
+pub mod ops;
 pub mod tls;

@@ -17,8 +17,8 @@ pub use self::{
     batch::{Batch, Part},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},
-    handle::{CloseReason, SessionHandle, Signals},
+    handle::{Canceled, CloseReason, SessionHandle, Signals},
     node::Node,
-    slots::SendingSlots,
+    slots::{SendingSlots, Ticket},
     table::SessionTable,
 };

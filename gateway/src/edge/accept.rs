@@ -18,7 +18,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// The address is taken, or may not be used.
 pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -36,7 +40,9 @@ pub struct Gate {
 
 /// A place among the open connections; given back when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct ConnectionPermit(
+    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+);
 
 /// A place among the handshakes under way; given back when dropped.
 #[derive(Debug)]
@@ -69,7 +75,10 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Safe: nothing that was accepted is lost.
-    pub async fn accept(&self, listener: &TcpListener) -> (TcpStream, ConnectionPermit, HandshakePermit) {
+    pub async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> (TcpStream, ConnectionPermit, HandshakePermit) {
         loop {
             // The semaphores are never closed.
             let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await else {
@@ -91,7 +100,10 @@ impl Gate {
             // Small answers must not wait for more to send; a socket that refuses still works.
             let _unchanged = tcp.set_nodelay(true);
             self.metrics.handshakes_in_flight.inc();
-            let handshake = HandshakePermit { _permit: handshake, metrics: self.metrics.clone() };
+            let handshake = HandshakePermit {
+                _permit: handshake,
+                metrics: self.metrics.clone(),
+            };
             return (tcp, ConnectionPermit(connection), handshake);
         }
     }

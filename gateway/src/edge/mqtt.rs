@@ -4,15 +4,7 @@
 //! the session act on it, and writes what the session fills into a batch. The phases before the
 //! loop are boxed and gone when it starts; buffers belong to the thread.
 
-use std::{
-    cell::RefCell,
-    future::poll_fn,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::Instant,
-};
+use std::{cell::RefCell, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Instant};
 
 use bytes::BytesMut;
 use headgate_protocol::mqtt::{
@@ -44,7 +36,13 @@ thread_local! {
 }
 
 /// Accepts devices until the node drains.
-pub async fn serve(listener: TcpListener, tls: Option<ServerTls>, node: Arc<Node>, gate: Gate, shutdown: Shutdown) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    node: Arc<Node>,
+    gate: Gate,
+    shutdown: Shutdown,
+) {
     let tls = tls.map(Arc::new);
     loop {
         let (tcp, connection, handshake) = tokio::select! {
@@ -76,7 +74,12 @@ async fn run(
 }
 
 /// Handshake and CONNECT, both before one deadline.
-async fn open(tcp: TcpStream, tls: Option<Arc<ServerTls>>, node: &Arc<Node>, permit: HandshakePermit) -> Option<Live> {
+async fn open(
+    tcp: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    node: &Arc<Node>,
+    permit: HandshakePermit,
+) -> Option<Live> {
     let started = Instant::now();
     let deadline = started + node.mqtt.handshake_timeout;
     let attempts = &node.metrics.connect_attempts;
@@ -88,7 +91,9 @@ async fn open(tcp: TcpStream, tls: Option<Arc<ServerTls>>, node: &Arc<Node>, per
             })?,
             None => DeviceStream::plain(tcp),
         };
-        node.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+        node.metrics
+            .handshake_seconds
+            .observe(started.elapsed().as_secs_f64());
         introduce(stream, node, deadline).await
     };
     match tokio::time::timeout_at(deadline.into(), opening).await {
@@ -106,10 +111,15 @@ async fn open(tcp: TcpStream, tls: Option<Arc<ServerTls>>, node: &Arc<Node>, per
 }
 
 /// Waits for CONNECT and answers it; a failure has been counted and answered.
-async fn introduce(mut stream: DeviceStream, node: &Arc<Node>, deadline: Instant) -> Result<Live, ()> {
+async fn introduce(
+    mut stream: DeviceStream,
+    node: &Arc<Node>,
+    deadline: Instant,
+) -> Result<Live, ()> {
     let attempts = &node.metrics.connect_attempts;
     let mut decoder = Decoder::new(Role::Server, node.decoder_limits());
-    let mut connection: Connection<Sent> = Connection::new(Arc::clone(&node.connection_limits), deadline);
+    let mut connection: Connection<Sent> =
+        Connection::new(Arc::clone(&node.connection_limits), deadline);
     let mut buffer = BytesMut::new();
     let packet = match first_packet(&mut stream, &mut decoder, &mut buffer).await {
         Ok(packet) => packet,
@@ -136,9 +146,19 @@ async fn introduce(mut stream: DeviceStream, node: &Arc<Node>, deadline: Instant
             None => return Err(()),
         }
     };
-    let reached_at = stream.socket().local_addr().ok().map(|address| address.ip());
+    let reached_at = stream
+        .socket()
+        .local_addr()
+        .ok()
+        .map(|address| address.ip());
     match admit(node, connection, &connect, reached_at).await {
-        Ok(session) => Ok(Live::new(Arc::clone(node), stream, decoder, session, buffer)),
+        Ok(session) => Ok(Live::new(
+            Arc::clone(node),
+            stream,
+            decoder,
+            session,
+            buffer,
+        )),
         Err(mut refused) => {
             attempts.refused.inc();
             while let Some(output) = refused.connection.poll_output() {
@@ -166,7 +186,9 @@ async fn first_packet(
         match stream.read(buffer).map_err(|_| Opening::Lost)? {
             ReadOutcome::Closed => return Err(Opening::Lost),
             ReadOutcome::Blocked => {
-                poll_fn(|cx| stream.poll_read_ready(cx)).await.map_err(|_| Opening::Lost)?;
+                poll_fn(|cx| stream.poll_read_ready(cx))
+                    .await
+                    .map_err(|_| Opening::Lost)?;
                 continue;
             }
             ReadOutcome::Data(_) => {}
@@ -226,9 +248,24 @@ enum Wakeup {
 }
 
 impl Live {
-    fn new(node: Arc<Node>, stream: DeviceStream, decoder: Decoder, session: DeviceSession, tail: BytesMut) -> Self {
+    fn new(
+        node: Arc<Node>,
+        stream: DeviceStream,
+        decoder: Decoder,
+        session: DeviceSession,
+        tail: BytesMut,
+    ) -> Self {
         let timer = Box::pin(tokio::time::sleep_until(far(&node).into()));
-        Self { node, stream, decoder, session, tail, stalled_since: None, backlog_bytes: 0, timer }
+        Self {
+            node,
+            stream,
+            decoder,
+            session,
+            tail,
+            stalled_since: None,
+            backlog_bytes: 0,
+            timer,
+        }
     }
 
     async fn run(&mut self) -> DisconnectReason {
@@ -255,7 +292,9 @@ impl Live {
                     Ok(())
                 }
                 Wakeup::Time => self.handle_time().await,
-                Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => Err(DisconnectReason::ConnectionLost),
+                Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => {
+                    Err(DisconnectReason::ConnectionLost)
+                }
             };
             if let Err(reason) = turn {
                 return reason;
@@ -267,7 +306,12 @@ impl Live {
     async fn wait(&mut self) -> Wakeup {
         self.arm_timer();
         let wants_input = self.session.wants_input();
-        let Self { stream, session, timer, .. } = self;
+        let Self {
+            stream,
+            session,
+            timer,
+            ..
+        } = self;
         poll_fn(|cx| {
             if let Poll::Ready(signals) = session.handle().poll_signals(cx) {
                 return Poll::Ready(Wakeup::Signals(signals));
@@ -288,8 +332,14 @@ impl Live {
     /// Has the timer fire no later than it must; firing too early costs a look at the clock.
     fn arm_timer(&mut self) {
         let session = self.session.timeout();
-        let stalled = self.stalled_since.map(|since| since + self.node.mqtt.stalled_timeout);
-        let due = [session, stalled].into_iter().flatten().min().unwrap_or_else(|| far(&self.node));
+        let stalled = self
+            .stalled_since
+            .map(|since| since + self.node.mqtt.stalled_timeout);
+        let due = [session, stalled]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| far(&self.node));
         let armed = self.timer.deadline().into_std();
         if due < armed || self.timer.is_elapsed() {
             self.timer.as_mut().reset(due.into());
@@ -298,7 +348,9 @@ impl Live {
 
     async fn handle_time(&mut self) -> Result<(), DisconnectReason> {
         let now = Instant::now();
-        let stalled = self.stalled_since.is_some_and(|since| now >= since + self.node.mqtt.stalled_timeout);
+        let stalled = self
+            .stalled_since
+            .is_some_and(|since| now >= since + self.node.mqtt.stalled_timeout);
         if stalled {
             return Err(DisconnectReason::Stalled);
         }
@@ -307,13 +359,20 @@ impl Live {
     }
 
     async fn read(&mut self) -> Result<(), DisconnectReason> {
-        let mut buffer = match self.tail.is_empty() {
-            true => BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES)),
-            false => std::mem::take(&mut self.tail),
+        let mut buffer = if self.tail.is_empty() {
+            BUFFERS
+                .with_borrow_mut(Vec::pop)
+                .unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES))
+        } else {
+            std::mem::take(&mut self.tail)
         };
         match self.stream.read(&mut buffer) {
             Ok(ReadOutcome::Data(received)) => {
-                self.node.metrics.bytes.in_mqtt.inc_by(u64::try_from(received).unwrap_or(u64::MAX));
+                self.node
+                    .metrics
+                    .bytes
+                    .in_mqtt
+                    .inc_by(u64::try_from(received).unwrap_or(u64::MAX));
                 self.take_packets(buffer).await
             }
             Ok(ReadOutcome::Blocked) => {
@@ -332,11 +391,14 @@ impl Live {
 
     /// Acts on every whole packet in the buffer.
     async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<(), DisconnectReason> {
-        let mut taken = 0;
+        let mut taken = 0_usize;
         loop {
             match self.decoder.decode(&mut buffer) {
                 Ok(Some(packet)) => {
-                    self.node.metrics.packets_in(packet.packet_type().number()).inc();
+                    self.node
+                        .metrics
+                        .packets_in(packet.packet_type().number())
+                        .inc();
                     self.session.handle_packet(Instant::now(), packet).await;
                 }
                 Ok(None) => break,
@@ -350,7 +412,7 @@ impl Live {
                 break;
             }
             taken += 1;
-            if taken % PACKETS_PER_TURN == 0 {
+            if taken.is_multiple_of(PACKETS_PER_TURN) {
                 // What the device is owed goes out before more of it is taken.
                 self.write().await?;
                 tokio::task::yield_now().await;
@@ -364,7 +426,11 @@ impl Live {
     fn keep_or_pool(&mut self, mut buffer: BytesMut) {
         if !buffer.is_empty() {
             // A copy of its own size: the pooled buffer is much larger than a tail.
-            self.tail = if buffer.capacity() > 2 * buffer.len() { BytesMut::from(&buffer[..]) } else { buffer };
+            self.tail = if buffer.capacity() > 2 * buffer.len() {
+                BytesMut::from(&buffer[..])
+            } else {
+                buffer
+            };
             return;
         }
         buffer.clear();
@@ -383,7 +449,11 @@ impl Live {
             let mut batch = Batch::take();
             self.session.fill(&mut batch).await;
             let len = batch.len();
-            let written = if len == 0 { Ok(()) } else { self.stream.write(&batch) };
+            let written = if len == 0 {
+                Ok(())
+            } else {
+                self.stream.write(&batch)
+            };
             batch.give_back();
             if len == 0 {
                 break;
@@ -391,7 +461,11 @@ impl Live {
             if written.is_err() {
                 return Err(DisconnectReason::ConnectionLost);
             }
-            self.node.metrics.bytes.out_mqtt.inc_by(u64::try_from(len).unwrap_or(u64::MAX));
+            self.node
+                .metrics
+                .bytes
+                .out_mqtt
+                .inc_by(u64::try_from(len).unwrap_or(u64::MAX));
             self.set_backlog(if self.stream.has_backlog() { len } else { 0 });
             self.note_backlog(true);
         }

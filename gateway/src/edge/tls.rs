@@ -15,6 +15,7 @@ use std::{
     path::Path,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Buf, BytesMut};
@@ -64,6 +65,7 @@ pub enum TlsError {
 pub struct ServerTls {
     mqtt: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    not_after: SystemTime,
 }
 
 impl ServerTls {
@@ -73,11 +75,21 @@ impl ServerTls {
     /// [`TlsError`] naming the file.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let chain = read_chain(certificate)?;
+        let not_after = end_of(certificate, &chain)?;
         let key = read_key(key)?;
         let provider = Arc::new(provider());
         let mqtt = config(&provider, chain.clone(), key.clone_key(), &[])?;
         let http = config(&provider, chain, key, &[b"http/1.1"])?;
-        Ok(Self { mqtt, http })
+        Ok(Self {
+            mqtt,
+            http,
+            not_after,
+        })
+    }
+
+    /// When the certificate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     /// For listeners that speak HTTP.
@@ -90,7 +102,9 @@ impl ServerTls {
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
-    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
     provider
 }
 
@@ -112,20 +126,45 @@ fn config(
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable { path: path.display().to_string(), source })
+    fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = |reason: String| TlsError::Pem { path: path.display().to_string(), reason };
+    let pem = |reason: String| TlsError::Pem {
+        path: path.display().to_string(),
+        reason,
+    };
     let chain = CertificateDer::pem_slice_iter(&read_file(path)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| pem(error.to_string()))?;
-    if chain.is_empty() { Err(pem("holds no certificate".to_owned())) } else { Ok(chain) }
+    if chain.is_empty() {
+        Err(pem("holds no certificate".to_owned()))
+    } else {
+        Ok(chain)
+    }
+}
+
+/// When the first certificate of the chain ends.
+fn end_of(path: &Path, chain: &[CertificateDer<'static>]) -> Result<SystemTime, TlsError> {
+    let pem = |reason: &str| TlsError::Pem {
+        path: path.display().to_string(),
+        reason: reason.to_owned(),
+    };
+    let leaf = chain.first().ok_or_else(|| pem("holds no certificate"))?;
+    let (_, leaf) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|_| pem("is no X.509 certificate"))?;
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read_file(path)?)
-        .map_err(|error| TlsError::Pem { path: path.display().to_string(), reason: error.to_string() })
+    PrivateKeyDer::from_pem_slice(&read_file(path)?).map_err(|error| TlsError::Pem {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
 }
 
 /// Speaks TLS on sockets of HTTP listeners.
@@ -141,7 +180,10 @@ impl std::fmt::Debug for HttpAcceptor {
 impl AcceptStream for HttpAcceptor {
     type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
-    fn accept_stream(&self, tcp: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+    fn accept_stream(
+        &self,
+        tcp: TcpStream,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
         self.0.accept(tcp)
     }
 }
@@ -174,7 +216,10 @@ enum Kind {
 impl DeviceStream {
     /// A connection without TLS.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, kind: Kind::Plain(BytesMut::new()) }
+        Self {
+            tcp,
+            kind: Kind::Plain(BytesMut::new()),
+        }
     }
 
     /// Carries out the TLS handshake.
@@ -189,7 +234,10 @@ impl DeviceStream {
             Box::new(ServerConnection::new(Arc::clone(&tls.mqtt)).map_err(io::Error::other)?);
         // What is encrypted and not taken by the socket is bounded by the size of a batch.
         connection.set_buffer_limit(None);
-        let mut stream = Self { tcp, kind: Kind::Tls(connection) };
+        let mut stream = Self {
+            tcp,
+            kind: Kind::Tls(connection),
+        };
         while stream.is_handshaking() {
             if stream.has_backlog() {
                 std::future::poll_fn(|cx| stream.poll_flush(cx)).await?;
@@ -247,7 +295,9 @@ impl DeviceStream {
             Kind::Plain(backlog) => {
                 for part in batch.parts() {
                     backlog.extend_from_slice(part.head);
-                    part.payload.iter().for_each(|slice| backlog.extend_from_slice(slice));
+                    part.payload
+                        .iter()
+                        .for_each(|slice| backlog.extend_from_slice(slice));
                 }
             }
         }
@@ -263,8 +313,12 @@ impl DeviceStream {
         let mut taken = 0;
         loop {
             let result = match &mut self.kind {
-                Kind::Tls(connection) if connection.wants_write() => connection.write_tls(&mut socket),
-                Kind::Plain(backlog) if !backlog.is_empty() => socket.write(backlog).inspect(|n| backlog.advance(*n)),
+                Kind::Tls(connection) if connection.wants_write() => {
+                    connection.write_tls(&mut socket)
+                }
+                Kind::Plain(backlog) if !backlog.is_empty() => {
+                    socket.write(backlog).inspect(|n| backlog.advance(*n))
+                }
                 Kind::Plain(backlog) => {
                     *backlog = BytesMut::new();
                     return Ok(taken);
@@ -308,7 +362,9 @@ impl DeviceStream {
     }
 
     fn handshake_step(&mut self) -> io::Result<ReadOutcome> {
-        let Kind::Tls(connection) = &mut self.kind else { return Ok(ReadOutcome::Blocked) };
+        let Kind::Tls(connection) = &mut self.kind else {
+            return Ok(ReadOutcome::Blocked);
+        };
         let outcome = receive(&self.tcp, connection);
         // An alert that explains the failure goes out, too.
         let flushed = self.flush();
@@ -319,7 +375,11 @@ impl DeviceStream {
 }
 
 /// Encrypts one packet into records of its own.
-fn encrypt(connection: &mut ServerConnection, head: &[u8], payload: &[bytes::Bytes]) -> io::Result<()> {
+fn encrypt(
+    connection: &mut ServerConnection,
+    head: &[u8],
+    payload: &[bytes::Bytes],
+) -> io::Result<()> {
     let mut writer = connection.writer();
     let [slice] = payload else {
         writer.write_all(head)?;
@@ -327,10 +387,18 @@ fn encrypt(connection: &mut ServerConnection, head: &[u8], payload: &[bytes::Byt
     };
     let written = writer.write_vectored(&[IoSlice::new(head), IoSlice::new(slice)])?;
     // Without a buffer limit everything is taken at once.
-    if written == head.len() + slice.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    if written == head.len() + slice.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
 }
 
-fn read_tls(tcp: &TcpStream, connection: &mut ServerConnection, buffer: &mut BytesMut) -> io::Result<ReadOutcome> {
+fn read_tls(
+    tcp: &TcpStream,
+    connection: &mut ServerConnection,
+    buffer: &mut BytesMut,
+) -> io::Result<ReadOutcome> {
     let before = buffer.len();
     loop {
         let outcome = receive(tcp, connection)?;
@@ -339,7 +407,11 @@ fn read_tls(tcp: &TcpStream, connection: &mut ServerConnection, buffer: &mut Byt
                 // The peer has said goodbye.
                 Ok([]) => {
                     let got = buffer.len() - before;
-                    return Ok(if got == 0 { ReadOutcome::Closed } else { ReadOutcome::Data(got) });
+                    return Ok(if got == 0 {
+                        ReadOutcome::Closed
+                    } else {
+                        ReadOutcome::Data(got)
+                    });
                 }
                 Ok(plain) => {
                     let len = plain.len();
@@ -406,4 +478,3 @@ impl Write for Socket<'_> {
         Ok(())
     }
 }
-

@@ -34,24 +34,26 @@ use headgate_protocol::{
     transfer::ranges::Ranges,
 };
 
-pub use self::{
-    content::Content,
-    device::{Offer, Offered, PumpLimits, Refusal},
-    files::{FileGrant, FileRefusal},
-    journal::NotRecorded,
-    link::LinkSigner,
-    live::LiveDelivery,
-    task::{DeliveryError, NewTask, RowError, RowErrorCode, TargetRow, Targets},
-    view::{DeliveryView, TaskView, TimelineEntry, WaitReason},
-};
+pub use crate::store::StoreError;
+
 use self::{
     admission::Admission,
     book::Book,
     cache::ChunkCache,
     checkpoint::Checkpoints,
     journal::{Journal, Recorder, journal},
-    live::{LiveTask, Rules, Step},
+    live::{Rules, Step},
     urls::FileUrls,
+};
+pub use self::{
+    content::Content,
+    device::{Offer, Offered, PumpLimits, Refusal},
+    files::{FileGrant, FileRefusal},
+    journal::NotRecorded,
+    link::LinkSigner,
+    live::{LiveDelivery, LiveTask},
+    task::{DeliveryError, NewTask, RowError, RowErrorCode, TargetRow, Targets},
+    view::{DeliveryView, TaskView, TimelineEntry, WaitReason},
 };
 use crate::{
     config::DeliveryConfig,
@@ -120,7 +122,9 @@ struct Inner {
 
 impl fmt::Debug for DeliveryService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeliveryService").field("open", &self.inner.book.len()).finish_non_exhaustive()
+        f.debug_struct("DeliveryService")
+            .field("open", &self.inner.book.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,9 +140,18 @@ impl DeliveryService {
             inner: Arc::new(Inner {
                 book: Book::new(parts.config.max_open_deliveries),
                 admission: Admission::new(parts.config.max_in_progress),
-                cache: ChunkCache::new(parts.blobs, parts.config.chunk_cache_bytes, parts.metrics.clone()),
+                cache: ChunkCache::new(
+                    parts.blobs,
+                    parts.config.chunk_cache_bytes,
+                    parts.metrics.clone(),
+                ),
                 checkpoints: Checkpoints::new(parts.sessions.clone()),
-                urls: FileUrls::new(parts.signer, parts.public_url, parts.files_listen, parts.url_lifetime),
+                urls: FileUrls::new(
+                    parts.signer,
+                    parts.public_url,
+                    parts.files_listen,
+                    parts.url_lifetime,
+                ),
                 registry: parts.registry,
                 sessions: parts.sessions,
                 config: parts.config,
@@ -172,7 +185,10 @@ impl DeliveryService {
         shutdown.spawn(recorder.run(shutdown.token().clone()));
         let service = self.clone();
         let stop = shutdown.token().clone();
-        shutdown.spawn(async move { stop.run_until_cancelled(service.inner.checkpoints.run()).await });
+        shutdown.spawn(async move {
+            stop.run_until_cancelled(service.inner.checkpoints.run())
+                .await
+        });
         let service = self.clone();
         let stop = shutdown.token().clone();
         shutdown.spawn(async move { stop.run_until_cancelled(service.run_timers()).await });
@@ -185,21 +201,32 @@ impl DeliveryService {
         }
         let mut cursors: HashMap<Id, (u32, Ranges)> = HashMap::new();
         for cursor in self.inner.sessions.load_cursors().await? {
-            cursors.insert(cursor.delivery, (cursor.attempt, Ranges::from_parts(cursor.acked, cursor.ranges)));
+            cursors.insert(
+                cursor.delivery,
+                (
+                    cursor.attempt,
+                    Ranges::from_parts(cursor.acked, cursor.ranges),
+                ),
+            );
         }
         let count = stored.len();
         // What was accepted once is kept, even where the limit has been lowered since.
         self.inner.book.force_reserve(count);
         let mut known = Known::default();
         for open in stored {
-            let content = known.content(self, open.resource_id, open.resource_version).await?;
+            let content = known
+                .content(self, open.resource_id, open.resource_version)
+                .await?;
             let rules = known.rules(self, &open.product_id).await?;
-            let task = known.task(self, open.delivery.task_id, open.task_run).await?;
+            let task = known
+                .task(self, open.delivery.task_id, open.task_run)
+                .await?;
             let have = cursors
                 .remove(&open.delivery.id)
                 .and_then(|(attempt, have)| (attempt == open.delivery.attempt).then_some(have));
             self.count_new(open.delivery.state);
-            let live = LiveDelivery::new(&open.delivery, open.product_id, content, task, have, rules);
+            let live =
+                LiveDelivery::new(&open.delivery, open.product_id, content, task, have, rules);
             self.inner.book.insert(Arc::new(live));
         }
         tracing::info!(deliveries = count, "open deliveries loaded");
@@ -223,9 +250,16 @@ impl DeliveryService {
         let (created_at, pushed_at, _) = delivery.stamps();
         if to == DeliveryState::Delivered {
             let since = pushed_at.unwrap_or(created_at);
-            self.inner.metrics.delivery_seconds.observe(at.since(since).as_secs_f64());
+            self.inner
+                .metrics
+                .delivery_seconds
+                .observe(at.since(since).as_secs_f64());
         }
-        let recorded = self.inner.journal.commit(Self::change(delivery, to, at, reason)).await;
+        let recorded = self
+            .inner
+            .journal
+            .commit(Self::change(delivery, to, at, reason))
+            .await;
         // Only now may another delivery take its place: the device's next offer must not come
         // before the end of this one is certain.
         let last = self.inner.book.remove(delivery);
@@ -243,7 +277,12 @@ impl DeliveryService {
     }
 
     async fn end_task(&self, task: Id, run: RunState) {
-        if let Err(error) = self.inner.registry.set_task_run(task, run, Millis::now(), None).await {
+        if let Err(error) = self
+            .inner
+            .registry
+            .set_task_run(task, run, Millis::now(), None)
+            .await
+        {
             tracing::error!(%error, %task, "the end of a task was not recorded");
         }
     }
@@ -257,7 +296,12 @@ impl DeliveryService {
         }
     }
 
-    fn change(delivery: &LiveDelivery, to: DeliveryState, at: Millis, reason: Option<FailReason>) -> DeliveryChange {
+    fn change(
+        delivery: &LiveDelivery,
+        to: DeliveryState,
+        at: Millis,
+        reason: Option<FailReason>,
+    ) -> DeliveryChange {
         DeliveryChange {
             delivery: delivery.id,
             attempt: delivery.attempt,
@@ -312,16 +356,26 @@ struct Known {
 }
 
 impl Known {
-    async fn content(&mut self, service: &DeliveryService, resource: Id, version: u32) -> Result<Arc<Content>, StoreError> {
+    async fn content(
+        &mut self,
+        service: &DeliveryService,
+        resource: Id,
+        version: u32,
+    ) -> Result<Arc<Content>, StoreError> {
         if let Some(content) = self.contents.get(&(resource, version)) {
             return Ok(Arc::clone(content));
         }
         let content = service.load_content(resource, version).await?;
-        self.contents.insert((resource, version), Arc::clone(&content));
+        self.contents
+            .insert((resource, version), Arc::clone(&content));
         Ok(content)
     }
 
-    async fn rules(&mut self, service: &DeliveryService, product: &ProductId) -> Result<Rules, StoreError> {
+    async fn rules(
+        &mut self,
+        service: &DeliveryService,
+        product: &ProductId,
+    ) -> Result<Rules, StoreError> {
         if let Some(rules) = self.rules.get(product) {
             return Ok(*rules);
         }
@@ -331,7 +385,12 @@ impl Known {
         Ok(rules)
     }
 
-    async fn task(&mut self, service: &DeliveryService, task: Id, run: RunState) -> Result<Arc<LiveTask>, StoreError> {
+    async fn task(
+        &mut self,
+        service: &DeliveryService,
+        task: Id,
+        run: RunState,
+    ) -> Result<Arc<LiveTask>, StoreError> {
         if let Some(task) = self.tasks.get(&task) {
             return Ok(Arc::clone(task));
         }
@@ -346,9 +405,15 @@ impl Known {
 impl DeliveryService {
     async fn load_content(&self, resource: Id, version: u32) -> Result<Arc<Content>, StoreError> {
         let named = self.inner.registry.resource(resource).await?;
-        let stored = self.inner.registry.resource_version(resource, version).await?;
+        let stored = self
+            .inner
+            .registry
+            .resource_version(resource, version)
+            .await?;
         let (Some(named), Some(stored)) = (named, stored) else {
-            return Err(StoreError::NotFound { what: "resource of a delivery" });
+            return Err(StoreError::NotFound {
+                what: "resource of a delivery",
+            });
         };
         Ok(Arc::new(Content {
             resource_id: resource,
@@ -364,7 +429,10 @@ impl DeliveryService {
 }
 
 fn rules_of(product: &Product) -> Rules {
-    Rules { confirm_by_acknowledgement: product.confirm == Confirm::Acked, trust_done: product.trust_done }
+    Rules {
+        confirm_by_acknowledgement: product.confirm == Confirm::Acked,
+        trust_done: product.trust_done,
+    }
 }
 
 /// A stored delivery that has just begun.

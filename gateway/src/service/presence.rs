@@ -23,7 +23,10 @@ pub struct Presence {
 impl Presence {
     /// Nobody has been seen.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, seen: Arc::default() }
+        Self {
+            registry,
+            seen: Arc::default(),
+        }
     }
 
     /// The device is here now.
@@ -36,7 +39,8 @@ impl Presence {
 
     /// Writes who was seen since the last time.
     pub async fn flush(&self) {
-        let seen: Vec<(DeviceId, Millis)> = std::mem::take(&mut *self.seen.lock()).into_iter().collect();
+        let seen: Vec<(DeviceId, Millis)> =
+            std::mem::take(&mut *self.seen.lock()).into_iter().collect();
         if !seen.is_empty()
             && let Err(error) = self.registry.touch_last_seen(&seen).await
         {

@@ -130,7 +130,13 @@ mod tests {
         batch.push_encoded(b"ping");
         let shared: SmallVec<[Bytes; 2]> = [payload.clone()].into_iter().collect();
         batch
-            .push_packet(|head| -> Result<(), ()> { head.put_slice(b"head"); Ok(()) }, shared)
+            .push_packet(
+                |head| -> Result<(), ()> {
+                    head.put_slice(b"head");
+                    Ok(())
+                },
+                shared,
+            )
             .expect("encodes");
         assert_eq!(batch.len(), 108);
         let parts: Vec<_> = batch.parts().collect();
@@ -141,7 +147,13 @@ mod tests {
     #[test]
     fn a_packet_that_cannot_be_encoded_leaves_no_trace() {
         let mut batch = Batch::take();
-        let result = batch.push_packet(|head| { head.put_slice(b"half"); Err(()) }, SmallVec::new());
+        let result = batch.push_packet(
+            |head| {
+                head.put_slice(b"half");
+                Err(())
+            },
+            SmallVec::new(),
+        );
         assert_eq!(result, Err(()));
         assert!(batch.is_empty() && batch.parts().next().is_none());
     }

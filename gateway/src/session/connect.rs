@@ -11,10 +11,7 @@ use super::{
     device::{DeviceSession, Sent},
     node::Node,
 };
-use crate::{
-    service::auth::AuthError,
-    telemetry::metrics::DisconnectReason,
-};
+use crate::{service::auth::AuthError, telemetry::metrics::DisconnectReason};
 
 /// A client that was not let in; its connection holds the CONNACK that says so.
 #[derive(Debug)]
@@ -37,7 +34,11 @@ pub async fn admit(
     connect: &Connect,
     reached_at: Option<IpAddr>,
 ) -> Result<DeviceSession, Box<Refused>> {
-    let claim = Claim::read(&connect.client_id, connect.username.as_deref(), connect.password.as_deref());
+    let claim = Claim::read(
+        &connect.client_id,
+        connect.username.as_deref(),
+        connect.password.as_deref(),
+    );
     let device = match node.authenticator.authenticate(&claim).await {
         Ok(device) => device,
         Err(error) => {
@@ -60,13 +61,21 @@ pub async fn admit(
     node.presence.seen(&device.device_id);
     node.metrics.connections_mqtt.inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
-    Ok(DeviceSession::new(Arc::clone(node), device, handle, connection, reached_at))
+    Ok(DeviceSession::new(
+        Arc::clone(node),
+        device,
+        handle,
+        connection,
+        reached_at,
+    ))
 }
 
 /// An unknown device and a wrong secret get the same answer.
 fn refusal(error: &AuthError, version: ProtocolVersion) -> ReasonCode {
     match error {
-        AuthError::Refused | AuthError::Malformed { .. } if version == ProtocolVersion::V5 => ReasonCode::NotAuthorized,
+        AuthError::Refused | AuthError::Malformed { .. } if version == ProtocolVersion::V5 => {
+            ReasonCode::NotAuthorized
+        }
         AuthError::Refused | AuthError::Malformed { .. } => ReasonCode::BadUserNameOrPassword,
         AuthError::Disabled => ReasonCode::NotAuthorized,
         _ => ReasonCode::ServerUnavailable,

@@ -15,8 +15,8 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::{
     mqtt::{
-        Connection, Event, Message, Output, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
-        TopicFilter, TopicName, Unsubscribe,
+        Connection, Event, Message, Output, Packet, PacketId, ProtocolVersion, Publish, QoS,
+        ReasonCode, Subscribe, TopicFilter, TopicName, Unsubscribe,
     },
     topics::{DeviceTopics, UpTopic},
     transfer::window::Chunk,
@@ -140,9 +140,17 @@ impl DeviceSession {
     pub async fn handle_signals(&mut self, now: Instant, signals: Signals) {
         if signals.has_close() {
             let (reason, why) = match self.handle.close_reason() {
-                Some(CloseReason::Takeover) => (ReasonCode::SessionTakenOver, DisconnectReason::Takeover),
-                Some(CloseReason::Shutdown) => (ReasonCode::ServerShuttingDown, DisconnectReason::ServerShutdown),
-                _ => (ReasonCode::AdministrativeAction, DisconnectReason::Administrative),
+                Some(CloseReason::Takeover) => {
+                    (ReasonCode::SessionTakenOver, DisconnectReason::Takeover)
+                }
+                Some(CloseReason::Shutdown) => (
+                    ReasonCode::ServerShuttingDown,
+                    DisconnectReason::ServerShutdown,
+                ),
+                _ => (
+                    ReasonCode::AdministrativeAction,
+                    DisconnectReason::Administrative,
+                ),
             };
             self.connection.close(reason);
             self.drain(now).await;
@@ -209,7 +217,9 @@ impl DeviceSession {
                 Output::Close(reason) => {
                     self.closing.get_or_insert(match reason {
                         ReasonCode::KeepAliveTimeout => DisconnectReason::KeepAlive,
-                        ReasonCode::Success | ReasonCode::DisconnectWithWill => DisconnectReason::Client,
+                        ReasonCode::Success | ReasonCode::DisconnectWithWill => {
+                            DisconnectReason::Client
+                        }
                         _ => DisconnectReason::ProtocolError,
                     });
                 }
@@ -251,7 +261,11 @@ impl DeviceSession {
         };
         if let Some(packet_id) = publish.packet_id {
             // Before MQTT 5 there is no way to say no; the message is taken and dropped.
-            let said = if self.connection.version() == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
+            let said = if self.connection.version() == ProtocolVersion::V5 {
+                reason
+            } else {
+                ReasonCode::Success
+            };
             self.connection.acknowledge(packet_id, publish.qos, said);
         }
     }
@@ -261,15 +275,24 @@ impl DeviceSession {
         if let Some(granted) = self.granted_qos(publish.topic.as_str()) {
             // A copy: the payload is a slice of the buffer that everyone on this thread reads into.
             let payload = Bytes::copy_from_slice(&publish.payload);
-            self.send(publish.topic.clone(), payload, publish.qos.min(granted), Sent::Message);
+            self.send(
+                publish.topic.clone(),
+                payload,
+                publish.qos.min(granted),
+                Sent::Message,
+            );
         }
     }
 
     fn handle_subscribe(&mut self, now: Instant, subscribe: &Subscribe) {
-        let asks_for_identifier =
-            subscribe.properties.as_ref().is_some_and(|properties| !properties.subscription_identifiers.is_empty());
+        let asks_for_identifier = subscribe
+            .properties
+            .as_ref()
+            .is_some_and(|properties| !properties.subscription_identifiers.is_empty());
         if asks_for_identifier {
-            return self.connection.close(ReasonCode::SubscriptionIdentifiersNotSupported);
+            return self
+                .connection
+                .close(ReasonCode::SubscriptionIdentifiersNotSupported);
         }
         let reasons = subscribe
             .filters
@@ -293,12 +316,18 @@ impl DeviceSession {
         }
         let granted = qos.min(QoS::AtLeastOnce);
         let held = self.subscriptions.len();
-        match self.subscriptions.iter_mut().find(|(known, _)| known == filter) {
+        match self
+            .subscriptions
+            .iter_mut()
+            .find(|(known, _)| known == filter)
+        {
             Some((_, known)) => *known = granted,
             None if held >= self.node.mqtt.max_subscriptions => return ReasonCode::QuotaExceeded,
             None => self.subscriptions.push((filter.clone(), granted)),
         }
-        if self.announcing == Announcing::NotListening && filter.matches(&self.topics.down_service()) {
+        if self.announcing == Announcing::NotListening
+            && filter.matches(&self.topics.down_service())
+        {
             self.announcing = Announcing::At(now + self.node.delivery_config.announce_delay);
         }
         match granted {
@@ -314,30 +343,54 @@ impl DeviceSession {
             .map(|filter| {
                 let before = self.subscriptions.len();
                 self.subscriptions.retain(|(known, _)| known != filter);
-                if self.subscriptions.len() < before { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
+                if self.subscriptions.len() < before {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NoSubscriptionExisted
+                }
             })
             .collect();
         if self.granted_qos(&self.topics.down_service()).is_none() {
             self.announcing = Announcing::NotListening;
         }
-        self.connection.confirm_unsubscribe(unsubscribe.packet_id, reasons);
+        self.connection
+            .confirm_unsubscribe(unsubscribe.packet_id, reasons);
     }
 
     /// The QoS at which the device wants messages on this topic, if at all.
     fn granted_qos(&self, topic: &str) -> Option<QoS> {
-        self.subscriptions.iter().filter(|(filter, _)| filter.matches(topic)).map(|(_, qos)| *qos).max()
+        self.subscriptions
+            .iter()
+            .filter(|(filter, _)| filter.matches(topic))
+            .map(|(_, qos)| *qos)
+            .max()
     }
 
     /// Sends a message, or drops it where the device takes nothing.
     fn send(&mut self, topic: TopicName, payload: Bytes, qos: QoS, tag: Sent) {
-        if self.connection.send(Message { topic, payload, qos, tag }).is_err() {
-            self.node.metrics.messages_dropped(DropReason::OutboxFull).inc();
+        if self
+            .connection
+            .send(Message {
+                topic,
+                payload,
+                qos,
+                tag,
+            })
+            .is_err()
+        {
+            self.node
+                .metrics
+                .messages_dropped(DropReason::OutboxFull)
+                .inc();
             tracing::debug!(device_id = %self.device.device_id, "a message was dropped: the outbox is full");
         }
     }
 
     fn encode(&mut self, packet: &Packet) {
-        self.node.metrics.packets_out(packet.packet_type().number()).inc();
+        self.node
+            .metrics
+            .packets_out(packet.packet_type().number())
+            .inc();
         if let Err(error) = packet.encode(self.connection.version(), &mut self.control) {
             tracing::warn!(device_id = %self.device.device_id, %error, "a packet could not be encoded");
         }
@@ -347,7 +400,9 @@ impl DeviceSession {
         if let Some(ticket) = self.handle.take_slot() {
             let ticket = super::slots::Ticket::from_grant(ticket);
             match &mut self.transfer {
-                Some(transfer) if transfer.slot == Slot::Waiting => transfer.slot = Slot::Held(ticket),
+                Some(transfer) if transfer.slot == Slot::Waiting => {
+                    transfer.slot = Slot::Held(ticket)
+                }
                 // The transfer ended while it waited.
                 _ => self.node.slots.release(ticket, now),
             }
@@ -362,12 +417,17 @@ impl DeviceSession {
                     self.node.slots.leave(&self.handle);
                     // It may have been given in this very moment.
                     if let Some(ticket) = self.handle.take_slot() {
-                        self.node.slots.release(super::slots::Ticket::from_grant(ticket), now);
+                        self.node
+                            .slots
+                            .release(super::slots::Ticket::from_grant(ticket), now);
                     }
                 }
                 Slot::None => {}
             }
-            self.node.metrics.chunks_in_flight.sub(i64::from(transfer.pump.in_flight_chunks()));
+            self.node
+                .metrics
+                .chunks_in_flight
+                .sub(i64::from(transfer.pump.in_flight_chunks()));
         }
         self.connection.release_memory();
     }

@@ -184,9 +184,15 @@ mod tests {
         handle.wake();
         handle.close(CloseReason::Takeover);
         handle.close(CloseReason::Shutdown);
-        let Poll::Ready(signals) = handle.poll_signals(&cx) else { panic!("signalled") };
+        let Poll::Ready(signals) = handle.poll_signals(&cx) else {
+            panic!("signalled")
+        };
         assert!(signals.has_wake() && signals.has_close() && !signals.has_slot());
-        assert_eq!(handle.close_reason(), Some(CloseReason::Takeover), "the first reason stands");
+        assert_eq!(
+            handle.close_reason(),
+            Some(CloseReason::Takeover),
+            "the first reason stands"
+        );
         assert_eq!(handle.poll_signals(&cx), Poll::Pending);
     }
 
@@ -194,7 +200,10 @@ mod tests {
     fn cancellations_are_bounded() {
         let handle = handle();
         for n in 0..100 {
-            handle.cancel(Canceled { transfer: n.to_string().into(), name: "r".into() });
+            handle.cancel(Canceled {
+                transfer: n.to_string().into(),
+                name: "r".into(),
+            });
         }
         assert_eq!(handle.take_canceled().len(), MAX_CANCELED);
         assert!(handle.take_canceled().is_empty());

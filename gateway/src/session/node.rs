@@ -99,9 +99,11 @@ impl Node {
     /// Corrects the sum of bytes that sockets have not taken: one held `before`, holds `after`.
     pub fn move_backlog(&self, before: usize, after: usize) {
         if after >= before {
-            self.backlog_bytes.fetch_add(after - before, Ordering::Relaxed);
+            self.backlog_bytes
+                .fetch_add(after - before, Ordering::Relaxed);
         } else {
-            self.backlog_bytes.fetch_sub(before - after, Ordering::Relaxed);
+            self.backlog_bytes
+                .fetch_sub(before - after, Ordering::Relaxed);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A transfer that a device has asked for on this connection, while it is being sent.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use headgate_protocol::{
@@ -10,10 +13,7 @@ use headgate_protocol::{
 use smallvec::SmallVec;
 
 use super::slots::Ticket;
-use crate::{
-    service::delivery::{DeliveryService, LiveDelivery},
-    store::StoreError,
-};
+use crate::service::delivery::{DeliveryService, LiveDelivery, StoreError};
 
 /// What is being sent, and how.
 #[derive(Debug)]
@@ -80,7 +80,10 @@ impl ActiveTransfer {
             let left = usize::try_from(chunk.end() - offset).unwrap_or(usize::MAX);
             let slice = service.bytes(&self.delivery, offset, left).await?;
             if slice.is_empty() {
-                return Err(StoreError::Corrupt { column: "blob", reason: "ended before the size of its resource".to_owned() });
+                return Err(StoreError::Corrupt {
+                    column: "blob",
+                    reason: "ended before the size of its resource".to_owned(),
+                });
             }
             offset = offset.saturating_add(u64::try_from(slice.len()).unwrap_or(u64::MAX));
             slices.push(slice);

@@ -48,7 +48,12 @@ impl Ticket {
 impl SendingSlots {
     /// `capacity` slots, each held for at most `hold`.
     pub fn new(capacity: usize, hold: Duration) -> Self {
-        Self { capacity, hold, state: Mutex::default(), contended: Notify::new() }
+        Self {
+            capacity,
+            hold,
+            state: Mutex::default(),
+            contended: Notify::new(),
+        }
     }
 
     /// How long a slot is held at most.
@@ -82,7 +87,10 @@ impl SendingSlots {
 
     /// Forgets that the session waits.
     pub fn leave(&self, session: &SessionHandle) {
-        self.state.lock().waiting.retain(|waiting| waiting.epoch != session.epoch);
+        self.state
+            .lock()
+            .waiting
+            .retain(|waiting| waiting.epoch != session.epoch);
     }
 
     /// Takes back what is held too long, for as long as somebody waits; until it is dropped.
@@ -98,7 +106,11 @@ impl SendingSlots {
     /// Takes back what is held too long; says whether somebody still waits.
     fn reclaim(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.held.front().is_some_and(|(_, since)| now.duration_since(*since) >= self.hold) {
+        while state
+            .held
+            .front()
+            .is_some_and(|(_, since)| now.duration_since(*since) >= self.hold)
+        {
             state.held.pop_front();
         }
         self.serve(&mut state, now);
@@ -158,7 +170,11 @@ mod tests {
         assert!(!slots.reclaim(now + HOLD));
         assert!(waiting.take_slot().is_some());
         slots.release(late, now + HOLD);
-        assert_eq!(slots.acquire(&session(3), now + HOLD), None, "no slot came from nowhere");
+        assert_eq!(
+            slots.acquire(&session(3), now + HOLD),
+            None,
+            "no slot came from nowhere"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use dashmap::{DashMap, Entry};
 use headgate_protocol::identity::{DeviceId, ResourceName};
 
 use super::handle::{Canceled, CloseReason, SessionHandle};
-use crate::service::delivery::DeviceLinks;
+use crate::service::{delivery::DeviceLinks, registry::DeviceWatch};
 
 /// The sessions of this node, by device.
 #[derive(Debug, Default)]
@@ -41,22 +41,31 @@ impl SessionTable {
 
     /// Strikes a session out, unless the device has a newer one; says whether it did.
     pub fn leave(&self, handle: &SessionHandle) -> bool {
-        self.sessions.remove_if(&handle.device_id, |_, known| known.epoch == handle.epoch).is_some()
+        self.sessions
+            .remove_if(&handle.device_id, |_, known| known.epoch == handle.epoch)
+            .is_some()
     }
 
     /// The session of a device.
     pub fn of(&self, device: &DeviceId) -> Option<Arc<SessionHandle>> {
-        self.sessions.get(device).map(|entry| Arc::clone(entry.value()))
+        self.sessions
+            .get(device)
+            .map(|entry| Arc::clone(entry.value()))
     }
 
     /// Ends the session of a device; says whether there was one.
     pub fn close(&self, device: &DeviceId, reason: CloseReason) -> bool {
-        self.of(device).inspect(|session| session.close(reason)).is_some()
+        self.of(device)
+            .inspect(|session| session.close(reason))
+            .is_some()
     }
 
     /// Every session, to be ended at a rate of the caller's choice.
     pub fn all(&self) -> Vec<Arc<SessionHandle>> {
-        self.sessions.iter().map(|entry| Arc::clone(entry.value())).collect()
+        self.sessions
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
     }
 
     /// How many there are.
@@ -77,12 +86,21 @@ impl DeviceLinks for SessionTable {
 
     fn cancel(&self, device: &DeviceId, transfer: &str, name: &ResourceName) {
         if let Some(session) = self.of(device) {
-            session.cancel(Canceled { transfer: transfer.into(), name: name.as_str().into() });
+            session.cancel(Canceled {
+                transfer: transfer.into(),
+                name: name.as_str().into(),
+            });
         }
     }
 
     fn is_connected(&self, device: &DeviceId) -> bool {
         self.sessions.contains_key(device)
+    }
+}
+
+impl DeviceWatch for SessionTable {
+    fn device_barred(&self, device: &DeviceId) {
+        self.close(device, CloseReason::Administrative);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::Id;
 
 /// The places of deliveries in progress.
 #[derive(Debug)]
-pub struct Admission {
+pub(super) struct Admission {
     capacity: usize,
     state: Mutex<State>,
 }
@@ -31,17 +31,23 @@ struct State {
 
 impl Admission {
     /// Places for `capacity` deliveries.
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::new(State::default()) }
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            state: Mutex::new(State::default()),
+        }
     }
 
     /// Gives the delivery a place, or a place in the queue.
-    pub fn admit(&self, delivery: &Arc<LiveDelivery>) -> bool {
+    pub(super) fn admit(&self, delivery: &Arc<LiveDelivery>) -> bool {
         let mut state = self.state.lock();
         if delivery.is_admitted() {
             return true;
         }
-        if state.in_progress.len() < self.capacity && has_room(delivery) && !delivery.task.is_paused() {
+        if state.in_progress.len() < self.capacity
+            && has_room(delivery)
+            && !delivery.task.is_paused()
+        {
             state.enter(delivery);
             return true;
         }
@@ -57,7 +63,7 @@ impl Admission {
     }
 
     /// Takes the delivery's place back, or takes it out of the queue.
-    pub fn release(&self, delivery: &LiveDelivery) {
+    pub(super) fn release(&self, delivery: &LiveDelivery) {
         let mut state = self.state.lock();
         state.leave(delivery);
         if delivery.queued.swap(false, Ordering::AcqRel)
@@ -73,15 +79,19 @@ impl Admission {
 
     /// Gives a free place to the next delivery that waits; `None` where no place is free or none
     /// waits. The caller tells the device, or releases the place if it is gone.
-    pub fn next(&self) -> Option<Arc<LiveDelivery>> {
+    pub(super) fn next(&self) -> Option<Arc<LiveDelivery>> {
         let mut state = self.state.lock();
         if state.in_progress.len() >= self.capacity {
             return None;
         }
         for _ in 0..state.turn.len() {
             let task = state.turn.pop_front()?;
-            let Some(queue) = state.waiting.get_mut(&task) else { continue };
-            let ready = queue.front().is_some_and(|first| has_room(first) && !first.task.is_paused());
+            let Some(queue) = state.waiting.get_mut(&task) else {
+                continue;
+            };
+            let ready = queue
+                .front()
+                .is_some_and(|first| has_room(first) && !first.task.is_paused());
             let taken = if ready { queue.pop_front() } else { None };
             if queue.is_empty() {
                 state.waiting.remove(&task);
@@ -98,21 +108,27 @@ impl Admission {
     }
 
     /// Those in progress, for the timers.
-    pub fn in_progress(&self) -> Vec<Arc<LiveDelivery>> {
+    pub(super) fn in_progress(&self) -> Vec<Arc<LiveDelivery>> {
         self.state.lock().in_progress.values().cloned().collect()
     }
 }
 
 impl State {
     fn enter(&mut self, delivery: &Arc<LiveDelivery>) {
-        if self.in_progress.insert(delivery.id, Arc::clone(delivery)).is_none() {
+        if self
+            .in_progress
+            .insert(delivery.id, Arc::clone(delivery))
+            .is_none()
+        {
             delivery.task.in_progress.fetch_add(1, Ordering::AcqRel);
         }
         delivery.admitted.store(true, Ordering::Release);
     }
 
     fn leave(&mut self, delivery: &LiveDelivery) {
-        if delivery.admitted.swap(false, Ordering::AcqRel) && self.in_progress.remove(&delivery.id).is_some() {
+        if delivery.admitted.swap(false, Ordering::AcqRel)
+            && self.in_progress.remove(&delivery.id).is_some()
+        {
             delivery.task.in_progress.fetch_sub(1, Ordering::AcqRel);
         }
     }

@@ -17,7 +17,7 @@ use crate::model::Id;
 
 /// The open deliveries.
 #[derive(Debug)]
-pub struct Book {
+pub(super) struct Book {
     by_id: DashMap<Id, Arc<LiveDelivery>>,
     /// In the order in which they were made: the first is the one to go next.
     by_device: DashMap<DeviceId, SmallVec<[Arc<LiveDelivery>; 1]>>,
@@ -28,7 +28,7 @@ pub struct Book {
 
 impl Book {
     /// An empty book for at most `capacity` deliveries.
-    pub fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             by_id: DashMap::new(),
             by_device: DashMap::new(),
@@ -39,76 +39,96 @@ impl Book {
     }
 
     /// Takes places for `count` deliveries to be inserted; `false` where they do not fit.
-    pub fn reserve(&self, count: usize) -> bool {
+    pub(super) fn reserve(&self, count: usize) -> bool {
         self.open
             .try_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                open.checked_add(count).filter(|open| *open <= self.capacity)
+                open.checked_add(count)
+                    .filter(|open| *open <= self.capacity)
             })
             .is_ok()
     }
 
     /// Takes places for deliveries that were accepted before, whatever the limit is now.
-    pub fn force_reserve(&self, count: usize) {
+    pub(super) fn force_reserve(&self, count: usize) {
         self.open.fetch_add(count, Ordering::AcqRel);
     }
 
     /// Gives back places that were reserved and not used.
-    pub fn unreserve(&self, count: usize) {
+    pub(super) fn unreserve(&self, count: usize) {
         self.open.fetch_sub(count, Ordering::AcqRel);
     }
 
     /// Enters deliveries for which places were reserved.
-    pub fn insert(&self, delivery: Arc<LiveDelivery>) {
+    pub(super) fn insert(&self, delivery: Arc<LiveDelivery>) {
         delivery.task.open.fetch_add(1, Ordering::AcqRel);
-        self.tasks.entry(delivery.task.id).or_insert_with(|| Arc::clone(&delivery.task));
-        self.by_device.entry(delivery.device_id.clone()).or_default().push(Arc::clone(&delivery));
+        self.tasks
+            .entry(delivery.task.id)
+            .or_insert_with(|| Arc::clone(&delivery.task));
+        self.by_device
+            .entry(delivery.device_id.clone())
+            .or_default()
+            .push(Arc::clone(&delivery));
         self.by_id.insert(delivery.id, delivery);
     }
 
     /// Strikes out a delivery that ended; says whether it was its task's last.
-    pub fn remove(&self, delivery: &LiveDelivery) -> bool {
-        if self.by_id.remove_if(&delivery.id, |_, known| known.attempt == delivery.attempt).is_none() {
+    pub(super) fn remove(&self, delivery: &LiveDelivery) -> bool {
+        if self
+            .by_id
+            .remove_if(&delivery.id, |_, known| known.attempt == delivery.attempt)
+            .is_none()
+        {
             return false;
         }
-        self.by_device.remove_if_mut(&delivery.device_id, |_, queue| {
-            queue.retain(|known| known.id != delivery.id);
-            queue.is_empty()
-        });
+        self.by_device
+            .remove_if_mut(&delivery.device_id, |_, queue| {
+                queue.retain(|known| known.id != delivery.id);
+                queue.is_empty()
+            });
         self.open.fetch_sub(1, Ordering::AcqRel);
         let last = delivery.task.open.fetch_sub(1, Ordering::AcqRel) == 1;
         if last {
-            self.tasks.remove_if(&delivery.task.id, |_, task| task.open.load(Ordering::Acquire) == 0);
+            self.tasks.remove_if(&delivery.task.id, |_, task| {
+                task.open.load(Ordering::Acquire) == 0
+            });
         }
         last
     }
 
     /// The open delivery of this id.
-    pub fn by_id(&self, id: Id) -> Option<Arc<LiveDelivery>> {
+    pub(super) fn by_id(&self, id: Id) -> Option<Arc<LiveDelivery>> {
         self.by_id.get(&id).map(|entry| Arc::clone(entry.value()))
     }
 
     /// The open deliveries of a device, the next one first.
-    pub fn of_device(&self, device: &DeviceId) -> SmallVec<[Arc<LiveDelivery>; 1]> {
-        self.by_device.get(device).map(|entry| entry.value().clone()).unwrap_or_default()
+    pub(super) fn of_device(&self, device: &DeviceId) -> SmallVec<[Arc<LiveDelivery>; 1]> {
+        self.by_device
+            .get(device)
+            .map(|entry| entry.value().clone())
+            .unwrap_or_default()
     }
 
     /// Whether the device has an open delivery.
-    pub fn has_device(&self, device: &DeviceId) -> bool {
+    pub(super) fn has_device(&self, device: &DeviceId) -> bool {
         self.by_device.contains_key(device)
     }
 
     /// The task of this id, if it has open deliveries.
-    pub fn task(&self, id: Id) -> Option<Arc<LiveTask>> {
+    pub(super) fn task(&self, id: Id) -> Option<Arc<LiveTask>> {
         self.tasks.get(&id).map(|entry| Arc::clone(entry.value()))
     }
 
     /// The open deliveries of a task, in no order.
-    pub fn of_task(&self, task: Id) -> Vec<Arc<LiveDelivery>> {
-        self.by_id.iter().filter(|entry| entry.task.id == task).map(|entry| Arc::clone(entry.value())).collect()
+    pub(super) fn of_task(&self, task: Id) -> Vec<Arc<LiveDelivery>> {
+        self.by_id
+            .iter()
+            .filter(|entry| entry.task.id == task)
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
     }
 
     /// How many are open, or reserved.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Segments of blobs in memory, shared by every device and both ways of delivery.
 #[derive(Debug)]
-pub struct ChunkCache {
+pub(super) struct ChunkCache {
     segments: Cache<Key, Bytes, ByWeight>,
     blobs: BlobStore,
     metrics: Metrics,
@@ -38,23 +38,36 @@ impl Weighter<Key, Bytes> for ByWeight {
 
 impl ChunkCache {
     /// A cache of at most `capacity_bytes` over `blobs`.
-    pub fn new(blobs: BlobStore, capacity_bytes: usize, metrics: Metrics) -> Self {
+    pub(super) fn new(blobs: BlobStore, capacity_bytes: usize, metrics: Metrics) -> Self {
         let weight = u64::try_from(capacity_bytes).unwrap_or(u64::MAX);
-        let segments = usize::try_from(weight / SEGMENT_BYTES).unwrap_or(usize::MAX).max(16);
-        Self { segments: Cache::with_weighter(segments, weight, ByWeight), blobs, metrics }
+        let segments = usize::try_from(weight / SEGMENT_BYTES)
+            .unwrap_or(usize::MAX)
+            .max(16);
+        Self {
+            segments: Cache::with_weighter(segments, weight, ByWeight),
+            blobs,
+            metrics,
+        }
     }
 
     /// Bytes from `offset` on: at most `max`, fewer at the end of a segment or of the content.
     ///
     /// # Errors
     /// [`StoreError`] where the blob cannot be read; the next call tries again.
-    pub async fn read(&self, content: &Arc<Content>, offset: u64, max: usize) -> Result<Bytes, StoreError> {
+    pub(super) async fn read(
+        &self,
+        content: &Arc<Content>,
+        offset: u64,
+        max: usize,
+    ) -> Result<Bytes, StoreError> {
         if offset >= content.size {
             return Ok(Bytes::new());
         }
         let index = offset / SEGMENT_BYTES;
         let segment = self.segment(content, index).await?;
-        let start = usize::try_from(offset - index * SEGMENT_BYTES).unwrap_or(usize::MAX).min(segment.len());
+        let start = usize::try_from(offset - index * SEGMENT_BYTES)
+            .unwrap_or(usize::MAX)
+            .min(segment.len());
         let end = start.saturating_add(max).min(segment.len());
         Ok(segment.slice(start..end))
     }
@@ -73,7 +86,10 @@ impl ChunkCache {
             self.read_blob(&content.blob, start, end).await
         };
         let segment = self.segments.get_or_insert_async(&key, load).await?;
-        self.metrics.chunk_cache.bytes.set(i64::try_from(self.segments.weight()).unwrap_or(i64::MAX));
+        self.metrics
+            .chunk_cache
+            .bytes
+            .set(i64::try_from(self.segments.weight()).unwrap_or(i64::MAX));
         Ok(segment)
     }
 
@@ -83,7 +99,10 @@ impl ChunkCache {
         if u64::try_from(bytes.len()).ok() == Some(end - start) {
             Ok(bytes)
         } else {
-            Err(StoreError::Corrupt { column: "blob", reason: "shorter than its record".to_owned() })
+            Err(StoreError::Corrupt {
+                column: "blob",
+                reason: "shorter than its record".to_owned(),
+            })
         }
     }
 }

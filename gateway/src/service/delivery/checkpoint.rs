@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// Bounded by the open deliveries: each stands here at most once between two writes.
 #[derive(Debug)]
-pub struct Checkpoints {
+pub(super) struct Checkpoints {
     store: SessionStore,
     dirty: Mutex<Dirty>,
 }
@@ -33,22 +33,25 @@ struct Dirty {
 
 impl Checkpoints {
     /// Nothing is marked yet.
-    pub fn new(store: SessionStore) -> Self {
-        Self { store, dirty: Mutex::default() }
+    pub(super) fn new(store: SessionStore) -> Self {
+        Self {
+            store,
+            dirty: Mutex::default(),
+        }
     }
 
     /// Has the delivery's cursor stored soon.
-    pub fn mark(&self, delivery: &Arc<LiveDelivery>) {
+    pub(super) fn mark(&self, delivery: &Arc<LiveDelivery>) {
         self.dirty.lock().moved.push(Arc::clone(delivery));
     }
 
     /// Has the cursor forgotten soon: the delivery ended.
-    pub fn forget(&self, delivery: Id) {
+    pub(super) fn forget(&self, delivery: Id) {
         self.dirty.lock().ended.push(delivery);
     }
 
     /// Writes what is marked now.
-    pub async fn flush(&self) {
+    pub(super) async fn flush(&self) {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         let at = Millis::now();
         let cursors: Vec<Cursor> = dirty
@@ -79,7 +82,7 @@ impl Checkpoints {
     }
 
     /// Writes what is marked, again and again, until it is dropped.
-    pub async fn run(&self) {
+    pub(super) async fn run(&self) {
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

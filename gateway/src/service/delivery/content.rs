@@ -10,9 +10,12 @@ use crate::model::{BlobId, Id};
 
 /// Bytes of a cached segment: 64 default chunks and 16 digested parts, so that neither of them
 /// ever straddles two segments.
-pub const SEGMENT_BYTES: u64 = 16 * PART_BYTES;
+pub(super) const SEGMENT_BYTES: u64 = 16 * PART_BYTES;
 
-const _: () = assert!(SEGMENT_BYTES % DEFAULT_CHUNK_BYTES as u64 == 0, "a default chunk lies in one segment");
+const _: () = assert!(
+    SEGMENT_BYTES % DEFAULT_CHUNK_BYTES as u64 == 0,
+    "a default chunk lies in one segment"
+);
 
 /// One version of a resource: immutable, shared by all deliveries of it.
 #[derive(Debug)]

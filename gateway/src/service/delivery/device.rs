@@ -11,7 +11,8 @@ use headgate_protocol::{
     transfer::{
         PART_BYTES,
         message::{
-            Announcement, DownloadReport, DownloadState, GetChunks, Manifest, Receipt, TransferError, TransferErrorCode,
+            Announcement, DownloadReport, DownloadState, GetChunks, Manifest, Receipt,
+            TransferError, TransferErrorCode,
         },
         window::{AskError, Chunk, Pump},
     },
@@ -59,7 +60,11 @@ pub struct Refusal {
 
 impl Refusal {
     const fn new(code: TransferErrorCode, message: &'static str) -> Self {
-        Self { code, message, retry_after: None }
+        Self {
+            code,
+            message,
+            retry_after: None,
+        }
     }
 
     /// The device does not listen where the bytes would go.
@@ -71,7 +76,11 @@ impl Refusal {
     }
 
     const fn busy(message: &'static str) -> Self {
-        Self { code: TransferErrorCode::Busy, message, retry_after: Some(10) }
+        Self {
+            code: TransferErrorCode::Busy,
+            message,
+            retry_after: Some(10),
+        }
     }
 
     /// The message that tells the device, about the transfer as it named it.
@@ -106,13 +115,18 @@ impl DeliveryService {
             .iter()
             .find(|delivery| delivery.is_admitted())
             .or_else(|| queue.iter().find(|delivery| !delivery.task.is_paused()));
-        let Some(delivery) = next else { return Offer::Nothing };
+        let Some(delivery) = next else {
+            return Offer::Nothing;
+        };
         if delivery.task.is_paused() || !self.inner.admission.admit(delivery) {
             return Offer::Waiting;
         }
         delivery.touch();
         let announcement = self.announcement(delivery, reached_at);
-        Offer::Ready(Box::new(Offered { delivery: Arc::clone(delivery), announcement }))
+        Offer::Ready(Box::new(Offered {
+            delivery: Arc::clone(delivery),
+            announcement,
+        }))
     }
 
     /// Records that the device knows of the delivery.
@@ -124,12 +138,22 @@ impl DeliveryService {
     ///
     /// # Errors
     /// [`Refusal`] where there is none: never, no more, or not for this device.
-    pub async fn find(&self, device: &DeviceId, transfer: &str) -> Result<Arc<LiveDelivery>, Refusal> {
-        const UNKNOWN: Refusal =
-            Refusal::new(TransferErrorCode::UnknownTransfer, "no such transfer is open for this device");
+    pub async fn find(
+        &self,
+        device: &DeviceId,
+        transfer: &str,
+    ) -> Result<Arc<LiveDelivery>, Refusal> {
+        const UNKNOWN: Refusal = Refusal::new(
+            TransferErrorCode::UnknownTransfer,
+            "no such transfer is open for this device",
+        );
         let id: Id = transfer.parse().map_err(|_| UNKNOWN)?;
         if let Some(delivery) = self.inner.book.by_id(id) {
-            return if delivery.device_id == *device { Ok(delivery) } else { Err(UNKNOWN) };
+            return if delivery.device_id == *device {
+                Ok(delivery)
+            } else {
+                Err(UNKNOWN)
+            };
         }
         match self.closed_refusal(device, id).await {
             Ok(refusal) => Err(refusal.unwrap_or(UNKNOWN)),
@@ -154,7 +178,9 @@ impl DeliveryService {
             return Err(Refusal::busy("the task is paused"));
         }
         let config = &self.inner.config;
-        let chunk_bytes = request.chunk_size.unwrap_or_else(|| self.default_chunk_bytes());
+        let chunk_bytes = request
+            .chunk_size
+            .unwrap_or_else(|| self.default_chunk_bytes());
         if chunk_bytes > limits.max_payload_bytes {
             return Err(Refusal::new(
                 TransferErrorCode::BadRequest,
@@ -164,16 +190,24 @@ impl DeliveryService {
         let size = delivery.content.size;
         let asked = request.offset.unwrap_or_else(|| delivery.resume_at(None));
         let window = u32::try_from(config.window_bytes).unwrap_or(u32::MAX);
-        let pump = Pump::start(size, asked, chunk_bytes, &request.ask, window, limits.receive_maximum).map_err(
-            |error| match error {
-                AskError::OutOfRange => {
-                    Refusal::new(TransferErrorCode::OutOfRange, "the request reaches beyond the end of the resource")
-                }
-                AskError::ChunkSize => {
-                    Refusal::new(TransferErrorCode::BadRequest, "chunk_size must be 256 to 131072")
-                }
-            },
-        )?;
+        let pump = Pump::start(
+            size,
+            asked,
+            chunk_bytes,
+            &request.ask,
+            window,
+            limits.receive_maximum,
+        )
+        .map_err(|error| match error {
+            AskError::OutOfRange => Refusal::new(
+                TransferErrorCode::OutOfRange,
+                "the request reaches beyond the end of the resource",
+            ),
+            AskError::ChunkSize => Refusal::new(
+                TransferErrorCode::BadRequest,
+                "chunk_size must be 256 to 131072",
+            ),
+        })?;
         if !self.inner.admission.admit(delivery) {
             return Err(Refusal::busy("too many deliveries are in progress"));
         }
@@ -187,7 +221,12 @@ impl DeliveryService {
     ///
     /// # Errors
     /// [`StoreError`] where they cannot be read.
-    pub async fn bytes(&self, delivery: &LiveDelivery, offset: u64, max: usize) -> Result<Bytes, StoreError> {
+    pub async fn bytes(
+        &self,
+        delivery: &LiveDelivery,
+        offset: u64,
+        max: usize,
+    ) -> Result<Bytes, StoreError> {
         self.inner.cache.read(&delivery.content, offset, max).await
     }
 
@@ -200,7 +239,8 @@ impl DeliveryService {
             self.inner.checkpoints.mark(delivery);
         }
         if delivery.confirm_by_acknowledgement && delivery.is_acknowledged_whole() {
-            self.finish_or_log(delivery, DeliveryState::Delivered, None).await;
+            self.finish_or_log(delivery, DeliveryState::Delivered, None)
+                .await;
         }
     }
 
@@ -208,15 +248,25 @@ impl DeliveryService {
     ///
     /// # Errors
     /// [`Refusal`] where `from` lies beyond the last part.
-    pub fn manifest(&self, delivery: &LiveDelivery, from: u32, count: u32) -> Result<Manifest, Refusal> {
+    pub fn manifest(
+        &self,
+        delivery: &LiveDelivery,
+        from: u32,
+        count: u32,
+    ) -> Result<Manifest, Refusal> {
         const DIGEST_BYTES: usize = 32;
         let digests = &delivery.content.part_digests;
         let parts = digests.len() / DIGEST_BYTES;
         let start = usize::try_from(from).unwrap_or(usize::MAX);
         if start >= parts && !(start == 0 && parts == 0) {
-            return Err(Refusal::new(TransferErrorCode::OutOfRange, "there are fewer parts than that"));
+            return Err(Refusal::new(
+                TransferErrorCode::OutOfRange,
+                "there are fewer parts than that",
+            ));
         }
-        let end = start.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)).min(parts);
+        let end = start
+            .saturating_add(usize::try_from(count).unwrap_or(usize::MAX))
+            .min(parts);
         Ok(Manifest {
             transfer: delivery.transfer.to_string(),
             from,
@@ -243,7 +293,13 @@ impl DeliveryService {
                 self.finish(&delivery, DeliveryState::Delivered, None).await
             }
             DownloadState::Done => {
-                let outcome = self.finish(&delivery, DeliveryState::Failed, Some(FailReason::Incomplete)).await;
+                let outcome = self
+                    .finish(
+                        &delivery,
+                        DeliveryState::Failed,
+                        Some(FailReason::Incomplete),
+                    )
+                    .await;
                 if outcome.is_ok() {
                     return Receipt {
                         result_code: -1,
@@ -257,14 +313,20 @@ impl DeliveryService {
                 outcome
             }
             DownloadState::Fail => {
-                let reason =
-                    FailReason::Device { code: report.result_code, message: report.result_msg.clone() };
-                self.finish(&delivery, DeliveryState::Failed, Some(reason)).await
+                let reason = FailReason::Device {
+                    code: report.result_code,
+                    message: report.result_msg.clone(),
+                };
+                self.finish(&delivery, DeliveryState::Failed, Some(reason))
+                    .await
             }
         };
         match ended {
             Ok(_) => Receipt::ok(),
-            Err(error) => Receipt { result_code: -1, result_msg: format!("try again: {error}") },
+            Err(error) => Receipt {
+                result_code: -1,
+                result_msg: format!("try again: {error}"),
+            },
         }
     }
 
@@ -301,30 +363,59 @@ impl DeliveryService {
     }
 
     /// Which delivery a report is about.
-    fn reported_delivery(&self, device: &DeviceId, report: &DownloadReport) -> Option<Arc<LiveDelivery>> {
+    fn reported_delivery(
+        &self,
+        device: &DeviceId,
+        report: &DownloadReport,
+    ) -> Option<Arc<LiveDelivery>> {
         let queue = self.inner.book.of_device(device);
         match &report.transfer {
-            Some(transfer) => queue.into_iter().find(|delivery| *delivery.transfer == **transfer),
+            Some(transfer) => queue
+                .into_iter()
+                .find(|delivery| *delivery.transfer == **transfer),
             // At most one delivery is out to a device, and it is of that name or it is not meant.
             None => queue.into_iter().find(|delivery| {
                 delivery.state() >= DeliveryState::Pushed
-                    && report.name.as_deref().is_none_or(|name| name == delivery.content.name.as_str())
+                    && report
+                        .name
+                        .as_deref()
+                        .is_none_or(|name| name == delivery.content.name.as_str())
             }),
         }
     }
 
     /// What to say of a transfer that is not open.
-    async fn closed_refusal(&self, device: &DeviceId, id: Id) -> Result<Option<Refusal>, StoreError> {
-        let Some(closed) = self.inner.registry.delivery(id).await?.filter(|known| known.device_id == *device) else {
+    async fn closed_refusal(
+        &self,
+        device: &DeviceId,
+        id: Id,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let Some(closed) = self
+            .inner
+            .registry
+            .delivery(id)
+            .await?
+            .filter(|known| known.device_id == *device)
+        else {
             return Ok(None);
         };
         if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) {
-            return Ok(Some(Refusal::new(TransferErrorCode::Canceled, "the delivery was cancelled")));
+            return Ok(Some(Refusal::new(
+                TransferErrorCode::Canceled,
+                "the delivery was cancelled",
+            )));
         }
-        let Some((task, _)) = self.inner.registry.task(closed.task_id).await? else { return Ok(None) };
+        let Some((task, _)) = self.inner.registry.task(closed.task_id).await? else {
+            return Ok(None);
+        };
         let current = self.inner.registry.resource(task.resource_id).await?;
         let stale = current.is_none_or(|resource| resource.version != task.resource_version);
-        Ok(stale.then(|| Refusal::new(TransferErrorCode::StaleVersion, "the resource has a newer version")))
+        Ok(stale.then(|| {
+            Refusal::new(
+                TransferErrorCode::StaleVersion,
+                "the resource has a newer version",
+            )
+        }))
     }
 
     /// Moves a delivery forward and notes it, without waiting for the commit.
@@ -333,7 +424,10 @@ impl DeliveryService {
         let before = delivery.state();
         if delivery.advance(to, at) == Step::Taken {
             self.count_step(before, to);
-            self.inner.journal.note(Self::change(delivery, to, at, None)).await;
+            self.inner
+                .journal
+                .note(Self::change(delivery, to, at, None))
+                .await;
         }
     }
 

@@ -44,12 +44,20 @@ impl DeliveryService {
     /// # Errors
     /// [`FileRefusal`] where it opens nothing.
     pub async fn open_file(&self, signed: &str) -> Result<FileGrant, FileRefusal> {
-        let link = self.inner.urls.signer().verify(signed).ok_or(FileRefusal::BadSignature)?;
+        let link = self
+            .inner
+            .urls
+            .signer()
+            .verify(signed)
+            .ok_or(FileRefusal::BadSignature)?;
         if link.expires_at <= Millis::now() {
             return Err(FileRefusal::Expired);
         }
         if let Some(delivery) = self.inner.book.by_id(link.delivery) {
-            return Ok(FileGrant { service: self.clone(), delivery });
+            return Ok(FileGrant {
+                service: self.clone(),
+                delivery,
+            });
         }
         match self.inner.registry.delivery(link.delivery).await {
             Ok(Some(closed)) if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) => {
@@ -96,8 +104,14 @@ impl FileGrant {
     /// # Errors
     /// [`StoreError`] where they cannot be read.
     pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, StoreError> {
-        self.service.note_step(&self.delivery, DeliveryState::Delivering).await;
-        self.service.inner.cache.read(&self.delivery.content, offset, max).await
+        self.service
+            .note_step(&self.delivery, DeliveryState::Delivering)
+            .await;
+        self.service
+            .inner
+            .cache
+            .read(&self.delivery.content, offset, max)
+            .await
     }
 
     /// Takes note that the bytes from `offset` to `end` (exclusive) went out.

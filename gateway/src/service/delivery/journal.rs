@@ -24,7 +24,7 @@ pub struct NotRecorded;
 
 /// The way in.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(super) struct Journal {
     steps: mpsc::Sender<Entry>,
 }
 
@@ -36,15 +36,21 @@ struct Entry {
 
 /// The other end, to be driven by one task.
 #[derive(Debug)]
-pub struct Recorder {
+pub(super) struct Recorder {
     steps: mpsc::Receiver<Entry>,
     registry: Registry,
 }
 
 /// A journal and the recorder that empties it.
-pub fn journal(registry: Registry) -> (Journal, Recorder) {
+pub(super) fn journal(registry: Registry) -> (Journal, Recorder) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
-    (Journal { steps: sender }, Recorder { steps: receiver, registry })
+    (
+        Journal { steps: sender },
+        Recorder {
+            steps: receiver,
+            registry,
+        },
+    )
 }
 
 impl Journal {
@@ -52,25 +58,37 @@ impl Journal {
     ///
     /// # Cancel safety
     /// A cancelled call has recorded nothing.
-    pub async fn note(&self, change: DeliveryChange) {
+    pub(super) async fn note(&self, change: DeliveryChange) {
         // The recorder lives as long as the process; after it nothing is left to record.
-        let _gone = self.steps.send(Entry { change, committed: None }).await;
+        let _gone = self
+            .steps
+            .send(Entry {
+                change,
+                committed: None,
+            })
+            .await;
     }
 
     /// Hands a step over and waits until it is committed.
     ///
     /// # Errors
     /// [`NotRecorded`] where the registry refused it or is gone.
-    pub async fn commit(&self, change: DeliveryChange) -> Result<(), NotRecorded> {
+    pub(super) async fn commit(&self, change: DeliveryChange) -> Result<(), NotRecorded> {
         let (committed, done) = oneshot::channel();
-        self.steps.send(Entry { change, committed: Some(committed) }).await.map_err(|_| NotRecorded)?;
+        self.steps
+            .send(Entry {
+                change,
+                committed: Some(committed),
+            })
+            .await
+            .map_err(|_| NotRecorded)?;
         done.await.map_err(|_| NotRecorded)
     }
 }
 
 impl Recorder {
     /// Commits what comes; after `stop` what was handed over before, and then no more.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut entries = Vec::with_capacity(MAX_COMMIT);
         let mut changes = Vec::with_capacity(MAX_COMMIT);
         loop {
@@ -115,6 +133,9 @@ impl Recorder {
                 }
             }
         }
-        self.registry.apply_delivery_changes(changes).await.map(|_| ())
+        self.registry
+            .apply_delivery_changes(changes)
+            .await
+            .map(|_| ())
     }
 }

@@ -27,11 +27,11 @@ impl std::fmt::Debug for LinkSigner {
 
 /// What a token of ours says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Link {
+pub(super) struct Link {
     /// The delivery whose bytes it opens.
-    pub delivery: Id,
+    pub(super) delivery: Id,
     /// When it ceases to.
-    pub expires_at: Millis,
+    pub(super) expires_at: Millis,
 }
 
 impl LinkSigner {
@@ -41,7 +41,7 @@ impl LinkSigner {
     }
 
     /// The token for a link.
-    pub fn sign(&self, link: Link) -> String {
+    pub(super) fn sign(&self, link: Link) -> String {
         let mut token = Vec::with_capacity(BODY_BYTES + TAG_BYTES);
         token.extend_from_slice(&link.delivery.as_i64().to_be_bytes());
         token.extend_from_slice(&link.expires_at.as_i64().to_be_bytes());
@@ -51,7 +51,7 @@ impl LinkSigner {
     }
 
     /// What the token says, if it is one of ours; whether it has expired is the caller's to see.
-    pub fn verify(&self, token: &str) -> Option<Link> {
+    pub(super) fn verify(&self, token: &str) -> Option<Link> {
         if token.len() > 64 {
             return None;
         }
@@ -69,7 +69,8 @@ impl LinkSigner {
 
     fn tag(&self, body: &[u8]) -> [u8; TAG_BYTES] {
         // HMAC takes keys of any length.
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length is taken");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length is taken");
         mac.update(b"headgate files 1\0");
         mac.update(body);
         let full = mac.finalize().into_bytes();
@@ -84,7 +85,10 @@ mod tests {
     use super::*;
 
     fn link() -> Link {
-        Link { delivery: Id::from_i64(77).expect("positive"), expires_at: Millis::from_i64(1_000) }
+        Link {
+            delivery: Id::from_i64(77).expect("positive"),
+            expires_at: Millis::from_i64(1_000),
+        }
     }
 
     #[test]
@@ -106,7 +110,14 @@ mod tests {
             let touched = String::from_utf8(bytes).expect("ASCII");
             assert_eq!(signer.verify(&touched), None, "character {at}");
         }
-        for bad in ["", "AAAA", "not base64!", &token[1..], &format!("{token}AA"), &"A".repeat(1_000)] {
+        for bad in [
+            "",
+            "AAAA",
+            "not base64!",
+            &token[1..],
+            &format!("{token}AA"),
+            &"A".repeat(1_000),
+        ] {
             assert_eq!(signer.verify(bad), None);
         }
     }

@@ -114,7 +114,7 @@ struct Progress {
 
 /// How a try to change the state came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// It is now in that state, which must be recorded.
     Taken,
     /// It was there already, or further; nothing changed.
@@ -125,7 +125,7 @@ pub enum Step {
 
 /// What a delivery waits for, as far as the timers are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stall {
+pub(super) struct Stall {
     /// Since the last sign of the device.
     pub idle: Duration,
     /// Every byte has been sent: what is missing is the device's verdict.
@@ -136,7 +136,7 @@ pub struct Stall {
 
 impl LiveDelivery {
     /// The working copy of a stored delivery; `have` is what its cursor says.
-    pub fn new(
+    pub(super) fn new(
         stored: &Delivery,
         product_id: ProductId,
         content: Arc<Content>,
@@ -200,17 +200,23 @@ impl LiveDelivery {
             0 => 0,
             size => progress.have.total().min(size).saturating_mul(100) / size,
         };
-        u8::try_from(acknowledged).unwrap_or(100).max(progress.reported_percent.unwrap_or(0))
+        u8::try_from(acknowledged)
+            .unwrap_or(100)
+            .max(progress.reported_percent.unwrap_or(0))
     }
 
     /// The stamps that a record of this attempt has.
     pub fn stamps(&self) -> (Millis, Option<Millis>, Option<Millis>) {
         let progress = self.progress.lock();
-        (progress.created_at, progress.pushed_at, progress.delivering_at)
+        (
+            progress.created_at,
+            progress.pushed_at,
+            progress.delivering_at,
+        )
     }
 
     /// Moves to `to` if that leads forward; says whether it must be recorded.
-    pub fn advance(&self, to: DeliveryState, at: Millis) -> Step {
+    pub(super) fn advance(&self, to: DeliveryState, at: Millis) -> Step {
         let mut progress = self.progress.lock();
         if progress.state.is_final() {
             return Step::Over;
@@ -240,7 +246,9 @@ impl LiveDelivery {
     pub fn resume_at(&self, offset: Option<u64>) -> u64 {
         let mut progress = self.progress.lock();
         progress.last_activity = Instant::now();
-        let Some(offset) = offset else { return progress.have.low() };
+        let Some(offset) = offset else {
+            return progress.have.low();
+        };
         if progress.restored {
             // Our checkpoint is older than what the device received before we were stopped.
             progress.sent.insert(0, offset);
@@ -307,9 +315,13 @@ impl LiveDelivery {
     }
 
     /// What the timers look at.
-    pub fn stall(&self) -> Stall {
+    pub(super) fn stall(&self) -> Stall {
         let progress = self.progress.lock();
-        Stall { idle: progress.last_activity.elapsed(), all_sent: progress.all_sent, pushed_at: progress.pushed_at }
+        Stall {
+            idle: progress.last_activity.elapsed(),
+            all_sent: progress.all_sent,
+            pushed_at: progress.pushed_at,
+        }
     }
 
     /// Starts the clock of the step timer anew: the device has just come back.
@@ -326,7 +338,7 @@ impl LiveDelivery {
 
 /// What a delivery's product says about its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rules {
+pub(super) struct Rules {
     /// Delivered when every byte was acknowledged.
     pub confirm_by_acknowledgement: bool,
     /// `done` is believed whatever was sent.

@@ -9,12 +9,15 @@ use headgate_protocol::identity::{DeviceId, NodeId};
 use serde::Serialize;
 
 use super::{
-    DeliveryService, NotRecorded, TaskView, content::Content, live::{LiveDelivery, LiveTask, Step}, pending, rules_of,
+    DeliveryService, NotRecorded, TaskView,
+    content::Content,
+    live::{LiveDelivery, LiveTask, Step},
+    pending, rules_of,
 };
 use crate::{
     model::{
-        Actor, CreationState, Delivery, DeliveryState, Device, FailReason, Id, Millis, Page, Product, Resource,
-        RunState, Task, TaskPolicy, DeliveryChange,
+        Actor, CreationState, Delivery, DeliveryChange, DeliveryState, Device, FailReason, Id,
+        Millis, Page, Product, Resource, RunState, Task, TaskPolicy,
     },
     store::StoreError,
 };
@@ -116,16 +119,28 @@ impl DeliveryService {
     ///
     /// # Errors
     /// [`DeliveryError`], with every wrong row at once; nothing has been stored then.
-    pub async fn create_task(&self, actor: &Actor, new: NewTask) -> Result<TaskView, DeliveryError> {
+    pub async fn create_task(
+        &self,
+        actor: &Actor,
+        new: NewTask,
+    ) -> Result<TaskView, DeliveryError> {
         let registry = &self.inner.registry;
-        let resource = registry.resource(new.resource_id).await?.ok_or(DeliveryError::NotFound("resource"))?;
-        let product = registry.product(&resource.product_id).await?.ok_or(DeliveryError::NotFound("product"))?;
+        let resource = registry
+            .resource(new.resource_id)
+            .await?
+            .ok_or(DeliveryError::NotFound("resource"))?;
+        let product = registry
+            .product(&resource.product_id)
+            .await?
+            .ok_or(DeliveryError::NotFound("product"))?;
         check_policy(&new.policy)?;
         let name = task_name(new.name, &resource)?;
         let devices = self.resolve(&product, new.targets).await?;
         let content = self.load_content(resource.id, resource.version).await?;
         if !self.inner.book.reserve(devices.len()) {
-            return Err(DeliveryError::TooManyOpen { limit: self.inner.config.max_open_deliveries });
+            return Err(DeliveryError::TooManyOpen {
+                limit: self.inner.config.max_open_deliveries,
+            });
         }
         let now = Millis::now();
         let task = Task {
@@ -144,9 +159,15 @@ impl DeliveryService {
         };
         let deliveries: Vec<Delivery> = devices
             .into_iter()
-            .map(|(device, node)| pending(self.inner.registry.next_id(), task.id, device, node, now))
+            .map(|(device, node)| {
+                pending(self.inner.registry.next_id(), task.id, device, node, now)
+            })
             .collect();
-        let audit = actor.did("task.create", task.id, format!("resource {} v{}", resource.id, resource.version));
+        let audit = actor.did(
+            "task.create",
+            task.id,
+            format!("resource {} v{}", resource.id, resource.version),
+        );
         if let Err(error) = registry.insert_task(&task, &deliveries, &audit).await {
             self.inner.book.unreserve(deliveries.len());
             return Err(error.into());
@@ -157,7 +178,12 @@ impl DeliveryService {
 
     /// Cancels what is open of a task: its devices are told, and none of it is delivered any more.
     pub async fn cancel_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let (known, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        let (known, _) = self
+            .inner
+            .registry
+            .task(id)
+            .await?
+            .ok_or(DeliveryError::NotFound("task"))?;
         if known.run.is_final() {
             return Err(DeliveryError::Conflict("the task has ended"));
         }
@@ -172,7 +198,10 @@ impl DeliveryService {
         for ended in futures_util::future::join_all(ends).await {
             ended?;
         }
-        self.inner.registry.set_task_run(id, RunState::Canceled, Millis::now(), None).await?;
+        self.inner
+            .registry
+            .set_task_run(id, RunState::Canceled, Millis::now(), None)
+            .await?;
         self.task(id).await
     }
 
@@ -193,21 +222,40 @@ impl DeliveryService {
 
     /// Tries a failed delivery again, as a new attempt.
     pub async fn retry_delivery(&self, actor: &Actor, id: Id) -> Result<(), DeliveryError> {
-        let known = self.inner.registry.delivery(id).await?.ok_or(DeliveryError::NotFound("delivery"))?;
+        let known = self
+            .inner
+            .registry
+            .delivery(id)
+            .await?
+            .ok_or(DeliveryError::NotFound("delivery"))?;
         if known.state != DeliveryState::Failed {
-            return Err(DeliveryError::Conflict("only a failed delivery can be tried again"));
+            return Err(DeliveryError::Conflict(
+                "only a failed delivery can be tried again",
+            ));
         }
         self.audit(actor, "delivery.retry", id).await?;
-        let (task, _) = self.inner.registry.task(known.task_id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        let (task, _) = self
+            .inner
+            .registry
+            .task(known.task_id)
+            .await?
+            .ok_or(DeliveryError::NotFound("task"))?;
         self.reopen(&task, vec![known]).await
     }
 
     /// Tries every failed delivery of a task again; says how many those are.
     pub async fn retry_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let (task, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        let (task, _) = self
+            .inner
+            .registry
+            .task(id)
+            .await?
+            .ok_or(DeliveryError::NotFound("task"))?;
         let failed = self.failed_of(id).await?;
         if failed.is_empty() {
-            return Err(DeliveryError::Conflict("no delivery of the task has failed"));
+            return Err(DeliveryError::Conflict(
+                "no delivery of the task has failed",
+            ));
         }
         self.audit(actor, "task.retry", id).await?;
         self.reopen(&task, failed).await?;
@@ -216,12 +264,20 @@ impl DeliveryService {
 
     /// Holds a task: nothing more of it is sent until it is resumed.
     pub async fn pause_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        self.hold(actor, id, RunState::Running, RunState::Paused, "task.pause").await
+        self.hold(actor, id, RunState::Running, RunState::Paused, "task.pause")
+            .await
     }
 
     /// Lets a held task go on.
     pub async fn resume_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        self.hold(actor, id, RunState::Paused, RunState::Running, "task.resume").await
+        self.hold(
+            actor,
+            id,
+            RunState::Paused,
+            RunState::Running,
+            "task.resume",
+        )
+        .await
     }
 
     async fn hold(
@@ -232,7 +288,12 @@ impl DeliveryService {
         to: RunState,
         action: &'static str,
     ) -> Result<TaskView, DeliveryError> {
-        let (known, _) = self.inner.registry.task(id).await?.ok_or(DeliveryError::NotFound("task"))?;
+        let (known, _) = self
+            .inner
+            .registry
+            .task(id)
+            .await?
+            .ok_or(DeliveryError::NotFound("task"))?;
         if known.run != from {
             return Err(DeliveryError::Conflict(match to {
                 RunState::Paused => "only a running task can be paused",
@@ -240,7 +301,10 @@ impl DeliveryService {
             }));
         }
         self.audit(actor, action, id).await?;
-        self.inner.registry.set_task_run(id, to, Millis::now(), None).await?;
+        self.inner
+            .registry
+            .set_task_run(id, to, Millis::now(), None)
+            .await?;
         if let Some(task) = self.inner.book.task(id) {
             task.set_paused(to == RunState::Paused);
             for delivery in self.inner.book.of_task(id) {
@@ -258,9 +322,16 @@ impl DeliveryService {
     /// Every failed delivery of a task.
     async fn failed_of(&self, task: Id) -> Result<Vec<Delivery>, StoreError> {
         let mut failed = Vec::new();
-        let mut page = Page { limit: Page::MAX_LIMIT, cursor: None };
+        let mut page = Page {
+            limit: Page::MAX_LIMIT,
+            cursor: None,
+        };
         loop {
-            let found = self.inner.registry.deliveries(task, Some(DeliveryState::Failed), &page).await?;
+            let found = self
+                .inner
+                .registry
+                .deliveries(task, Some(DeliveryState::Failed), &page)
+                .await?;
             failed.extend(found.items);
             match found.next {
                 Some(next) => page.cursor = Some(next),
@@ -270,9 +341,15 @@ impl DeliveryService {
     }
 
     async fn cancel(&self, delivery: &Arc<LiveDelivery>) -> Result<Step, NotRecorded> {
-        let step = self.finish(delivery, DeliveryState::Failed, Some(FailReason::Canceled)).await?;
+        let step = self
+            .finish(delivery, DeliveryState::Failed, Some(FailReason::Canceled))
+            .await?;
         if step == Step::Taken {
-            self.inner.links().cancel(&delivery.device_id, &delivery.transfer, &delivery.content.name);
+            self.inner.links().cancel(
+                &delivery.device_id,
+                &delivery.transfer,
+                &delivery.content.name,
+            );
         }
         Ok(step)
     }
@@ -280,10 +357,17 @@ impl DeliveryService {
     /// Opens a new attempt of failed deliveries.
     async fn reopen(&self, task: &Task, failed: Vec<Delivery>) -> Result<(), DeliveryError> {
         let registry = &self.inner.registry;
-        let product = registry.product(&task.product_id).await?.ok_or(DeliveryError::NotFound("product"))?;
-        let content = self.load_content(task.resource_id, task.resource_version).await?;
+        let product = registry
+            .product(&task.product_id)
+            .await?
+            .ok_or(DeliveryError::NotFound("product"))?;
+        let content = self
+            .load_content(task.resource_id, task.resource_version)
+            .await?;
         if !self.inner.book.reserve(failed.len()) {
-            return Err(DeliveryError::TooManyOpen { limit: self.inner.config.max_open_deliveries });
+            return Err(DeliveryError::TooManyOpen {
+                limit: self.inner.config.max_open_deliveries,
+            });
         }
         let now = Millis::now();
         let renewed: Vec<Delivery> = failed
@@ -306,25 +390,39 @@ impl DeliveryService {
             .collect();
         let mut running = task.clone();
         if task.run.is_final() {
-            registry.set_task_run(task.id, RunState::Running, now, None).await?;
+            registry
+                .set_task_run(task.id, RunState::Running, now, None)
+                .await?;
             running.run = RunState::Running;
         }
         if let Err(error) = registry.apply_delivery_changes(&changes).await {
             self.inner.book.unreserve(renewed.len());
             return Err(error.into());
         }
-        self.inner.metrics.deliveries.failed.sub(i64::try_from(renewed.len()).unwrap_or(0));
+        self.inner
+            .metrics
+            .deliveries
+            .failed
+            .sub(i64::try_from(renewed.len()).unwrap_or(0));
         self.open(&running, &product, &content, &renewed);
         Ok(())
     }
 
     /// Enters stored deliveries in the book and tells the devices that are here.
-    fn open(&self, task: &Task, product: &Product, content: &Arc<Content>, deliveries: &[Delivery]) {
-        let live_task = self
-            .inner
-            .book
-            .task(task.id)
-            .unwrap_or_else(|| Arc::new(LiveTask::new(task.id, task.run, task.policy.max_in_progress)));
+    fn open(
+        &self,
+        task: &Task,
+        product: &Product,
+        content: &Arc<Content>,
+        deliveries: &[Delivery],
+    ) {
+        let live_task = self.inner.book.task(task.id).unwrap_or_else(|| {
+            Arc::new(LiveTask::new(
+                task.id,
+                task.run,
+                task.policy.max_in_progress,
+            ))
+        });
         for delivery in deliveries {
             self.count_new(DeliveryState::Pending);
             let live = LiveDelivery::new(
@@ -344,14 +442,21 @@ impl DeliveryService {
     }
 
     /// The devices that the targets name, in their order.
-    async fn resolve(&self, product: &Product, targets: Targets) -> Result<Vec<(DeviceId, NodeId)>, DeliveryError> {
+    async fn resolve(
+        &self,
+        product: &Product,
+        targets: Targets,
+    ) -> Result<Vec<(DeviceId, NodeId)>, DeliveryError> {
         let limit = self.inner.config.max_task_rows;
         let count = match &targets {
             Targets::Devices(ids) => ids.len(),
             Targets::DeviceNames(rows) => rows.len(),
         };
         if count == 0 || count > limit {
-            return Err(DeliveryError::Invalid { field: "devices", reason: format!("must be 1 to {limit} devices") });
+            return Err(DeliveryError::Invalid {
+                field: "devices",
+                reason: format!("must be 1 to {limit} devices"),
+            });
         }
         let (rows, devices) = match targets {
             Targets::Devices(ids) => {
@@ -359,14 +464,36 @@ impl DeliveryService {
                     .zip(ids)
                     .map(|(row, device_name)| TargetRow { row, device_name })
                     .collect();
-                let legal: Vec<DeviceId> = rows.iter().filter_map(|row| row.device_name.parse().ok()).collect();
+                let legal: Vec<DeviceId> = rows
+                    .iter()
+                    .filter_map(|row| row.device_name.parse().ok())
+                    .collect();
                 let found = self.inner.registry.devices_by_ids(&legal).await?;
-                (rows, found.into_iter().map(|device| (device.id.to_string(), device)).collect())
+                (
+                    rows,
+                    found
+                        .into_iter()
+                        .map(|device| (device.id.to_string(), device))
+                        .collect(),
+                )
             }
             Targets::DeviceNames(rows) => {
-                let legal: Vec<NodeId> = rows.iter().filter_map(|row| row.device_name.parse().ok()).collect();
-                let found = self.inner.registry.devices_by_node_ids(&product.id, &legal).await?;
-                (rows, found.into_iter().map(|device| (device.node_id.to_string(), device)).collect())
+                let legal: Vec<NodeId> = rows
+                    .iter()
+                    .filter_map(|row| row.device_name.parse().ok())
+                    .collect();
+                let found = self
+                    .inner
+                    .registry
+                    .devices_by_node_ids(&product.id, &legal)
+                    .await?;
+                (
+                    rows,
+                    found
+                        .into_iter()
+                        .map(|device| (device.node_id.to_string(), device))
+                        .collect(),
+                )
             }
         };
         pick(product, rows, &devices)
@@ -388,25 +515,37 @@ fn pick(
     let mut errors = Vec::new();
     for row in rows {
         let wrong = match devices.get(&row.device_name) {
-            _ if !seen.insert(row.device_name.clone()) => {
-                (RowErrorCode::Duplicate, "the device stands in an earlier row, too")
-            }
-            Some(device) if device.product_id != product.id => {
-                (RowErrorCode::WrongProduct, "the device is of another product than the resource")
-            }
+            _ if !seen.insert(row.device_name.clone()) => (
+                RowErrorCode::Duplicate,
+                "the device stands in an earlier row, too",
+            ),
+            Some(device) if device.product_id != product.id => (
+                RowErrorCode::WrongProduct,
+                "the device is of another product than the resource",
+            ),
             Some(device) => {
                 picked.push((device.id.clone(), device.node_id.clone()));
                 continue;
             }
-            None if DeviceId::new(&row.device_name).is_err() => {
-                (RowErrorCode::InvalidName, "this cannot be the name of a device")
-            }
+            None if DeviceId::new(&row.device_name).is_err() => (
+                RowErrorCode::InvalidName,
+                "this cannot be the name of a device",
+            ),
             None => (RowErrorCode::UnknownDevice, "no device has this name"),
         };
         let (code, message) = wrong;
-        errors.push(RowError { row: row.row, device: row.device_name, code, message: message.to_owned() });
+        errors.push(RowError {
+            row: row.row,
+            device: row.device_name,
+            code,
+            message: message.to_owned(),
+        });
     }
-    if errors.is_empty() { Ok(picked) } else { Err(DeliveryError::Rows(errors)) }
+    if errors.is_empty() {
+        Ok(picked)
+    } else {
+        Err(DeliveryError::Rows(errors))
+    }
 }
 
 fn check_policy(policy: &TaskPolicy) -> Result<(), DeliveryError> {

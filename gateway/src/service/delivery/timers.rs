@@ -22,8 +22,13 @@ impl DeliveryService {
                 if let Some(which) = self.overdue(&delivery, Millis::now()) {
                     let reason = FailReason::Timeout { which };
                     tracing::info!(delivery = %delivery.id, device_id = %delivery.device_id, which, "a delivery timed out");
-                    self.inner.links().cancel(&delivery.device_id, &delivery.transfer, &delivery.content.name);
-                    self.finish_or_log(&delivery, DeliveryState::Failed, Some(reason)).await;
+                    self.inner.links().cancel(
+                        &delivery.device_id,
+                        &delivery.transfer,
+                        &delivery.content.name,
+                    );
+                    self.finish_or_log(&delivery, DeliveryState::Failed, Some(reason))
+                        .await;
                 }
             }
         }
@@ -33,12 +38,22 @@ impl DeliveryService {
     fn overdue(&self, delivery: &LiveDelivery, now: Millis) -> Option<&'static str> {
         let config = &self.inner.config;
         let stall = delivery.stall();
-        let out_for = stall.pushed_at.map_or(Duration::ZERO, |pushed_at| now.since(pushed_at));
+        let out_for = stall
+            .pushed_at
+            .map_or(Duration::ZERO, |pushed_at| now.since(pushed_at));
         if out_for >= config.in_progress_timeout {
             return Some("in_progress_timeout");
         }
-        let allowed = if stall.all_sent { config.confirm_timeout } else { config.step_timeout };
-        let which = if stall.all_sent { "confirm_timeout" } else { "step_timeout" };
+        let allowed = if stall.all_sent {
+            config.confirm_timeout
+        } else {
+            config.step_timeout
+        };
+        let which = if stall.all_sent {
+            "confirm_timeout"
+        } else {
+            "step_timeout"
+        };
         // A paused task owes nothing and is owed nothing.
         (stall.idle >= allowed && !delivery.task.is_paused()).then_some(which)
     }

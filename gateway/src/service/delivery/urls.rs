@@ -13,7 +13,7 @@ use crate::model::{Id, Millis};
 
 /// Makes addresses.
 #[derive(Debug)]
-pub struct FileUrls {
+pub(super) struct FileUrls {
     signer: LinkSigner,
     public_url: Option<String>,
     listen: Option<SocketAddr>,
@@ -23,21 +23,26 @@ pub struct FileUrls {
 impl FileUrls {
     /// Addresses below `public_url`, or else at the listener's own address; without either the
     /// address is empty and devices take the bytes in-band.
-    pub fn new(
+    pub(super) fn new(
         signer: LinkSigner,
         public_url: Option<String>,
         listen: Option<SocketAddr>,
         lifetime: Duration,
     ) -> Self {
         let public_url = public_url.map(|url| url.trim_end_matches('/').to_owned());
-        Self { signer, public_url, listen, lifetime }
+        Self {
+            signer,
+            public_url,
+            listen,
+            lifetime,
+        }
     }
 
     /// A signed address for this delivery, valid from now on.
     ///
     /// `reached_at` stands in for a listener that listens everywhere: what the device reached once
     /// it reaches again.
-    pub fn url(&self, delivery: Id, reached_at: Option<IpAddr>) -> String {
+    pub(super) fn url(&self, delivery: Id, reached_at: Option<IpAddr>) -> String {
         let base = match (&self.public_url, self.listen) {
             (Some(url), _) => url.clone(),
             (None, Some(listen)) => {
@@ -49,18 +54,23 @@ impl FileUrls {
                 let host = match host {
                     any if any.is_unspecified() => "localhost".to_owned(),
                     IpAddr::V4(v4) => v4.to_string(),
-                    IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| format!("[{v6}]"), |v4| v4.to_string()),
+                    IpAddr::V6(v6) => v6
+                        .to_ipv4_mapped()
+                        .map_or_else(|| format!("[{v6}]"), |v4| v4.to_string()),
                 };
                 format!("https://{host}:{}", listen.port())
             }
             (None, None) => return String::new(),
         };
-        let link = Link { delivery, expires_at: Millis::now().after(self.lifetime) };
+        let link = Link {
+            delivery,
+            expires_at: Millis::now().after(self.lifetime),
+        };
         format!("{base}/files/{}", self.signer.sign(link))
     }
 
     /// The signer, for the listener that checks.
-    pub fn signer(&self) -> &LinkSigner {
+    pub(super) fn signer(&self) -> &LinkSigner {
         &self.signer
     }
 }
@@ -71,22 +81,58 @@ mod tests {
 
     fn urls(public_url: Option<&str>, listen: Option<&str>) -> FileUrls {
         let listen = listen.map(|listen| listen.parse().expect("an address"));
-        FileUrls::new(LinkSigner::new([1; 32]), public_url.map(str::to_owned), listen, Duration::from_secs(60))
+        FileUrls::new(
+            LinkSigner::new([1; 32]),
+            public_url.map(str::to_owned),
+            listen,
+            Duration::from_secs(60),
+        )
     }
 
     #[test]
     fn the_host_is_configured_or_what_the_device_reached() {
         let id = Id::from_i64(5).expect("positive");
         let cases = [
-            (Some("https://files.example.org/"), Some("0.0.0.0:8443"), None, "https://files.example.org/files/"),
-            (None, Some("0.0.0.0:8443"), Some("10.1.2.3"), "https://10.1.2.3:8443/files/"),
-            (None, Some("[::]:8443"), Some("::ffff:10.1.2.3"), "https://10.1.2.3:8443/files/"),
-            (None, Some("[::]:8443"), Some("2001:db8::1"), "https://[2001:db8::1]:8443/files/"),
-            (None, Some("192.0.2.1:443"), Some("10.1.2.3"), "https://192.0.2.1:443/files/"),
-            (None, Some("0.0.0.0:8443"), None, "https://localhost:8443/files/"),
+            (
+                Some("https://files.example.org/"),
+                Some("0.0.0.0:8443"),
+                None,
+                "https://files.example.org/files/",
+            ),
+            (
+                None,
+                Some("0.0.0.0:8443"),
+                Some("10.1.2.3"),
+                "https://10.1.2.3:8443/files/",
+            ),
+            (
+                None,
+                Some("[::]:8443"),
+                Some("::ffff:10.1.2.3"),
+                "https://10.1.2.3:8443/files/",
+            ),
+            (
+                None,
+                Some("[::]:8443"),
+                Some("2001:db8::1"),
+                "https://[2001:db8::1]:8443/files/",
+            ),
+            (
+                None,
+                Some("192.0.2.1:443"),
+                Some("10.1.2.3"),
+                "https://192.0.2.1:443/files/",
+            ),
+            (
+                None,
+                Some("0.0.0.0:8443"),
+                None,
+                "https://localhost:8443/files/",
+            ),
         ];
         for (public_url, listen, reached, expected) in cases {
-            let url = urls(public_url, listen).url(id, reached.map(|ip: &str| ip.parse().expect("an address")));
+            let url = urls(public_url, listen)
+                .url(id, reached.map(|ip: &str| ip.parse().expect("an address")));
             assert!(url.starts_with(expected), "{url}");
             assert!(url.len() < 1_000);
         }

@@ -74,12 +74,26 @@ impl DeliveryService {
     /// # Errors
     /// [`DeliveryError::NotFound`] where there is none.
     pub async fn task(&self, id: Id) -> Result<TaskView, DeliveryError> {
-        self.inner.registry.task(id).await?.map(TaskView::new).ok_or(DeliveryError::NotFound("task"))
+        self.inner
+            .registry
+            .task(id)
+            .await?
+            .map(TaskView::new)
+            .ok_or(DeliveryError::NotFound("task"))
     }
 
     /// A page of tasks, the newest first.
-    pub async fn tasks(&self, filter: &TaskFilter, page: &Page) -> Result<Paged<TaskView>, DeliveryError> {
-        Ok(self.inner.registry.tasks(filter, page).await?.map(TaskView::new))
+    pub async fn tasks(
+        &self,
+        filter: &TaskFilter,
+        page: &Page,
+    ) -> Result<Paged<TaskView>, DeliveryError> {
+        Ok(self
+            .inner
+            .registry
+            .tasks(filter, page)
+            .await?
+            .map(TaskView::new))
     }
 
     /// A page of a task's deliveries, all or those in one state.
@@ -104,7 +118,12 @@ impl DeliveryService {
     /// # Errors
     /// [`DeliveryError::NotFound`] where there is none.
     pub async fn delivery(&self, id: Id) -> Result<DeliveryView, DeliveryError> {
-        let known = self.inner.registry.delivery(id).await?.ok_or(DeliveryError::NotFound("delivery"))?;
+        let known = self
+            .inner
+            .registry
+            .delivery(id)
+            .await?
+            .ok_or(DeliveryError::NotFound("delivery"))?;
         Ok(self.view(known))
     }
 
@@ -122,11 +141,20 @@ impl DeliveryService {
 
     /// The id of the device's deliveries that are open, the next one first.
     pub fn open_of_device(&self, device: &DeviceId) -> Vec<Id> {
-        self.inner.book.of_device(device).iter().map(|delivery| delivery.id).collect()
+        self.inner
+            .book
+            .of_device(device)
+            .iter()
+            .map(|delivery| delivery.id)
+            .collect()
     }
 
     fn view(&self, known: Delivery) -> DeliveryView {
-        let live = self.inner.book.by_id(known.id).filter(|live| live.attempt == known.attempt);
+        let live = self
+            .inner
+            .book
+            .by_id(known.id)
+            .filter(|live| live.attempt == known.attempt);
         DeliveryView {
             percent: live.as_ref().map(|live| live.percent()),
             waiting: live.and_then(|live| self.waiting_for(&live)),
@@ -146,8 +174,14 @@ impl DeliveryService {
         }
         if !live.is_admitted() {
             let queue = self.inner.book.of_device(&live.device_id);
-            let busy = queue.iter().any(|other| other.id != live.id && other.is_admitted());
-            return Some(if busy { WaitReason::DeviceBusy } else { WaitReason::InProgressLimit });
+            let busy = queue
+                .iter()
+                .any(|other| other.id != live.id && other.is_admitted());
+            return Some(if busy {
+                WaitReason::DeviceBusy
+            } else {
+                WaitReason::InProgressLimit
+            });
         }
         if live.stall().all_sent {
             return Some(WaitReason::Confirming);
@@ -158,7 +192,13 @@ impl DeliveryService {
 
 fn timeline_of(attempt: &Delivery) -> Vec<TimelineEntry> {
     let entry = |state, at: Option<Millis>| {
-        at.map(|at| TimelineEntry { attempt: attempt.attempt, state, at, reason: None, detail: None })
+        at.map(|at| TimelineEntry {
+            attempt: attempt.attempt,
+            state,
+            at,
+            reason: None,
+            detail: None,
+        })
     };
     let mut entries: Vec<TimelineEntry> = [
         entry(DeliveryState::Pending, Some(attempt.created_at)),

@@ -26,7 +26,12 @@ impl DeviceSession {
             Err(malformed) => {
                 tracing::debug!(device_id = %self.device.device_id, %malformed, "a transfer message was refused");
                 let error = TransferError {
-                    transfer: malformed.transfer.unwrap_or_default().chars().take(32).collect(),
+                    transfer: malformed
+                        .transfer
+                        .unwrap_or_default()
+                        .chars()
+                        .take(32)
+                        .collect(),
                     code: TransferErrorCode::BadRequest,
                     message: malformed.reason,
                     retry_after: None,
@@ -40,9 +45,16 @@ impl DeviceSession {
         match message {
             UpMessage::GetDownloadTask => self.answer_download_task().await,
             UpMessage::ReportDownloadProgress(report) => {
-                let receipt = self.node.delivery.report(&self.device.device_id, &report).await;
+                let receipt = self
+                    .node
+                    .delivery
+                    .report(&self.device.device_id, &report)
+                    .await;
                 self.drop_finished_transfer();
-                self.tell(&DownMessage::ReportDownloadProgressRsp(receipt), Sent::Message);
+                self.tell(
+                    &DownMessage::ReportDownloadProgressRsp(receipt),
+                    Sent::Message,
+                );
             }
             UpMessage::GetChunks(request) => {
                 self.stop_announcing();
@@ -51,16 +63,33 @@ impl DeviceSession {
                 }
             }
             UpMessage::StopChunks { transfer } => {
-                let active = self.transfer.as_ref().is_some_and(|active| *active.delivery.transfer == *transfer);
+                let active = self
+                    .transfer
+                    .as_ref()
+                    .is_some_and(|active| *active.delivery.transfer == *transfer);
                 if active {
                     self.drop_transfer(std::time::Instant::now());
-                } else if let Err(refusal) = self.node.delivery.find(&self.device.device_id, &transfer).await {
+                } else if let Err(refusal) = self
+                    .node
+                    .delivery
+                    .find(&self.device.device_id, &transfer)
+                    .await
+                {
                     self.refuse(refusal, &transfer);
                 }
             }
-            UpMessage::GetManifest { transfer, from, count } => {
-                let found = self.node.delivery.find(&self.device.device_id, &transfer).await;
-                match found.and_then(|delivery| self.node.delivery.manifest(&delivery, from, count)) {
+            UpMessage::GetManifest {
+                transfer,
+                from,
+                count,
+            } => {
+                let found = self
+                    .node
+                    .delivery
+                    .find(&self.device.device_id, &transfer)
+                    .await;
+                match found.and_then(|delivery| self.node.delivery.manifest(&delivery, from, count))
+                {
                     Ok(manifest) => self.tell(&DownMessage::Manifest(manifest), Sent::Message),
                     Err(refusal) => self.refuse(refusal, &transfer),
                 }
@@ -80,18 +109,32 @@ impl DeviceSession {
     /// Tells the device of what waits for it, if it is its turn.
     pub(super) async fn announce(&mut self) {
         self.announcing = Announcing::WhenWoken;
-        if let Offer::Ready(offered) = self.node.delivery.offer(&self.device.device_id, self.reached_at) {
-            let out_already = self.transfer.as_ref().is_some_and(|active| active.delivery.id == offered.delivery.id);
+        if let Offer::Ready(offered) = self
+            .node
+            .delivery
+            .offer(&self.device.device_id, self.reached_at)
+        {
+            let out_already = self
+                .transfer
+                .as_ref()
+                .is_some_and(|active| active.delivery.id == offered.delivery.id);
             if !out_already {
                 self.announced = Some(offered.delivery);
-                self.tell(&DownMessage::Download(offered.announcement), Sent::Announcement);
+                self.tell(
+                    &DownMessage::Download(offered.announcement),
+                    Sent::Announcement,
+                );
             }
         }
     }
 
     pub(super) fn tell_canceled(&mut self) {
         for canceled in self.handle.take_canceled() {
-            if self.transfer.as_ref().is_some_and(|active| active.delivery.transfer == canceled.transfer) {
+            if self
+                .transfer
+                .as_ref()
+                .is_some_and(|active| active.delivery.transfer == canceled.transfer)
+            {
                 self.drop_transfer(std::time::Instant::now());
             }
             let message = DownMessage::CancelDownload {
@@ -104,7 +147,11 @@ impl DeviceSession {
 
     async fn answer_download_task(&mut self) {
         self.stop_announcing();
-        let waiting = match self.node.delivery.offer(&self.device.device_id, self.reached_at) {
+        let waiting = match self
+            .node
+            .delivery
+            .offer(&self.device.device_id, self.reached_at)
+        {
             Offer::Ready(offered) => {
                 self.node.delivery.on_announced(&offered.delivery).await;
                 Some(offered.announcement)
@@ -115,7 +162,11 @@ impl DeviceSession {
     }
 
     async fn start_transfer(&mut self, request: &GetChunks) -> Result<(), Refusal> {
-        let delivery = self.node.delivery.find(&self.device.device_id, &request.transfer).await?;
+        let delivery = self
+            .node
+            .delivery
+            .find(&self.device.device_id, &request.transfer)
+            .await?;
         let topic_prefix = self.topics.chunk_prefix(&delivery.transfer);
         let qos = self.granted_qos(&format!("{topic_prefix}0"));
         let qos = match (&request.ask, qos) {
@@ -126,18 +177,31 @@ impl DeviceSession {
         };
         let limits = PumpLimits {
             receive_maximum: self.connection.client_receive_maximum(),
-            max_payload_bytes: self.connection.client_max_packet_bytes().saturating_sub(MAX_CHUNK_HEADER_BYTES),
+            max_payload_bytes: self
+                .connection
+                .client_max_packet_bytes()
+                .saturating_sub(MAX_CHUNK_HEADER_BYTES),
         };
         let pump = self.node.delivery.begin(&delivery, request, limits).await?;
         self.drop_transfer(std::time::Instant::now());
         self.generations = self.generations.wrapping_add(1);
-        self.transfer = Some(Box::new(ActiveTransfer::new(delivery, pump, qos, topic_prefix, self.generations)));
+        self.transfer = Some(Box::new(ActiveTransfer::new(
+            delivery,
+            pump,
+            qos,
+            topic_prefix,
+            self.generations,
+        )));
         Ok(())
     }
 
     /// Drops the pump of a delivery that has ended.
     pub(super) fn drop_finished_transfer(&mut self) {
-        if self.transfer.as_ref().is_some_and(|active| active.delivery.state().is_final()) {
+        if self
+            .transfer
+            .as_ref()
+            .is_some_and(|active| active.delivery.state().is_final())
+        {
             self.drop_transfer(std::time::Instant::now());
         }
     }
@@ -149,18 +213,26 @@ impl DeviceSession {
     }
 
     fn refuse(&mut self, refusal: Refusal, transfer: &str) {
-        self.tell(&DownMessage::TransferError(refusal.into_message(transfer)), Sent::Message);
+        self.tell(
+            &DownMessage::TransferError(refusal.into_message(transfer)),
+            Sent::Message,
+        );
     }
 
     /// Sends a message on the device's service topic, if it listens there.
     fn tell(&mut self, message: &DownMessage, tag: Sent) {
         let topic = self.topics.down_service();
         let Some(qos) = self.granted_qos(&topic) else {
-            self.node.metrics.messages_dropped(DropReason::NoSubscription).inc();
+            self.node
+                .metrics
+                .messages_dropped(DropReason::NoSubscription)
+                .inc();
             return;
         };
         // Product and node ids hold no wildcard and no NUL.
-        let Ok(topic) = topic.parse::<TopicName>() else { return };
+        let Ok(topic) = topic.parse::<TopicName>() else {
+            return;
+        };
         self.send(topic, Bytes::from(message.to_json()), qos, tag);
     }
 }

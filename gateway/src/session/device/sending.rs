@@ -26,7 +26,9 @@ impl DeviceSession {
     /// Takes note that the last batch was written, and whether the socket took all of it.
     pub fn on_written(&mut self, all_taken: bool) {
         let hold = self.node.slots.hold();
-        let Some(transfer) = &mut self.transfer else { return };
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
         if let Slot::Held(ticket) = transfer.slot {
             let done = transfer.pump.in_flight_bytes() == 0 || transfer.answers_later_than(hold);
             if all_taken && done {
@@ -38,7 +40,9 @@ impl DeviceSession {
 
     /// Whether a batch of chunks may go: there is one, memory allows it, and a slot is held.
     fn may_send_chunks(&mut self, now: Instant) -> bool {
-        let Some(transfer) = &mut self.transfer else { return false };
+        let Some(transfer) = &mut self.transfer else {
+            return false;
+        };
         if !transfer.wants_to_send() || !self.node.has_backlog_budget() {
             return false;
         }
@@ -59,12 +63,16 @@ impl DeviceSession {
     }
 
     async fn fill_chunks(&mut self, now: Instant, batch: &mut Batch) {
-        let Some(mut transfer) = self.transfer.take() else { return };
+        let Some(mut transfer) = self.transfer.take() else {
+            return;
+        };
         let version = self.connection.version();
         let mut topic = String::with_capacity(transfer.topic_prefix.len() + 20);
         let mut sent: i64 = 0;
         while let Some(chunk) = transfer.pump.peek_within_window() {
-            if transfer.qos == QoS::AtMostOnce && batch.len() >= self.node.delivery_config.window_bytes / 2 {
+            if transfer.qos == QoS::AtMostOnce
+                && batch.len() >= self.node.delivery_config.window_bytes / 2
+            {
                 break;
             }
             let payload = match transfer.payload(&self.node.delivery, chunk).await {
@@ -77,8 +85,13 @@ impl DeviceSession {
             let packet_id = if transfer.qos == QoS::AtMostOnce {
                 None
             } else {
-                let tag = Sent::Chunk { generation: transfer.generation, chunk };
-                let Some(packet_id) = self.reserve(tag) else { break };
+                let tag = Sent::Chunk {
+                    generation: transfer.generation,
+                    chunk,
+                };
+                let Some(packet_id) = self.reserve(tag) else {
+                    break;
+                };
                 Some(packet_id)
             };
             topic.clear();
@@ -86,7 +99,18 @@ impl DeviceSession {
             push_decimal(&mut topic, chunk.offset);
             let len = usize::try_from(chunk.len).unwrap_or(usize::MAX);
             let encoded = batch.push_packet(
-                |head| encode_publish_header(head, version, &topic, transfer.qos, packet_id, false, false, len),
+                |head| {
+                    encode_publish_header(
+                        head,
+                        version,
+                        &topic,
+                        transfer.qos,
+                        packet_id,
+                        false,
+                        false,
+                        len,
+                    )
+                },
                 payload,
             );
             if let Err(error) = encoded {
@@ -101,7 +125,10 @@ impl DeviceSession {
                 sent += 1;
             }
             self.node.metrics.delivery_chunks.sent.inc();
-            self.node.metrics.packets_out(PacketType::Publish.number()).inc();
+            self.node
+                .metrics
+                .packets_out(PacketType::Publish.number())
+                .inc();
         }
         self.node.metrics.chunks_in_flight.add(sent);
         transfer.on_batch_sent(now);
@@ -119,13 +146,20 @@ impl DeviceSession {
             Sent::Chunk { generation, chunk } => {
                 self.node.metrics.delivery_chunks.acked.inc();
                 // An acknowledgement of an earlier request says nothing about this one.
-                let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.generation == generation) else {
+                let Some(transfer) = self
+                    .transfer
+                    .as_mut()
+                    .filter(|transfer| transfer.generation == generation)
+                else {
                     return;
                 };
                 self.node.metrics.chunks_in_flight.dec();
                 transfer.pump.on_acknowledged(chunk);
                 transfer.on_answer(now);
-                self.node.delivery.on_acknowledged(&transfer.delivery, chunk).await;
+                self.node
+                    .delivery
+                    .on_acknowledged(&transfer.delivery, chunk)
+                    .await;
                 let over = transfer.delivery.state().is_final()
                     || (transfer.pump.is_exhausted() && transfer.pump.in_flight_bytes() == 0);
                 if over {

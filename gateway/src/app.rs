@@ -1,0 +1,78 @@
+//! The composition root: builds stores, services, sessions and edges, runs them, and ends them in
+//! order. The only file that names all four layers.
+
+mod start;
+
+use std::time::Duration;
+
+pub use self::start::{App, FirstStart, StartError};
+use crate::{
+    config::{Config, data_dir::Ports},
+    session::CloseReason,
+    shutdown::Shutdown,
+};
+
+/// What the gateway has to tell whoever started it.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Credentials were made; they are shown this once.
+    FirstStart(&'a FirstStart),
+    /// Every listener is open.
+    Ready(&'a Ports),
+}
+
+/// Runs the gateway until `shutdown` drains it.
+///
+/// # Errors
+/// [`StartError`] where it cannot start; nothing is left open then.
+pub async fn run(
+    config: Config,
+    shutdown: Shutdown,
+    mut tell: impl FnMut(Progress<'_>),
+) -> Result<(), StartError> {
+    let app = App::start(config, &shutdown).await?;
+    if let Some(first) = app.first_start() {
+        tell(Progress::FirstStart(first));
+    }
+    tell(Progress::Ready(app.ports()));
+    shutdown.draining().await;
+    app.end(&shutdown).await;
+    Ok(())
+}
+
+impl App {
+    /// Ends in order: not ready, no new connections, sessions at a rate, then what is unsaved.
+    async fn end(self, shutdown: &Shutdown) {
+        let config = &self.shutdown_config;
+        self.readiness.drain();
+        self.metrics.draining.set(1);
+        // Whoever balances load needs a moment to see that this node is not ready.
+        tokio::time::sleep(config.drain_delay).await;
+        self.edges.drain();
+        self.close_sessions().await;
+        if !self.edges.wait(config.grace).await {
+            tracing::warn!(tasks = self.edges.tasks(), "connections did not end within the grace period");
+        }
+        self.edges.stop();
+        self.delivery.flush().await;
+        self.presence.flush().await;
+        shutdown.stop();
+        if !shutdown.wait(Duration::from_secs(5)).await {
+            tracing::warn!(tasks = shutdown.tasks(), "tasks did not end");
+        }
+        self.registry.close().await;
+        self.sessions.close().await;
+        tracing::info!("stopped");
+    }
+
+    /// Tells devices to go, at the rate at which other nodes can take them.
+    async fn close_sessions(&self) {
+        let rate = usize::try_from(self.shutdown_config.disconnect_rate).unwrap_or(usize::MAX);
+        let per_tick = (rate / 10).max(1);
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        for sessions in self.node.table.all().chunks(per_tick) {
+            tick.tick().await;
+            sessions.iter().for_each(|session| session.close(CloseReason::Shutdown));
+        }
+    }
+}

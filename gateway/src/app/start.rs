@@ -1,0 +1,376 @@
+//! The start: everything is opened and checked before the first device is let in.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use tokio::net::TcpListener;
+
+use crate::{
+    config::{
+        Config, ShutdownConfig,
+        data_dir::{DataDir, DataDirError, Ports, write_private},
+    },
+    edge::{
+        accept::{self, Gate},
+        dev_cert::{self, DevelopmentCertificateError},
+        files,
+        http::{self, ApiState, idempotency::Answers, listener::Plain},
+        mqtt,
+        ops::OpsListener,
+        tls::{ServerTls, TlsError},
+    },
+    service::{
+        auth::{AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
+        delivery::{DeliveryParts, DeliveryService, LinkSigner},
+        presence::Presence,
+        registry::RegistryService,
+        resource::{ResourceError, ResourceService},
+        seal::{SealError, Sealer},
+    },
+    session::{Node, SessionTable},
+    shutdown::Shutdown,
+    store::{StoreError, blobs::BlobStore, registry::{Registry, sqlite_url}, sessions::SessionStore},
+    telemetry::{
+        health::{Check, Readiness},
+        metrics::Metrics,
+    },
+};
+
+/// Name of the registry's setting that holds the sealed key of file addresses.
+const LINK_KEY: &str = "file_link_key";
+
+/// Why the gateway cannot start; the message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Secrets cannot be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Authentication cannot be set up.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// Resources cannot be opened.
+    #[error(transparent)]
+    Resources(#[from] ResourceError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No development certificate can be made.
+    #[error(transparent)]
+    DevelopmentCertificate(#[from] DevelopmentCertificateError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Listen {
+        /// For what.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// What the first start made; shown once, and kept in files that only this user reads.
+#[derive(Debug)]
+pub struct FirstStart {
+    /// The credentials.
+    pub credentials: Bootstrap,
+    /// The file with the operator's password.
+    pub password_file: PathBuf,
+    /// The file with the API token.
+    pub token_file: PathBuf,
+    /// The CA that devices are to trust, where the certificate is a development one.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The running gateway.
+#[derive(Debug)]
+pub struct App {
+    /// Held until the end: no second process may use the directory.
+    _data_dir: DataDir,
+    first_start: Option<FirstStart>,
+    ports: Ports,
+    /// Listeners and connections, which end before the rest.
+    pub(super) edges: Shutdown,
+    pub(super) shutdown_config: ShutdownConfig,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+    pub(super) registry: Registry,
+    pub(super) sessions: SessionStore,
+    pub(super) delivery: DeliveryService,
+    pub(super) presence: Presence,
+    pub(super) node: Arc<Node>,
+}
+
+/// The stores, open.
+struct Stores {
+    registry: Registry,
+    sessions: SessionStore,
+    blobs: BlobStore,
+}
+
+/// The listeners, open but not served.
+struct Listeners {
+    mqtts: Option<TcpListener>,
+    mqtt: Option<TcpListener>,
+    http: TcpListener,
+    files: Option<TcpListener>,
+    metrics: Option<OpsListener>,
+}
+
+impl App {
+    /// Opens everything and lets the first device in.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left open then.
+    pub async fn start(config: Config, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let metrics = Metrics::new();
+        let (tls, ca_file) = load_tls(&config, &data_dir, &metrics)?;
+        let sealer = Sealer::open_or_create(&data_dir.join("keys").join("sealing.key"))?;
+        let stores = open_stores(&config, &data_dir).await?;
+        sealer.bind(&stores.registry).await?;
+        let tokens = TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
+        let first_start = first_start(&tokens, &data_dir, ca_file).await?;
+        let listeners = Listeners::bind(&config).await?;
+        let ports = listeners.ports();
+        let delivery = DeliveryService::start(
+            DeliveryParts {
+                registry: stores.registry.clone(),
+                sessions: stores.sessions.clone(),
+                blobs: stores.blobs.clone(),
+                signer: link_signer(&stores.registry, &sealer).await?,
+                public_url: config.files.public_url.clone(),
+                files_listen: ports.files,
+                url_lifetime: config.files.url_lifetime,
+                config: config.delivery.clone(),
+                metrics: metrics.clone(),
+            },
+            shutdown,
+        )
+        .await?;
+        let authenticator =
+            DeviceAuthenticator::new(stores.registry.clone(), sealer.clone(), config.auth.cache_entries)?;
+        let presence = Presence::new(stores.registry.clone());
+        let node = Arc::new(Node::new(
+            authenticator.clone(),
+            delivery.clone(),
+            presence.clone(),
+            config.mqtt.clone(),
+            config.delivery.clone(),
+            metrics.clone(),
+        ));
+        let links: Arc<SessionTable> = Arc::clone(&node.table);
+        delivery.connect_links(links.clone());
+        let readiness = Readiness::new();
+        let edges = Shutdown::new();
+        let api = ApiState {
+            registry: RegistryService::new(stores.registry.clone(), sealer, authenticator).with_watch(links),
+            resources: ResourceService::open(
+                stores.registry.clone(),
+                stores.blobs.clone(),
+                config.resources.clone(),
+            )
+            .await?,
+            delivery: delivery.clone(),
+            tokens,
+            limits: http::Limits::new(&config.http, &config.resources, &config.delivery),
+            shutdown: edges.clone(),
+            answers: Answers::default(),
+        };
+        spawn_upkeep(&node, &presence, &stores.registry, readiness.check("registry"), shutdown);
+        listeners.serve(&config, &tls, api, &node, &readiness, &edges, shutdown)?;
+        data_dir.write_ports(&ports)?;
+        readiness.started();
+        Ok(Self {
+            _data_dir: data_dir,
+            first_start,
+            ports,
+            edges,
+            shutdown_config: config.shutdown,
+            readiness,
+            metrics,
+            registry: stores.registry,
+            sessions: stores.sessions,
+            delivery,
+            presence,
+            node,
+        })
+    }
+
+    /// What the first start made; `None` on every later one.
+    pub fn first_start(&self) -> Option<&FirstStart> {
+        self.first_start.as_ref()
+    }
+
+    /// The addresses that are listened on.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+}
+
+/// The configured certificate, or the development one.
+fn load_tls(
+    config: &Config,
+    data_dir: &DataDir,
+    metrics: &Metrics,
+) -> Result<(ServerTls, Option<PathBuf>), StartError> {
+    if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
+        let tls = ServerTls::load(certificate, key)?;
+        metrics.set_certificate_end(tls.not_after());
+        return Ok((tls, None));
+    }
+    let made = dev_cert::ensure(&data_dir.join("tls"), SystemTime::now())?;
+    metrics.set_certificate_end(made.not_after);
+    Ok((ServerTls::load(&made.certificate, &made.key)?, Some(made.ca)))
+}
+
+async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
+    let url = sqlite_url(&data_dir.join("registry.db"));
+    Ok(Stores {
+        registry: Registry::open(&url, config.registry.read_connections).await?,
+        sessions: SessionStore::open(&data_dir.join("sessions.db")).await?,
+        blobs: BlobStore::open(&data_dir.join("blobs")).await?,
+    })
+}
+
+async fn first_start(
+    tokens: &TokenAuthenticator,
+    data_dir: &DataDir,
+    ca_file: Option<PathBuf>,
+) -> Result<Option<FirstStart>, StartError> {
+    let (password_file, token_file) = (data_dir.join("admin.password"), data_dir.join("api.token"));
+    let credentials = tokens
+        .bootstrap(|made| {
+            write_private(&password_file, format!("{}\n", *made.password).as_bytes()).map_err(io::Error::other)?;
+            write_private(&token_file, format!("{}\n", *made.token).as_bytes()).map_err(io::Error::other)
+        })
+        .await?;
+    Ok(credentials.map(|credentials| FirstStart { credentials, password_file, token_file, ca_file }))
+}
+
+/// The signer of file addresses, whose sealed key is the registry's: one for all nodes.
+async fn link_signer(registry: &Registry, sealer: &Sealer) -> Result<LinkSigner, StartError> {
+    let mut fresh = [0; 32];
+    getrandom::fill(&mut fresh).map_err(|_| StartError::Random)?;
+    let sealed = registry.setting_or_insert(LINK_KEY, &sealer.seal(LINK_KEY, &fresh)?).await?;
+    let key = sealer.open(LINK_KEY, &sealed)?;
+    let key: [u8; 32] = key.as_slice().try_into().map_err(|_| StoreError::Corrupt {
+        column: "setting.value",
+        reason: "the key of file addresses has the wrong length".to_owned(),
+    })?;
+    Ok(LinkSigner::new(key))
+}
+
+/// Starts what runs beside the listeners.
+fn spawn_upkeep(node: &Arc<Node>, presence: &Presence, registry: &Registry, check: Check, shutdown: &Shutdown) {
+    let (node, stop) = (Arc::clone(node), shutdown.token().clone());
+    shutdown.spawn(async move { stop.run_until_cancelled(node.slots.run()).await });
+    let (presence, stop) = (presence.clone(), shutdown.token().clone());
+    shutdown.spawn(async move { stop.run_until_cancelled(presence.run()).await });
+    let (registry, stop) = (registry.clone(), shutdown.token().clone());
+    check.pass();
+    shutdown.spawn(async move { stop.run_until_cancelled(watch_registry(registry, check)).await });
+}
+
+/// Says in readiness whether the registry answers.
+async fn watch_registry(registry: Registry, check: Check) {
+    const INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        match tokio::time::timeout(INTERVAL, registry.ping()).await {
+            Ok(Ok(())) => check.pass(),
+            Ok(Err(error)) => check.fail(&error.to_string()),
+            Err(_elapsed) => check.fail("no answer within 5 s"),
+        }
+    }
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let open = |what, address: SocketAddr, backlog| {
+            accept::bind(address, backlog).map_err(|source| StartError::Listen { what, address, source })
+        };
+        let backlog = config.mqtt.backlog;
+        let metrics = match config.metrics.listen {
+            Some(address) => Some(OpsListener::bind(address).await.map_err(|source| StartError::Listen {
+                what: "metrics",
+                address,
+                source,
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            mqtts: config.mqtt.listen.map(|address| open("MQTT over TLS", address, backlog)).transpose()?,
+            mqtt: config.mqtt.plain_listen.map(|address| open("MQTT", address, backlog)).transpose()?,
+            http: open("the HTTP API", config.http.listen, 1024)?,
+            files: config.files.listen.map(|address| open("device files", address, 1024)).transpose()?,
+            metrics,
+        })
+    }
+
+    fn ports(&self) -> Ports {
+        let address = |listener: &TcpListener| listener.local_addr().ok();
+        Ports {
+            mqtts: self.mqtts.as_ref().and_then(address),
+            mqtt: self.mqtt.as_ref().and_then(address),
+            http: address(&self.http),
+            files: self.files.as_ref().and_then(address),
+            metrics: self.metrics.as_ref().map(OpsListener::address),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where every part meets every other")]
+    fn serve(
+        self,
+        config: &Config,
+        tls: &ServerTls,
+        api: ApiState,
+        node: &Arc<Node>,
+        readiness: &Readiness,
+        edges: &Shutdown,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let gate = Gate::new(config.mqtt.max_connections, config.mqtt.max_handshakes, node.metrics.clone());
+        for (listener, tls) in [(self.mqtts, Some(tls.clone())), (self.mqtt, None)] {
+            if let Some(listener) = listener {
+                edges.spawn(mqtt::serve(listener, tls, Arc::clone(node), gate.clone(), edges.clone()));
+            }
+        }
+        if let Some(listener) = self.files {
+            let (source, acceptor) = (node.delivery.clone(), tls.http_acceptor());
+            let (files, metrics, stop) = (config.files.clone(), node.metrics.clone(), edges.clone());
+            edges.spawn(async move { files::serve(listener, acceptor, source, &files, &metrics, stop).await });
+        }
+        let (http_config, stop) = (config.http.clone(), edges.clone());
+        let router = http::router(api);
+        match (&config.http.certificate, &config.http.key) {
+            (Some(certificate), Some(key)) => {
+                let acceptor = ServerTls::load(certificate, key)?.http_acceptor();
+                edges.spawn(async move { http::serve(self.http, acceptor, router, &http_config, stop).await });
+            }
+            _ => {
+                edges.spawn(async move { http::serve(self.http, Plain, router, &http_config, stop).await });
+            }
+        }
+        // Metrics and health outlive the connections: a drain can be watched to its end.
+        if let Some(listener) = self.metrics {
+            let (metrics, readiness, stop) = (node.metrics.clone(), readiness.clone(), shutdown.clone());
+            shutdown.spawn(async move { listener.run(metrics, readiness, stop).await });
+        }
+        Ok(())
+    }
+}
