@@ -51,7 +51,10 @@ impl App {
         self.edges.drain();
         self.close_sessions().await;
         if !self.edges.wait(config.grace).await {
-            tracing::warn!(tasks = self.edges.tasks(), "connections did not end within the grace period");
+            tracing::warn!(
+                tasks = self.edges.tasks(),
+                "connections did not end within the grace period"
+            );
         }
         self.edges.stop();
         self.delivery.flush().await;
@@ -72,7 +75,9 @@ impl App {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         for sessions in self.node.table.all().chunks(per_tick) {
             tick.tick().await;
-            sessions.iter().for_each(|session| session.close(CloseReason::Shutdown));
+            sessions
+                .iter()
+                .for_each(|session| session.close(CloseReason::Shutdown));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod config;
 pub mod process;
+pub mod progress;
 
 use std::{
     ffi::OsString,

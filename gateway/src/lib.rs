@@ -5,7 +5,7 @@
 //! `service` holds the rules; `store` keeps what must last. `config`, `model`, `telemetry` and
 //! `shutdown` are leaves that every layer may use.
 
-//pub mod app;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod edge;

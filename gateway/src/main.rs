@@ -2,7 +2,14 @@
 
 use std::process::ExitCode;
 
-use headgate::cli::{self, Cli, Command, SourceArgs};
+use headgate::{
+    app,
+    cli::{self, Cli, Command, EXIT_FAILURE, SourceArgs, process, progress},
+    config::{Config, RuntimeConfig},
+    shutdown::{Notice, Shutdown, Signals, notify},
+    telemetry::log,
+};
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -17,8 +24,72 @@ fn main() -> ExitCode {
 }
 
 fn serve(source: SourceArgs) -> ExitCode {
-    match source.load() {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => cli::refuse(&error),
+    let config = match source.load() {
+        Ok(loaded) => loaded.config,
+        Err(error) => return cli::refuse(&error),
+    };
+    if let Err(error) = log::start(&config.log) {
+        cli::complain(error);
+        return ExitCode::from(EXIT_FAILURE);
+    }
+    process::keep_files_private();
+    process::raise_open_files(&config);
+    let runtime = match runtime(&config.runtime) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    let code = runtime.block_on(run(config));
+    // What is still there now has had its grace period.
+    runtime.shutdown_background();
+    code
+}
+
+fn runtime(config: &RuntimeConfig) -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if config.workers > 0 {
+        builder.worker_threads(config.workers);
+    }
+    builder
+        .thread_name("headgate")
+        .max_blocking_threads(config.max_blocking_threads)
+        .enable_all()
+        .build()
+}
+
+/// Runs the gateway until it is done; the first signal drains it, the second ends it at once.
+async fn run(config: Config) -> ExitCode {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "no signals");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    let shutdown = Shutdown::new();
+    let app = app::run(config, shutdown.clone(), progress::report);
+    tokio::pin!(app);
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.recv() => {
+                if shutdown.is_draining() {
+                    tracing::warn!(signal, "stopped at once");
+                    return ExitCode::from(EXIT_FAILURE);
+                }
+                tracing::info!(signal, "draining");
+                notify(Notice::Stopping);
+                shutdown.drain();
+            }
+            ended = &mut app => return match ended {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!(%error, "stopped");
+                    ExitCode::from(EXIT_FAILURE)
+                }
+            },
+        }
     }
 }

@@ -1,12 +1,6 @@
 //! The start: everything is opened and checked before the first device is let in.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::net::TcpListener;
 
@@ -34,7 +28,12 @@ use crate::{
     },
     session::{Node, SessionTable},
     shutdown::Shutdown,
-    store::{StoreError, blobs::BlobStore, registry::{Registry, sqlite_url}, sessions::SessionStore},
+    store::{
+        StoreError,
+        blobs::BlobStore,
+        registry::{Registry, sqlite_url},
+        sessions::SessionStore,
+    },
     telemetry::{
         health::{Check, Readiness},
         metrics::Metrics,
@@ -143,7 +142,8 @@ impl App {
         let sealer = Sealer::open_or_create(&data_dir.join("keys").join("sealing.key"))?;
         let stores = open_stores(&config, &data_dir).await?;
         sealer.bind(&stores.registry).await?;
-        let tokens = TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
+        let tokens =
+            TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
         let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let listeners = Listeners::bind(&config).await?;
         let ports = listeners.ports();
@@ -162,8 +162,11 @@ impl App {
             shutdown,
         )
         .await?;
-        let authenticator =
-            DeviceAuthenticator::new(stores.registry.clone(), sealer.clone(), config.auth.cache_entries)?;
+        let authenticator = DeviceAuthenticator::new(
+            stores.registry.clone(),
+            sealer.clone(),
+            config.auth.cache_entries,
+        )?;
         let presence = Presence::new(stores.registry.clone());
         let node = Arc::new(Node::new(
             authenticator.clone(),
@@ -178,7 +181,8 @@ impl App {
         let readiness = Readiness::new();
         let edges = Shutdown::new();
         let api = ApiState {
-            registry: RegistryService::new(stores.registry.clone(), sealer, authenticator).with_watch(links),
+            registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
+                .with_watch(links),
             resources: ResourceService::open(
                 stores.registry.clone(),
                 stores.blobs.clone(),
@@ -191,7 +195,13 @@ impl App {
             shutdown: edges.clone(),
             answers: Answers::default(),
         };
-        spawn_upkeep(&node, &presence, &stores.registry, readiness.check("registry"), shutdown);
+        spawn_upkeep(
+            &node,
+            &presence,
+            &stores.registry,
+            readiness.check("registry"),
+            shutdown,
+        );
         listeners.serve(&config, &tls, api, &node, &readiness, &edges, shutdown)?;
         data_dir.write_ports(&ports)?;
         readiness.started();
@@ -235,7 +245,10 @@ fn load_tls(
     }
     let made = dev_cert::ensure(&data_dir.join("tls"), SystemTime::now())?;
     metrics.set_certificate_end(made.not_after);
-    Ok((ServerTls::load(&made.certificate, &made.key)?, Some(made.ca)))
+    Ok((
+        ServerTls::load(&made.certificate, &made.key)?,
+        Some(made.ca),
+    ))
 }
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
@@ -255,18 +268,27 @@ async fn first_start(
     let (password_file, token_file) = (data_dir.join("admin.password"), data_dir.join("api.token"));
     let credentials = tokens
         .bootstrap(|made| {
-            write_private(&password_file, format!("{}\n", *made.password).as_bytes()).map_err(io::Error::other)?;
-            write_private(&token_file, format!("{}\n", *made.token).as_bytes()).map_err(io::Error::other)
+            write_private(&password_file, format!("{}\n", *made.password).as_bytes())
+                .map_err(io::Error::other)?;
+            write_private(&token_file, format!("{}\n", *made.token).as_bytes())
+                .map_err(io::Error::other)
         })
         .await?;
-    Ok(credentials.map(|credentials| FirstStart { credentials, password_file, token_file, ca_file }))
+    Ok(credentials.map(|credentials| FirstStart {
+        credentials,
+        password_file,
+        token_file,
+        ca_file,
+    }))
 }
 
 /// The signer of file addresses, whose sealed key is the registry's: one for all nodes.
 async fn link_signer(registry: &Registry, sealer: &Sealer) -> Result<LinkSigner, StartError> {
     let mut fresh = [0; 32];
     getrandom::fill(&mut fresh).map_err(|_| StartError::Random)?;
-    let sealed = registry.setting_or_insert(LINK_KEY, &sealer.seal(LINK_KEY, &fresh)?).await?;
+    let sealed = registry
+        .setting_or_insert(LINK_KEY, &sealer.seal(LINK_KEY, &fresh)?)
+        .await?;
     let key = sealer.open(LINK_KEY, &sealed)?;
     let key: [u8; 32] = key.as_slice().try_into().map_err(|_| StoreError::Corrupt {
         column: "setting.value",
@@ -276,14 +298,23 @@ async fn link_signer(registry: &Registry, sealer: &Sealer) -> Result<LinkSigner,
 }
 
 /// Starts what runs beside the listeners.
-fn spawn_upkeep(node: &Arc<Node>, presence: &Presence, registry: &Registry, check: Check, shutdown: &Shutdown) {
+fn spawn_upkeep(
+    node: &Arc<Node>,
+    presence: &Presence,
+    registry: &Registry,
+    check: Check,
+    shutdown: &Shutdown,
+) {
     let (node, stop) = (Arc::clone(node), shutdown.token().clone());
     shutdown.spawn(async move { stop.run_until_cancelled(node.slots.run()).await });
     let (presence, stop) = (presence.clone(), shutdown.token().clone());
     shutdown.spawn(async move { stop.run_until_cancelled(presence.run()).await });
     let (registry, stop) = (registry.clone(), shutdown.token().clone());
     check.pass();
-    shutdown.spawn(async move { stop.run_until_cancelled(watch_registry(registry, check)).await });
+    shutdown.spawn(async move {
+        stop.run_until_cancelled(watch_registry(registry, check))
+            .await
+    });
 }
 
 /// Says in readiness whether the registry answers.
@@ -302,22 +333,44 @@ async fn watch_registry(registry: Registry, check: Check) {
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self, StartError> {
         let open = |what, address: SocketAddr, backlog| {
-            accept::bind(address, backlog).map_err(|source| StartError::Listen { what, address, source })
+            accept::bind(address, backlog).map_err(|source| StartError::Listen {
+                what,
+                address,
+                source,
+            })
         };
         let backlog = config.mqtt.backlog;
         let metrics = match config.metrics.listen {
-            Some(address) => Some(OpsListener::bind(address).await.map_err(|source| StartError::Listen {
-                what: "metrics",
-                address,
-                source,
-            })?),
+            Some(address) => {
+                Some(
+                    OpsListener::bind(address)
+                        .await
+                        .map_err(|source| StartError::Listen {
+                            what: "metrics",
+                            address,
+                            source,
+                        })?,
+                )
+            }
             None => None,
         };
         Ok(Self {
-            mqtts: config.mqtt.listen.map(|address| open("MQTT over TLS", address, backlog)).transpose()?,
-            mqtt: config.mqtt.plain_listen.map(|address| open("MQTT", address, backlog)).transpose()?,
+            mqtts: config
+                .mqtt
+                .listen
+                .map(|address| open("MQTT over TLS", address, backlog))
+                .transpose()?,
+            mqtt: config
+                .mqtt
+                .plain_listen
+                .map(|address| open("MQTT", address, backlog))
+                .transpose()?,
             http: open("the HTTP API", config.http.listen, 1024)?,
-            files: config.files.listen.map(|address| open("device files", address, 1024)).transpose()?,
+            files: config
+                .files
+                .listen
+                .map(|address| open("device files", address, 1024))
+                .transpose()?,
             metrics,
         })
     }
@@ -333,7 +386,10 @@ impl Listeners {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one place where every part meets every other")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where every part meets every other"
+    )]
     fn serve(
         self,
         config: &Config,
@@ -344,31 +400,49 @@ impl Listeners {
         edges: &Shutdown,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
-        let gate = Gate::new(config.mqtt.max_connections, config.mqtt.max_handshakes, node.metrics.clone());
+        let gate = Gate::new(
+            config.mqtt.max_connections,
+            config.mqtt.max_handshakes,
+            node.metrics.clone(),
+        );
         for (listener, tls) in [(self.mqtts, Some(tls.clone())), (self.mqtt, None)] {
             if let Some(listener) = listener {
-                edges.spawn(mqtt::serve(listener, tls, Arc::clone(node), gate.clone(), edges.clone()));
+                edges.spawn(mqtt::serve(
+                    listener,
+                    tls,
+                    Arc::clone(node),
+                    gate.clone(),
+                    edges.clone(),
+                ));
             }
         }
         if let Some(listener) = self.files {
             let (source, acceptor) = (node.delivery.clone(), tls.http_acceptor());
-            let (files, metrics, stop) = (config.files.clone(), node.metrics.clone(), edges.clone());
-            edges.spawn(async move { files::serve(listener, acceptor, source, &files, &metrics, stop).await });
+            let (files, metrics, stop) =
+                (config.files.clone(), node.metrics.clone(), edges.clone());
+            edges.spawn(async move {
+                files::serve(listener, acceptor, source, &files, &metrics, stop).await
+            });
         }
         let (http_config, stop) = (config.http.clone(), edges.clone());
         let router = http::router(api);
         match (&config.http.certificate, &config.http.key) {
             (Some(certificate), Some(key)) => {
                 let acceptor = ServerTls::load(certificate, key)?.http_acceptor();
-                edges.spawn(async move { http::serve(self.http, acceptor, router, &http_config, stop).await });
+                edges.spawn(async move {
+                    http::serve(self.http, acceptor, router, &http_config, stop).await
+                });
             }
             _ => {
-                edges.spawn(async move { http::serve(self.http, Plain, router, &http_config, stop).await });
+                edges.spawn(async move {
+                    http::serve(self.http, Plain, router, &http_config, stop).await
+                });
             }
         }
         // Metrics and health outlive the connections: a drain can be watched to its end.
         if let Some(listener) = self.metrics {
-            let (metrics, readiness, stop) = (node.metrics.clone(), readiness.clone(), shutdown.clone());
+            let (metrics, readiness, stop) =
+                (node.metrics.clone(), readiness.clone(), shutdown.clone());
             shutdown.spawn(async move { listener.run(metrics, readiness, stop).await });
         }
         Ok(())

@@ -61,7 +61,7 @@ use crate::{
         Confirm, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis, Product, RunState,
     },
     shutdown::Shutdown,
-    store::{StoreError, blobs::BlobStore, registry::Registry, sessions::SessionStore},
+    store::{blobs::BlobStore, registry::Registry, sessions::SessionStore},
     telemetry::metrics::Metrics,
 };
 
