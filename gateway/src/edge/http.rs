@@ -109,20 +109,24 @@ pub struct ApiState {
 
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
-    let (api, openapi) = OpenApiRouter::with_openapi(openapi::base())
+    // A list of ten thousand devices may be as long in JSON as in a CSV.
+    let max_body_bytes = state.limits.max_json_bytes.max(state.limits.max_csv_bytes);
+    let (api, mut openapi) = OpenApiRouter::with_openapi(openapi::base())
         .merge(products::routes())
         .merge(devices::routes())
         .merge(resources::routes())
-        .merge(tasks::routes())
         .merge(deliveries::routes())
+        .layer(DefaultBodyLimit::max(state.limits.max_json_bytes))
+        .merge(tasks::routes().layer(DefaultBodyLimit::max(max_body_bytes)))
         .split_for_parts();
+    openapi::finish(&mut openapi);
     let document = Document::of(&openapi);
     let api = api
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(state.clone(), idempotency::replay))
         .layer(from_fn_with_state(state.clone(), auth::authenticate))
-        .layer(DefaultBodyLimit::max(state.limits.max_json_bytes))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
         .with_state(state);
     Router::new()
         .nest(openapi::BASE, api)

@@ -21,6 +21,7 @@ use crate::model::{InvalidPage, Page, Paged};
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Page)]
 pub struct PageView<T> {
     /// The entries, in the list's order.
     pub(super) items: Vec<T>,

@@ -168,15 +168,21 @@ async fn description_is_whole_and_names_every_route() {
             "{reference} leads nowhere"
         );
     }
-    let mut operations = Vec::new();
+    let (mut operations, mut names) = (Vec::new(), Vec::new());
     for (path, item) in document["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("operations") {
             operations.push(format!("{} {path}", method.to_uppercase()));
             assert!(operation["responses"]["4XX"].is_object(), "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path}");
+            names.push(operation["operationId"].as_str().expect("a name"));
+            for (status, response) in operation["responses"].as_object().expect("answers") {
+                assert!(response["description"].is_string(), "{method} {path} {status}");
+            }
         }
     }
     operations.sort();
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     let want = "\
         DELETE /devices/{device}|DELETE /products/{product}|DELETE /resources/{resource}|\
         GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /devices|GET /devices/{device}|\

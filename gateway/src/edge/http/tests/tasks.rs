@@ -257,3 +257,16 @@ async fn wrong_tasks_name_the_field() {
         .problem(422, "invalid-field");
     assert_eq!(problem["field"], "resource_id");
 }
+
+#[tokio::test]
+async fn list_of_ten_thousand_long_ids_fits() {
+    let (stage, resource) = with_resource().await;
+    let devices: Vec<String> = (0..10_000).map(|index| format!("{index:0>128}")).collect();
+    let body = json!({"resource_id": resource, "device_ids": devices});
+    let problem = stage
+        .post("/api/v1/tasks", &body)
+        .await
+        .problem(422, "invalid-rows");
+    assert_eq!(problem["error_count"], 10_000);
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(1_000));
+}

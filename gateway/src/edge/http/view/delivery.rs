@@ -283,6 +283,7 @@ pub struct DeliveryView {
     percent: Option<u8>,
     /// Why it does not get on just now, for example `offline` or `device_busy`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     waiting: Option<serde_json::Value>,
     /// Why it failed, for example `canceled` or `incomplete`.
     #[serde(skip_serializing_if = "Option::is_none")]
