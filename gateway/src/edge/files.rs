@@ -1,10 +1,11 @@
 //! The device files listener: bytes of a delivery for devices that fetch over HTTPS.
 //!
-//! HTTP/1.1 and nothing but `/files/{signed}`; the signature is the whole authentication. What a request gets is
-//! decided by [`head`], what it says of the outcome by plain short texts. Bytes are slices of the shared chunk cache,
-//! read one slice ahead of the socket.
-//! Invariants: every answer has `Content-Length`, title-case header names and a head under 1,024 bytes; nothing is
-//! compressed or redirected, since the HTTP parsers in devices know none of it. Spec: RFC 9110, RFC 9112.
+//! HTTP/1.1 and nothing but `/files/{signed}`; the signature is the whole authentication. What a
+//! request gets is decided by `head`, what it says of the outcome by plain short texts. Bytes are
+//! slices of the shared chunk cache, read one slice ahead of the socket. Invariants: every answer
+//! has `Content-Length`, title-case header names and a head under 1,024 bytes; nothing is
+//! compressed or redirected, since the HTTP parsers in devices know none of it. Spec: RFC 9110, RFC
+//! 9112.
 
 mod body;
 mod grant;
@@ -63,7 +64,8 @@ pub trait File: Send + Sync + 'static {
     fn md5(&self) -> [u8; 16];
     /// SHA-256 of the content.
     fn sha256(&self) -> [u8; 32];
-    /// A slice of the shared copy from `offset` on, at most `max_bytes` and never empty inside the content.
+    /// A slice of the shared copy from `offset` on, at most `max_bytes` and never empty inside the
+    /// content.
     fn read(&self, offset: u64, max_bytes: usize)
     -> impl Future<Output = io::Result<Bytes>> + Send;
     /// Notes that the bytes from `start` up to and without `end` were handed to the socket.

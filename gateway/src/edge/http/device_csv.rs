@@ -1,7 +1,7 @@
 //! The CSV of device names that a task is created from.
 //!
-//! Read whole (it is bounded), row by row. Only the shape is judged here: which devices exist, and which stand twice,
-//! is the delivery service's to say, under the same line numbers.
+//! Read whole (it is bounded), row by row. Only the shape is judged here: which devices exist, and
+//! which stand twice, is the delivery service's to say, under the same line numbers.
 
 use std::borrow::Cow;
 
@@ -29,8 +29,8 @@ pub struct NamedRow {
 /// A byte order mark, CRLF, quoted cells, blank lines and `;` instead of `,` are taken.
 ///
 /// # Errors
-/// [`Kind::InvalidCsv`]: no such column, no row, more than `max_rows`, not text. [`Kind::InvalidRows`]: rows without a
-/// name or with bytes that are no UTF-8, each by its line.
+/// [`Kind::InvalidCsv`]: no such column, no row, more than `max_rows`, not text.
+/// [`Kind::InvalidRows`]: rows without a name or with bytes that are no UTF-8, each by its line.
 pub fn read(bytes: &[u8], max_rows: u32) -> Result<Vec<NamedRow>, Problem> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     if text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]) || text.contains(&0) {

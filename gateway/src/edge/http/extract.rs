@@ -1,7 +1,7 @@
 //! Extractors whose refusals are problems: JSON bodies, queries, paths.
 //!
-//! They wrap axum's and serde's so that no plain-text rejection ever leaves the API, and so that an error names the
-//! field and, for JSON, the position.
+//! They wrap axum's and serde's so that no plain-text rejection ever leaves the API, and so that an
+//! error names the field and, for JSON, the position.
 
 use std::time::Duration;
 
@@ -98,8 +98,8 @@ fn json_problem(path: &str, error: &serde_json::Error) -> Problem {
     }
 }
 
-/// The field an error speaks of: the path to it, with the name that serde quotes when it is one that is missing,
-/// unknown or there twice.
+/// The field an error speaks of: the path to it, with the name that serde quotes when it is one
+/// that is missing, unknown or there twice.
 fn field_name(path: &str, message: &str) -> Option<String> {
     let quoted = ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
@@ -110,7 +110,8 @@ fn field_name(path: &str, message: &str) -> Option<String> {
         path => Some(path),
     };
     match (parent, quoted) {
-        // The path already ends in a field that is unknown or there twice, never in one that is missing.
+        // The path already ends in a field that is unknown or there twice, never in one that is
+        // missing.
         (Some(path), Some(name)) if path == name || path.ends_with(&format!(".{name}")) => {
             Some(path.to_owned())
         }

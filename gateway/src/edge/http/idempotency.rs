@@ -221,7 +221,8 @@ fn key_of(request: &Request) -> Result<Digest, Problem> {
     Ok(digest.finalize().into())
 }
 
-/// What makes a request the same one: the body of JSON, the length of a form, whose boundary may differ.
+/// What makes a request the same one: the body of JSON, the length of a form, whose boundary may
+/// differ.
 async fn digest_of(request: Request, state: &ApiState) -> Result<(Request, Digest), Problem> {
     let is_form =
         media_type(request.headers()).is_some_and(|essence| essence.starts_with("multipart/"));

@@ -1,7 +1,7 @@
 //! A byte stream that fails when its peer moves nothing for too long.
 //!
-//! Wrapped around every connection of the HTTP listeners, it covers an idle keep-alive, a body that stops coming and a
-//! reader that stops reading with one timer.
+//! Wrapped around every connection of the HTTP listeners, it covers an idle keep-alive, a body that
+//! stops coming and a reader that stops reading with one timer.
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};

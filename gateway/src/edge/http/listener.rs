@@ -1,9 +1,9 @@
 //! The accept loop that the HTTP listeners share.
 //!
-//! Owns every connection it accepted: dropping the future of [`run`] ends them all, draining ends them after the
-//! request in hand, stopping at once. Bounds the number of connections, the time of the handshake and of a request's head, and
-//! the silence on a connection.
-//! Spec: HTTP/1.1 only (RFC 9112).
+//! Owns every connection it accepted: dropping the future of [`run`] ends them all, draining ends
+//! them after the request in hand, stopping at once. Bounds the number of connections, the time of
+//! the handshake and of a request's head, and the silence on a connection. Spec: HTTP/1.1 only (RFC
+//! 9112).
 
 use std::convert::Infallible;
 use std::future::Future;

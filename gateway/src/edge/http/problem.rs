@@ -1,9 +1,8 @@
 //! Error answers of the HTTP API as problem details.
 //!
-//! Every error that leaves the API is a [`Problem`]; handlers and extractors return it and the outermost layer stamps
-//! the request id into it.
-//! Invariants: `type` of a kind never changes once published; `detail` never quotes a secret or an internal path.
-//! Spec: RFC 9457.
+//! Every error that leaves the API is a [`Problem`]; handlers and extractors return it and the
+//! outermost layer stamps the request id into it. Invariants: `type` of a kind never changes once
+//! published; `detail` never quotes a secret or an internal path. Spec: RFC 9457.
 
 use std::borrow::Cow;
 

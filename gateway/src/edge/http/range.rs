@@ -1,8 +1,8 @@
 //! The `Range` and `If-Range` headers of a GET for bytes.
 //!
-//! Used by the device files listener and by the download of a resource. One range is served; a header that asks for
-//! several, or that does not follow the grammar, is ignored as the standard allows.
-//! Spec: RFC 9110 s14.
+//! Used by the device files listener and by the download of a resource. One range is served; a
+//! header that asks for several, or that does not follow the grammar, is ignored as the standard
+//! allows. Spec: RFC 9110 s14.
 
 use axum::http::{HeaderMap, header};
 
@@ -31,7 +31,8 @@ impl Selection {
         else {
             return Self::Whole;
         };
-        // [RFC 9110 s13.1.5] A condition that does not hold makes the header void; dates are never ours.
+        // [RFC 9110 s13.1.5] A condition that does not hold makes the header void; dates are never
+        // ours.
         if let Some(condition) = headers.get(header::IF_RANGE)
             && condition.as_bytes() != etag.as_bytes()
         {
@@ -40,9 +41,11 @@ impl Selection {
         Self::parse(range, size_bytes)
     }
 
-    /// What the value of a `Range` header selects of `size_bytes`; an end beyond the content is clamped.
+    /// What the value of a `Range` header selects of `size_bytes`; an end beyond the content is
+    /// clamped.
     pub fn parse(value: &str, size_bytes: u64) -> Self {
-        // [RFC 9110 s14.2] A unit that we do not know, or a specifier that is not valid, is ignored.
+        // [RFC 9110 s14.2] A unit that we do not know, or a specifier that is not valid, is
+        // ignored.
         let Some((unit, set)) = value.split_once('=') else {
             return Self::Whole;
         };
@@ -76,7 +79,8 @@ impl Selection {
         }
     }
 
-    /// First byte and one beyond the last of what is sent; nothing is sent of an unsatisfiable range.
+    /// First byte and one beyond the last of what is sent; nothing is sent of an unsatisfiable
+    /// range.
     pub fn bounds(self, size_bytes: u64) -> (u64, u64) {
         match self {
             Self::Whole => (0, size_bytes),
@@ -86,7 +90,8 @@ impl Selection {
     }
 }
 
-/// A position of the grammar: empty, or digits; digits beyond 64 bits are as good as the largest number.
+/// A position of the grammar: empty, or digits; digits beyond 64 bits are as good as the largest
+/// number.
 fn position(text: &str) -> Result<Option<u64>, ()> {
     let text = text.trim();
     if text.is_empty() {

@@ -202,7 +202,8 @@ struct ContentQuery {
     md5: Option<String>,
 }
 
-/// Gives a resource new bytes: a new version. Tasks that exist deliver the version they were made for.
+/// Gives a resource new bytes: a new version. Tasks that exist deliver the version they were made
+/// for.
 #[utoipa::path(put, path = "/resources/{resource}/content", tag = "resources",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     params(("resource" = String, Path, description = "The resource's id"), ContentQuery),

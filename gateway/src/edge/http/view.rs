@@ -1,4 +1,5 @@
-//! What the API shows and takes, apart from the model: its JSON stays as it is when the model changes.
+//! What the API shows and takes, apart from the model: its JSON stays as it is when the model
+//! changes.
 
 mod delivery;
 mod registry;

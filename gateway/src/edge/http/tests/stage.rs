@@ -145,7 +145,8 @@ impl Stage {
         }
     }
 
-    /// A gateway with the product `p`, its devices `p_d1` to `p_d3` and the device `q_d1` of another product.
+    /// A gateway with the product `p`, its devices `p_d1` to `p_d3` and the device `q_d1` of
+    /// another product.
     pub(super) async fn furnished() -> Self {
         let stage = Self::new().await;
         for product in ["p", "q"] {

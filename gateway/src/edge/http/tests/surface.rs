@@ -176,7 +176,10 @@ async fn description_is_whole_and_names_every_route() {
             assert!(operation["summary"].is_string(), "{method} {path}");
             names.push(operation["operationId"].as_str().expect("a name"));
             for (status, response) in operation["responses"].as_object().expect("answers") {
-                assert!(response["description"].is_string(), "{method} {path} {status}");
+                assert!(
+                    response["description"].is_string(),
+                    "{method} {path} {status}"
+                );
             }
         }
     }

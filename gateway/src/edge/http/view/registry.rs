@@ -25,8 +25,8 @@ pub struct TransportsView {
     coap: bool,
 }
 
-/// Topic filters that a product's devices may use besides the default ones; `{product}` and `{device}` stand for the
-/// two ids.
+/// Topic filters that a product's devices may use besides the default ones; `{product}` and
+/// `{device}` stand for the two ids.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TopicPolicy)]
@@ -101,7 +101,8 @@ impl From<Product> for ProductView {
     }
 }
 
-/// What can be said of a product; what is left out takes its default, also when an existing product is replaced.
+/// What can be said of a product; what is left out takes its default, also when an existing product
+/// is replaced.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProductBody {
