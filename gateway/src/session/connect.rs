@@ -61,13 +61,10 @@ pub async fn admit(
     node.presence.seen(&device.device_id);
     node.metrics.connections_mqtt.inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
-    Ok(DeviceSession::new(
-        Arc::clone(node),
-        device,
-        handle,
-        connection,
-        reached_at,
-    ))
+    let mut session = DeviceSession::new(Arc::clone(node), device, handle, connection, reached_at);
+    // CONNACK is the first thing that is written.
+    session.drain(Instant::now()).await;
+    Ok(session)
 }
 
 /// An unknown device and a wrong secret get the same answer.

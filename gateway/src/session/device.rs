@@ -210,7 +210,7 @@ impl DeviceSession {
     }
 
     /// Acts on everything that the connection has to say.
-    async fn drain(&mut self, now: Instant) {
+    pub(super) async fn drain(&mut self, now: Instant) {
         while let Some(output) = self.connection.poll_output() {
             match output {
                 Output::Transmit(packet) => self.encode(&packet),
