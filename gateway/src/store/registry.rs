@@ -1,6 +1,6 @@
 //! The registry of record: accounts, products, devices, resources, tasks and deliveries, in SQL.
 //!
-//! One SQL text for every database that can hold it: `$n` placeholders, integers for times and booleans,
+//! One SQL text for every database that can hold it: `$n` placeholders (`?` where [`sql`] counts them), integers for times and booleans,
 //! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`. On SQLite one connection
 //! writes (so writers queue in order and never see "busy") and others read; the journal is a WAL with
 //! `synchronous = FULL`, so a committed change survives the loss of power.
@@ -18,6 +18,7 @@ mod resource;
 mod rows;
 mod sql;
 mod task;
+mod version;
 
 use std::{fmt::Write as _, path::Path, str::FromStr, sync::Arc, time::Duration};
 
@@ -29,8 +30,9 @@ use sqlx::{
 pub use account::{OperatorRow, TokenRow};
 pub use device::{DeviceFilter, DevicePatch, SealedCredential};
 pub use lookup::DeviceAuthRow;
-pub use resource::{NewVersion, QuotaLimits, ResourceFilter, ResourcePatch, Usage};
+pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use task::TaskFilter;
+pub use version::NewVersion;
 
 use crate::{
     model::{self, Id, IdGenerator, InvalidPage, Page},

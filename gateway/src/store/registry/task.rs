@@ -30,7 +30,7 @@ pub struct TaskFilter {
 
 impl Registry {
     /// Stores a task and all its deliveries, or nothing: one transaction, one statement for each [`BLOCK`] of
-    /// deliveries.
+    /// deliveries. What only a later step gives a delivery (reason, later stamps) is not stored.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the resource's version is gone.
@@ -67,8 +67,7 @@ impl Registry {
         }
         for block in deliveries.chunks(BLOCK) {
             let mut sql = Sql::new(
-                "INSERT INTO delivery (id, task_id, device_id, node_id, attempt, state, reason, detail, \
-                 created_at, pushed_at, delivering_at, finished_at) VALUES ",
+                "INSERT INTO delivery (id, task_id, device_id, node_id, attempt, state, created_at) VALUES ",
             );
             sql.rows(block, |row, delivery| {
                 row.bind(delivery.id.as_i64())
@@ -77,12 +76,7 @@ impl Registry {
                     .bind(delivery.node_id.as_str())
                     .bind(i64::from(delivery.attempt))
                     .bind(state_number(delivery.state))
-                    .bind(delivery.reason.clone())
-                    .bind(delivery.detail.clone())
-                    .bind(delivery.created_at.as_i64())
-                    .bind(delivery.pushed_at.map(Millis::as_i64))
-                    .bind(delivery.delivering_at.map(Millis::as_i64))
-                    .bind(delivery.finished_at.map(Millis::as_i64));
+                    .bind(delivery.created_at.as_i64());
             });
             sql.build_rows(block.len())?.execute(&mut *tx).await?;
         }

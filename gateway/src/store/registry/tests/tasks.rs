@@ -413,3 +413,53 @@ async fn a_change_that_is_dropped_half_way_leaves_nothing_and_blocks_nobody() {
     }
     assert_eq!(fixture.open_deliveries().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn look_ups_and_steps_use_indexes() {
+    let (fixture, _, _) = with_task(2_000).await;
+    for (statement, indexes) in [
+        (
+            "WITH change (id, attempt, state) AS (VALUES (1, 1, 1), (2, 1, 1)) \
+             UPDATE delivery SET state = change.state FROM change WHERE delivery.id = change.id \
+             AND delivery.attempt = change.attempt AND delivery.state < change.state",
+            &["sqlite_autoindex_delivery_1"][..],
+        ),
+        (
+            "WITH seen (id, at) AS (VALUES ('a', 1)) UPDATE device SET last_seen_at = seen.at FROM seen \
+             WHERE device.id = seen.id",
+            &["sqlite_autoindex_device_1"],
+        ),
+        (
+            "SELECT task_id FROM delivery WHERE device_id = 'x' AND state < 3 LIMIT 1",
+            &["delivery_open"],
+        ),
+        (
+            "SELECT task_id, state, COUNT(*) FROM delivery WHERE task_id IN (1, 2) GROUP BY task_id, state",
+            &["COVERING INDEX delivery_by_task"],
+        ),
+        (
+            "SELECT a.alias, c.sealed FROM device_alias a JOIN device d ON d.id = a.device_id \
+             LEFT JOIN device_credential c ON c.device_id = d.id WHERE a.alias IN ('x', 'y')",
+            &[
+                "sqlite_autoindex_device_alias_1",
+                "sqlite_autoindex_device_1",
+                "sqlite_autoindex_device_credential_1",
+            ],
+        ),
+    ] {
+        let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "EXPLAIN QUERY PLAN {statement}"
+        )))
+        .fetch_all(&fixture.write)
+        .await
+        .unwrap();
+        let plan: Vec<String> = rows
+            .iter()
+            .map(|row| sqlx::Row::get(row, "detail"))
+            .collect();
+        let plan = plan.join("\n");
+        for index in indexes {
+            assert!(plan.contains(index), "{statement}\n{plan}");
+        }
+    }
+}
