@@ -75,9 +75,9 @@ impl App {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         for sessions in self.node.table.all().chunks(per_tick) {
             tick.tick().await;
-            sessions
-                .iter()
-                .for_each(|session| session.close(CloseReason::Shutdown));
+            for session in sessions {
+                session.close(CloseReason::Shutdown);
+            }
         }
     }
 }

@@ -167,7 +167,7 @@ impl App {
             sealer.clone(),
             config.auth.cache_entries,
         )?;
-        let presence = Presence::new(stores.registry.clone());
+        let presence = Presence::new(stores.registry.clone(), &metrics);
         let node = Arc::new(Node::new(
             authenticator.clone(),
             delivery.clone(),
@@ -177,7 +177,7 @@ impl App {
             metrics.clone(),
         ));
         let links: Arc<SessionTable> = Arc::clone(&node.table);
-        delivery.connect_links(links.clone());
+        delivery.connect_links(Arc::<SessionTable>::clone(&links));
         let readiness = Readiness::new();
         let edges = Shutdown::new();
         let api = ApiState {
@@ -421,7 +421,7 @@ impl Listeners {
             let (files, metrics, stop) =
                 (config.files.clone(), node.metrics.clone(), edges.clone());
             edges.spawn(async move {
-                files::serve(listener, acceptor, source, &files, &metrics, stop).await
+                files::serve(listener, acceptor, source, &files, &metrics, stop).await;
             });
         }
         let (http_config, stop) = (config.http.clone(), edges.clone());
@@ -430,12 +430,12 @@ impl Listeners {
             (Some(certificate), Some(key)) => {
                 let acceptor = ServerTls::load(certificate, key)?.http_acceptor();
                 edges.spawn(async move {
-                    http::serve(self.http, acceptor, router, &http_config, stop).await
+                    http::serve(self.http, acceptor, router, &http_config, stop).await;
                 });
             }
             _ => {
                 edges.spawn(async move {
-                    http::serve(self.http, Plain, router, &http_config, stop).await
+                    http::serve(self.http, Plain, router, &http_config, stop).await;
                 });
             }
         }

@@ -16,6 +16,7 @@ mod files;
 mod journal;
 mod link;
 mod live;
+mod targets;
 mod task;
 mod timers;
 mod urls;
@@ -52,7 +53,8 @@ pub use self::{
     journal::NotRecorded,
     link::LinkSigner,
     live::{LiveDelivery, LiveTask},
-    task::{DeliveryError, NewTask, RowError, RowErrorCode, TargetRow, Targets},
+    targets::{RowError, RowErrorCode, TargetRow, Targets},
+    task::{DeliveryError, NewTask},
     view::{DeliveryView, TaskView, TimelineEntry, WaitReason},
 };
 use crate::{
@@ -135,7 +137,7 @@ impl DeliveryService {
     /// # Errors
     /// [`StoreError`] where they cannot be loaded.
     pub async fn start(parts: DeliveryParts, shutdown: &Shutdown) -> Result<Self, StoreError> {
-        let (journal, recorder) = journal(parts.registry.clone());
+        let (journal, recorder) = journal(parts.registry.clone(), &parts.metrics);
         let service = Self {
             inner: Arc::new(Inner {
                 book: Book::new(parts.config.max_open_deliveries),
@@ -145,7 +147,7 @@ impl DeliveryService {
                     parts.config.chunk_cache_bytes,
                     parts.metrics.clone(),
                 ),
-                checkpoints: Checkpoints::new(parts.sessions.clone()),
+                checkpoints: Checkpoints::new(parts.sessions.clone(), &parts.metrics),
                 urls: FileUrls::new(
                     parts.signer,
                     parts.public_url,

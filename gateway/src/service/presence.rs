@@ -4,8 +4,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use headgate_protocol::identity::DeviceId;
 use parking_lot::Mutex;
+use prometheus::Histogram;
 
-use crate::{model::Millis, store::registry::Registry};
+use crate::{model::Millis, store::registry::Registry, telemetry::metrics::Metrics};
 
 /// How often what was seen is written.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -17,14 +18,16 @@ const CAPACITY: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct Presence {
     registry: Registry,
+    seconds: Histogram,
     seen: Arc<Mutex<HashMap<DeviceId, Millis>>>,
 }
 
 impl Presence {
     /// Nobody has been seen.
-    pub fn new(registry: Registry) -> Self {
+    pub fn new(registry: Registry, metrics: &Metrics) -> Self {
         Self {
             registry,
+            seconds: metrics.store_seconds("registry", "last_seen"),
             seen: Arc::default(),
         }
     }
@@ -41,9 +44,11 @@ impl Presence {
     pub async fn flush(&self) {
         let seen: Vec<(DeviceId, Millis)> =
             std::mem::take(&mut *self.seen.lock()).into_iter().collect();
-        if !seen.is_empty()
-            && let Err(error) = self.registry.touch_last_seen(&seen).await
-        {
+        if seen.is_empty() {
+            return;
+        }
+        let _timed = self.seconds.start_timer();
+        if let Err(error) = self.registry.touch_last_seen(&seen).await {
             tracing::warn!(%error, devices = seen.len(), "when devices were last seen could not be written");
         }
     }

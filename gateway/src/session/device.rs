@@ -76,6 +76,8 @@ pub struct DeviceSession {
     generations: u32,
     /// Encoded control packets that the next batch begins with.
     control: BytesMut,
+    /// What this session adds to the node's gauge of bytes that wait for devices.
+    outbox_bytes: usize,
     reached_at: Option<IpAddr>,
     closing: Option<DisconnectReason>,
 }
@@ -100,6 +102,7 @@ impl DeviceSession {
             transfer: None,
             generations: 0,
             control: BytesMut::new(),
+            outbox_bytes: 0,
             reached_at,
             closing: None,
         }
@@ -164,7 +167,7 @@ impl DeviceSession {
             self.tell_canceled();
         }
         if signals.has_wake() && self.announcing == Announcing::WhenWoken {
-            self.announce().await;
+            self.announce();
         }
         self.drain(now).await;
     }
@@ -183,7 +186,7 @@ impl DeviceSession {
         if let Announcing::At(at) = self.announcing
             && now >= at
         {
-            self.announce().await;
+            self.announce();
         }
         if !self.wants_input() {
             // We do not read, so the device cannot be blamed for its silence.
@@ -196,6 +199,9 @@ impl DeviceSession {
     /// The connection is gone: places are given back, and cursors kept.
     pub fn end(mut self, reason: DisconnectReason) {
         self.drop_transfer(Instant::now());
+        self.control = BytesMut::new();
+        self.connection.abandon();
+        self.note_outbox();
         let metrics = &self.node.metrics;
         metrics.connections_mqtt.dec();
         // One that was taken over is counted by the session that took over.
@@ -225,6 +231,20 @@ impl DeviceSession {
                 }
                 Output::Event(event) => self.handle_event(now, event).await,
             }
+        }
+        self.note_outbox();
+    }
+
+    /// Corrects the node's gauge of bytes that wait for devices.
+    fn note_outbox(&mut self) {
+        let bytes = self.control.len() + self.connection.waiting_bytes();
+        if bytes != self.outbox_bytes {
+            let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.node
+                .metrics
+                .outbox_bytes
+                .add(signed(bytes) - signed(self.outbox_bytes));
+            self.outbox_bytes = bytes;
         }
     }
 
@@ -401,7 +421,7 @@ impl DeviceSession {
             let ticket = super::slots::Ticket::from_grant(ticket);
             match &mut self.transfer {
                 Some(transfer) if transfer.slot == Slot::Waiting => {
-                    transfer.slot = Slot::Held(ticket)
+                    transfer.slot = Slot::Held(ticket);
                 }
                 // The transfer ended while it waited.
                 _ => self.node.slots.release(ticket, now),

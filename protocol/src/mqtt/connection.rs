@@ -191,8 +191,6 @@ impl<T> Connection<T> {
         }
         self.stay_alive(now);
         match packet {
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => self.close(ReasonCode::ProtocolError),
             Packet::Publish(publish) => self.handle_publish(publish),
             Packet::PubAck(ack) => self.handle_acknowledgement(ack.packet_id),
             // Nothing of ours goes at QoS 2; a client that thinks so is let go on. [MQTT-4.3.3-4]
@@ -218,12 +216,14 @@ impl<T> Connection<T> {
                     .push_back(Output::Event(Event::Disconnected(disconnect.reason)));
                 self.end(disconnect.reason);
             }
-            // No authentication exchange was agreed on in CONNACK. [MQTT-4.12.0-1]
-            Packet::Auth(_) => self.close(ReasonCode::ProtocolError),
-            // The decoder refuses these from a client.
-            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
-                self.close(ReasonCode::ProtocolError);
-            }
+            // A second CONNECT [MQTT-3.1.0-2]; AUTH without an exchange that CONNACK agreed on
+            // [MQTT-4.12.0-1]; and what the decoder refuses from a client anyway.
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => self.close(ReasonCode::ProtocolError),
         }
     }
 
@@ -368,6 +368,12 @@ impl<T> Connection<T> {
             }));
         }
         self.end(reason);
+    }
+
+    /// Ends the connection without a word: the link is gone.
+    pub fn abandon(&mut self) {
+        self.end(ReasonCode::UnspecifiedError);
+        self.output.clear();
     }
 
     /// Gives back memory that only a busy connection needs.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prometheus::Histogram;
 use quick_cache::{Weighter, sync::Cache};
 
 use super::content::{Content, SEGMENT_BYTES};
@@ -21,6 +22,7 @@ use crate::{
 pub(super) struct ChunkCache {
     segments: Cache<Key, Bytes, ByWeight>,
     blobs: BlobStore,
+    seconds: Histogram,
     metrics: Metrics,
 }
 
@@ -45,6 +47,7 @@ impl ChunkCache {
             .max(16);
         Self {
             segments: Cache::with_weighter(segments, weight, ByWeight),
+            seconds: metrics.store_seconds("blobs", "read"),
             blobs,
             metrics,
         }
@@ -94,6 +97,7 @@ impl ChunkCache {
     }
 
     async fn read_blob(&self, blob: &BlobId, start: u64, end: u64) -> Result<Bytes, StoreError> {
+        let _timed = self.seconds.start_timer();
         let bytes = self.blobs.read(blob, start..end).await?;
         // A blob that is shorter than its record says is damage, never a short answer.
         if u64::try_from(bytes.len()).ok() == Some(end - start) {

@@ -6,11 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use prometheus::Histogram;
 
 use super::live::LiveDelivery;
 use crate::{
     model::{Id, Millis},
     store::sessions::{Cursor, SessionStore},
+    telemetry::metrics::Metrics,
 };
 
 /// How often what was marked is written.
@@ -22,6 +24,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     store: SessionStore,
+    seconds: Histogram,
     dirty: Mutex<Dirty>,
 }
 
@@ -33,9 +36,10 @@ struct Dirty {
 
 impl Checkpoints {
     /// Nothing is marked yet.
-    pub(super) fn new(store: SessionStore) -> Self {
+    pub(super) fn new(store: SessionStore, metrics: &Metrics) -> Self {
         Self {
             store,
+            seconds: metrics.store_seconds("sessions", "cursors"),
             dirty: Mutex::default(),
         }
     }
@@ -53,6 +57,10 @@ impl Checkpoints {
     /// Writes what is marked now.
     pub(super) async fn flush(&self) {
         let dirty = std::mem::take(&mut *self.dirty.lock());
+        if dirty.moved.is_empty() && dirty.ended.is_empty() {
+            return;
+        }
+        let _timed = self.seconds.start_timer();
         let at = Millis::now();
         let cursors: Vec<Cursor> = dirty
             .moved

@@ -13,7 +13,7 @@ use crate::model::{BlobId, Id};
 pub(super) const SEGMENT_BYTES: u64 = 16 * PART_BYTES;
 
 const _: () = assert!(
-    SEGMENT_BYTES % DEFAULT_CHUNK_BYTES as u64 == 0,
+    SEGMENT_BYTES.is_multiple_of(DEFAULT_CHUNK_BYTES as u64),
     "a default chunk lies in one segment"
 );
 

@@ -75,6 +75,11 @@ impl Refusal {
         )
     }
 
+    /// The bytes cannot be read just now.
+    pub const fn unreadable() -> Self {
+        Self::busy("the resource cannot be read now")
+    }
+
     const fn busy(message: &'static str) -> Self {
         Self {
             code: TransferErrorCode::Busy,
@@ -424,6 +429,14 @@ impl DeliveryService {
         let before = delivery.state();
         if delivery.advance(to, at) == Step::Taken {
             self.count_step(before, to);
+            if to == DeliveryState::Delivering {
+                let (created_at, pushed_at, _) = delivery.stamps();
+                let waited = at.since(pushed_at.unwrap_or(created_at));
+                self.inner
+                    .metrics
+                    .delivery_first_byte_seconds
+                    .observe(waited.as_secs_f64());
+            }
             self.inner
                 .journal
                 .note(Self::change(delivery, to, at, None))

@@ -4,12 +4,14 @@
 //! until it is committed. While one commit runs the next ones gather, so ten thousand devices that
 //! finish together cost a few dozen commits and not ten thousand.
 
+use prometheus::Histogram;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::DeliveryChange,
     store::{StoreError, registry::Registry},
+    telemetry::metrics::Metrics,
 };
 
 /// Steps that may wait for the registry; beyond them whoever records one waits.
@@ -39,16 +41,18 @@ struct Entry {
 pub(super) struct Recorder {
     steps: mpsc::Receiver<Entry>,
     registry: Registry,
+    seconds: Histogram,
 }
 
 /// A journal and the recorder that empties it.
-pub(super) fn journal(registry: Registry) -> (Journal, Recorder) {
+pub(super) fn journal(registry: Registry, metrics: &Metrics) -> (Journal, Recorder) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     (
         Journal { steps: sender },
         Recorder {
             steps: receiver,
             registry,
+            seconds: metrics.store_seconds("registry", "deliveries"),
         },
     )
 }
@@ -123,6 +127,7 @@ impl Recorder {
     /// Writes with a few tries: a busy database is no reason to lose what devices said.
     async fn write(&self, changes: &[DeliveryChange]) -> Result<(), StoreError> {
         let mut pause = std::time::Duration::from_millis(50);
+        let _timed = self.seconds.start_timer();
         for _ in 0..4 {
             match self.registry.apply_delivery_changes(changes).await {
                 Ok(_) => return Ok(()),

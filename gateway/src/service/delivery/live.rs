@@ -261,12 +261,14 @@ impl LiveDelivery {
         offset
     }
 
-    /// Takes note that these bytes went out.
-    pub fn on_sent(&self, chunk: Chunk) {
+    /// Takes note that these bytes went out; says whether some of them had gone out before.
+    pub fn on_sent(&self, chunk: Chunk) -> bool {
         let mut progress = self.progress.lock();
+        let before = progress.sent.total();
         progress.sent.insert(chunk.offset, chunk.end());
         progress.last_activity = Instant::now();
         progress.all_sent = progress.sent.covers(self.content.size);
+        progress.sent.total().saturating_sub(before) < u64::from(chunk.len)
     }
 
     /// Takes note that the device has these bytes; says whether a checkpoint is due.

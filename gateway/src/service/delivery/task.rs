@@ -1,23 +1,17 @@
 //! Tasks: made whole or not at all, paused, cancelled and tried again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
-
-use headgate_protocol::identity::{DeviceId, NodeId};
-use serde::Serialize;
+use std::sync::Arc;
 
 use super::{
-    DeliveryService, NotRecorded, TaskView,
+    DeliveryService, NotRecorded, RowError, Targets, TaskView,
     content::Content,
     live::{LiveDelivery, LiveTask, Step},
     pending, rules_of,
 };
 use crate::{
     model::{
-        Actor, CreationState, Delivery, DeliveryChange, DeliveryState, Device, FailReason, Id,
-        Millis, Page, Product, Resource, RunState, Task, TaskPolicy,
+        Actor, CreationState, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis,
+        Page, Product, Resource, RunState, Task, TaskPolicy,
     },
     store::StoreError,
 };
@@ -33,51 +27,6 @@ pub struct NewTask {
     pub targets: Targets,
     /// How.
     pub policy: TaskPolicy,
-}
-
-/// The devices of a task.
-#[derive(Debug, Clone)]
-pub enum Targets {
-    /// Device ids.
-    Devices(Vec<String>),
-    /// Rows of a CSV, each with a device's name within the resource's product.
-    DeviceNames(Vec<TargetRow>),
-}
-
-/// One row of a CSV.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetRow {
-    /// The line in the file, counted from 1.
-    pub row: u32,
-    /// The `DeviceName` column.
-    pub device_name: String,
-}
-
-/// What is wrong with one device of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RowError {
-    /// The line in the file, or the place in the list, counted from 1.
-    pub row: u32,
-    /// The device as it was named.
-    pub device: String,
-    /// The kind of error.
-    pub code: RowErrorCode,
-    /// One sentence.
-    pub message: String,
-}
-
-/// The kinds of error of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RowErrorCode {
-    /// No device has this name.
-    UnknownDevice,
-    /// The device stands in an earlier row, too.
-    Duplicate,
-    /// The device is of another product than the resource.
-    WrongProduct,
-    /// The text cannot be a device's name.
-    InvalidName,
 }
 
 /// Why something about tasks and deliveries was not done; nothing has changed then.
@@ -441,110 +390,8 @@ impl DeliveryService {
         }
     }
 
-    /// The devices that the targets name, in their order.
-    async fn resolve(
-        &self,
-        product: &Product,
-        targets: Targets,
-    ) -> Result<Vec<(DeviceId, NodeId)>, DeliveryError> {
-        let limit = self.inner.config.max_task_rows;
-        let count = match &targets {
-            Targets::Devices(ids) => ids.len(),
-            Targets::DeviceNames(rows) => rows.len(),
-        };
-        if count == 0 || count > limit {
-            return Err(DeliveryError::Invalid {
-                field: "devices",
-                reason: format!("must be 1 to {limit} devices"),
-            });
-        }
-        let (rows, devices) = match targets {
-            Targets::Devices(ids) => {
-                let rows: Vec<TargetRow> = (1..)
-                    .zip(ids)
-                    .map(|(row, device_name)| TargetRow { row, device_name })
-                    .collect();
-                let legal: Vec<DeviceId> = rows
-                    .iter()
-                    .filter_map(|row| row.device_name.parse().ok())
-                    .collect();
-                let found = self.inner.registry.devices_by_ids(&legal).await?;
-                (
-                    rows,
-                    found
-                        .into_iter()
-                        .map(|device| (device.id.to_string(), device))
-                        .collect(),
-                )
-            }
-            Targets::DeviceNames(rows) => {
-                let legal: Vec<NodeId> = rows
-                    .iter()
-                    .filter_map(|row| row.device_name.parse().ok())
-                    .collect();
-                let found = self
-                    .inner
-                    .registry
-                    .devices_by_node_ids(&product.id, &legal)
-                    .await?;
-                (
-                    rows,
-                    found
-                        .into_iter()
-                        .map(|device| (device.node_id.to_string(), device))
-                        .collect(),
-                )
-            }
-        };
-        pick(product, rows, &devices)
-    }
-
     async fn audit(&self, actor: &Actor, action: &'static str, id: Id) -> Result<(), StoreError> {
         self.inner.registry.record(&actor.did(action, id, "")).await
-    }
-}
-
-/// Matches each row with its device and collects every error.
-fn pick(
-    product: &Product,
-    rows: Vec<TargetRow>,
-    devices: &HashMap<String, Device>,
-) -> Result<Vec<(DeviceId, NodeId)>, DeliveryError> {
-    let mut seen = HashSet::with_capacity(rows.len());
-    let mut picked = Vec::with_capacity(rows.len());
-    let mut errors = Vec::new();
-    for row in rows {
-        let wrong = match devices.get(&row.device_name) {
-            _ if !seen.insert(row.device_name.clone()) => (
-                RowErrorCode::Duplicate,
-                "the device stands in an earlier row, too",
-            ),
-            Some(device) if device.product_id != product.id => (
-                RowErrorCode::WrongProduct,
-                "the device is of another product than the resource",
-            ),
-            Some(device) => {
-                picked.push((device.id.clone(), device.node_id.clone()));
-                continue;
-            }
-            None if DeviceId::new(&row.device_name).is_err() => (
-                RowErrorCode::InvalidName,
-                "this cannot be the name of a device",
-            ),
-            None => (RowErrorCode::UnknownDevice, "no device has this name"),
-        };
-        let (code, message) = wrong;
-        errors.push(RowError {
-            row: row.row,
-            device: row.device_name,
-            code,
-            message: message.to_owned(),
-        });
-    }
-    if errors.is_empty() {
-        Ok(picked)
-    } else {
-        Err(DeliveryError::Rows(errors))
     }
 }
 

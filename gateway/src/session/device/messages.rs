@@ -107,7 +107,7 @@ impl DeviceSession {
     }
 
     /// Tells the device of what waits for it, if it is its turn.
-    pub(super) async fn announce(&mut self) {
+    pub(super) fn announce(&mut self) {
         self.announcing = Announcing::WhenWoken;
         if let Offer::Ready(offered) = self
             .node
@@ -212,7 +212,7 @@ impl DeviceSession {
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, transfer: &str) {
+    pub(super) fn refuse(&mut self, refusal: Refusal, transfer: &str) {
         self.tell(
             &DownMessage::TransferError(refusal.into_message(transfer)),
             Sent::Message,

@@ -5,21 +5,31 @@ use std::time::Instant;
 use headgate_protocol::mqtt::{PacketType, QoS, encode_publish_header};
 
 use super::{DeviceSession, Sent};
-use crate::session::{batch::Batch, pump::Slot};
+use crate::{
+    service::delivery::Refusal,
+    session::{batch::Batch, pump::Slot},
+};
 
 impl DeviceSession {
     /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
     ///
     /// The edge calls it only when the socket has taken everything before.
     pub async fn fill(&mut self, batch: &mut Batch) {
+        self.take_control(batch);
+        let now = Instant::now();
+        if self.closing.is_none() && self.may_send_chunks(now) {
+            self.fill_chunks(now, batch).await;
+            self.take_control(batch);
+        }
+    }
+
+    /// Moves the control packets that wait into the batch.
+    fn take_control(&mut self, batch: &mut Batch) {
         if !self.control.is_empty() {
             batch.push_encoded(&self.control);
             // Nothing is kept by a connection at rest.
             self.control = bytes::BytesMut::new();
-        }
-        let now = Instant::now();
-        if self.closing.is_none() && self.may_send_chunks(now) {
-            self.fill_chunks(now, batch).await;
+            self.note_outbox();
         }
     }
 
@@ -49,16 +59,11 @@ impl DeviceSession {
         match transfer.slot {
             Slot::Held(_) => true,
             Slot::Waiting => false,
-            Slot::None => match self.node.slots.acquire(&self.handle, now) {
-                Some(ticket) => {
-                    transfer.slot = Slot::Held(ticket);
-                    true
-                }
-                None => {
-                    transfer.slot = Slot::Waiting;
-                    false
-                }
-            },
+            Slot::None => {
+                let ticket = self.node.slots.acquire(&self.handle, now);
+                transfer.slot = ticket.map_or(Slot::Waiting, Slot::Held);
+                ticket.is_some()
+            }
         }
     }
 
@@ -69,6 +74,7 @@ impl DeviceSession {
         let version = self.connection.version();
         let mut topic = String::with_capacity(transfer.topic_prefix.len() + 20);
         let mut sent: i64 = 0;
+        let mut unreadable = None;
         while let Some(chunk) = transfer.pump.peek_within_window() {
             if transfer.qos == QoS::AtMostOnce
                 && batch.len() >= self.node.delivery_config.window_bytes / 2
@@ -79,6 +85,7 @@ impl DeviceSession {
                 Ok(payload) => payload,
                 Err(error) => {
                     tracing::error!(%error, delivery = %transfer.delivery.id, "a resource could not be read");
+                    unreadable = Some(transfer.delivery.transfer.clone());
                     break;
                 }
             };
@@ -118,7 +125,9 @@ impl DeviceSession {
                 break;
             }
             transfer.pump.next_chunk();
-            transfer.delivery.on_sent(chunk);
+            if transfer.delivery.on_sent(chunk) {
+                self.node.metrics.delivery_chunks.resent.inc();
+            }
             if transfer.qos == QoS::AtMostOnce {
                 transfer.pump.on_acknowledged(chunk);
             } else {
@@ -133,6 +142,12 @@ impl DeviceSession {
         self.node.metrics.chunks_in_flight.add(sent);
         transfer.on_batch_sent(now);
         self.transfer = Some(transfer);
+        if let Some(transfer) = unreadable {
+            // The device asks again; meanwhile its place is for others.
+            self.drop_transfer(now);
+            self.refuse(Refusal::unreadable(), &transfer);
+            self.drain(now).await;
+        }
     }
 
     pub(super) async fn handle_acknowledged(&mut self, now: Instant, sent: Sent) {
