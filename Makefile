@@ -107,10 +107,16 @@ fuzz:
 release:
 	$(CARGO) build --release --locked -p headgate -p headgate-loadtest
 
-bench-smoke:
+# Headgate is built by itself, never together with the benches: one build of both would give it the
+# features that its peers ask for.
+bench-smoke: release
 	$(CARGO) bench -p headgate-benches --locked -- --test
+	$(CARGO) run --release -p headgate-benches --locked -- --quick
 
-bench:
+bench: release
+	$(call need,nginx,nginx-light)
+	$(call need,mosquitto,mosquitto)
+	$(CARGO) run --release -p headgate-benches --locked
 	$(CARGO) bench -p headgate-benches --locked
 
 tools:

@@ -1,0 +1,145 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::BenchError;
+
+/// Measures Headgate against its peers: same work, one run, in turns.
+#[derive(Debug, Parser)]
+#[command(name = "side-by-side", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The child process that the embedded rumqttd runs in
+    #[command(name = "__rumqttd", hide = true)]
+    Rumqttd {
+        /// Port on 127.0.0.1
+        port: u16,
+    },
+}
+
+/// What is measured, and with which programs.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// Measure only these bars
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Bar>,
+    /// Small sizes and one pair: shows that everything runs, its figures say nothing
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Pairs of runs that each ratio is the median of; by default 5, with --quick 1
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) pairs: Option<u32>,
+    /// Devices of the bars `idle` (by default 10000), `fan-out` (1000) and `growth` (2000)
+    #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) devices: Option<u32>,
+    /// Write all figures to this file as JSON
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// The gateway's program; by default the one beside this program
+    #[arg(long)]
+    pub(crate) headgate: Option<PathBuf>,
+    /// The swarm's program; by default the one beside this program
+    #[arg(long)]
+    pub(crate) swarm: Option<PathBuf>,
+    /// The program of nginx
+    #[arg(long, default_value = "nginx")]
+    pub(crate) nginx: PathBuf,
+    /// The program of mosquitto
+    #[arg(long, default_value = "mosquitto")]
+    pub(crate) mosquitto: PathBuf,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bar {
+    /// Server CPU per GB delivered over TLS, against nginx sending the whole file
+    Delivery,
+    /// Peak memory as the resource grows, and time over links with a long round trip
+    Growth,
+}
+
+impl MeasureArgs {
+    /// Whether `bar` is to be measured.
+    pub(crate) fn wants(&self, bar: Bar) -> bool {
+        self.only.is_empty() || self.only.contains(&bar)
+    }
+
+    /// How many pairs.
+    pub(crate) fn pairs(&self) -> u32 {
+        self.pairs.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    /// `--devices`, else `quick` or `full`.
+    pub(crate) fn devices(&self, quick: u32, full: u32) -> u32 {
+        self.devices
+            .unwrap_or(if self.quick { quick } else { full })
+    }
+
+    /// Path of the gateway's program.
+    ///
+    /// # Errors
+    /// [`BenchError::NotBuilt`].
+    pub(crate) fn headgate(&self) -> Result<PathBuf, BenchError> {
+        own_program("headgate", self.headgate.as_ref())
+    }
+
+    /// Path of the swarm's program.
+    ///
+    /// # Errors
+    /// [`BenchError::NotBuilt`].
+    pub(crate) fn swarm(&self) -> Result<PathBuf, BenchError> {
+        own_program("swarm", self.swarm.as_ref())
+    }
+}
+
+fn own_program(name: &'static str, given: Option<&PathBuf>) -> Result<PathBuf, BenchError> {
+    let path = match given {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()
+            .map_err(BenchError::Runtime)?
+            .with_file_name(name),
+    };
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(BenchError::NotBuilt { name, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bars_are_chosen_and_quick_is_small() {
+        let cli = Cli::try_parse_from(["x", "--only", "growth", "--quick"]).unwrap();
+        let args = cli.measure;
+        assert!(args.wants(Bar::Growth) && !args.wants(Bar::Delivery));
+        assert_eq!((args.pairs(), args.devices(10, 1000)), (1, 10));
+    }
+
+    #[test]
+    fn a_missing_program_is_answered_with_how_to_build_it() {
+        let missing = PathBuf::from("/nonexistent/swarm");
+        let error = own_program("swarm", Some(&missing))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("cargo build --release") && error.contains("--swarm"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Headgate itself, and the swarm that drives it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::cli::MeasureArgs;
+use crate::error::BenchError;
+use crate::process::{Server, tail};
+
+/// A running gateway with a registry of its own.
+pub(crate) struct Headgate {
+    server: Server,
+    data_dir: PathBuf,
+    swarm: PathBuf,
+    /// Dropped after the server has ended.
+    _directory: TempDir,
+}
+
+/// What is read of the swarm's report.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SwarmReport {
+    /// Every device is right.
+    pub(crate) ok: bool,
+    /// The gateway's process.
+    pub(crate) server: Option<ServerFigures>,
+    /// The delivery, of `swarm deliver`.
+    pub(crate) delivery: Option<DeliveryFigures>,
+}
+
+/// The gateway's process as the swarm saw it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ServerFigures {
+    /// CPU seconds for each 10^9 bytes delivered.
+    pub(crate) cpu_seconds_per_gb: Option<f64>,
+    /// Growth of resident memory for each connected device.
+    pub(crate) rss_per_device_bytes: u64,
+    /// Resident memory before the first device.
+    pub(crate) rss_before_bytes: u64,
+    /// With all devices connected and nothing else going on.
+    pub(crate) rss_connected_bytes: u64,
+    /// Peak resident memory of the run.
+    pub(crate) rss_peak_bytes: u64,
+}
+
+/// The delivery as the swarm saw it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DeliveryFigures {
+    /// 10^6 bytes a second over all devices.
+    pub(crate) mb_per_second: f64,
+    /// Time over size / (window / round trip), with `--rtt`.
+    pub(crate) link_bound_ratio: Option<f64>,
+}
+
+impl Headgate {
+    /// Starts a gateway in a new data directory, with a plain listener beside the one with TLS.
+    ///
+    /// # Errors
+    /// [`BenchError`]: the programs are not there, or it does not become ready.
+    pub(crate) async fn start(args: &MeasureArgs) -> Result<Self, BenchError> {
+        let (headgate, swarm) = (args.headgate()?, args.swarm()?);
+        let directory = TempDir::new().map_err(BenchError::Runtime)?;
+        let config = directory.path().join("headgate.toml");
+        fs::write(&config, CONFIG).map_err(BenchError::file(&config))?;
+        let data_dir = directory.path().join("data");
+        let mut command = Command::new(headgate);
+        command.arg("serve");
+        command.arg("--config").arg(&config);
+        command.arg("--data-dir").arg(&data_dir);
+        without_settings(&mut command);
+        let mut server = Server::start("headgate", command, directory.path().join("log"))?;
+        let ports = data_dir.join("ports.json");
+        server.until(|| ports.exists().then_some(())).await?;
+        Ok(Self {
+            server,
+            data_dir,
+            swarm,
+            _directory: directory,
+        })
+    }
+
+    /// Runs the swarm against it: `arguments` are those beside target and report.
+    ///
+    /// # Errors
+    /// [`BenchError::Swarm`] when one device is wrong, [`BenchError::TooLate`] after `limit`.
+    pub(crate) async fn swarm(
+        &self,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<SwarmReport, BenchError> {
+        let mut command = Command::new(&self.swarm);
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .arg("--server-pid")
+            .arg(self.server.pid().to_string())
+            .args(["--report", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        without_settings(&mut command);
+        let spoken = spoken(arguments);
+        let output = timeout(limit, command.output())
+            .await
+            .map_err(|_| BenchError::TooLate {
+                what: spoken.clone(),
+                limit,
+            })?
+            .map_err(|source| BenchError::Spawn {
+                name: "swarm".to_owned(),
+                source,
+            })?;
+        if !output.status.success() {
+            return Err(BenchError::Swarm {
+                command: spoken,
+                status: output.status,
+                output: tail(&String::from_utf8_lossy(&output.stderr)),
+            });
+        }
+        serde_json::from_slice(&output.stdout).map_err(BenchError::SwarmReport)
+    }
+
+    /// Where its certificate is: peers use the same one.
+    pub(crate) fn tls_files(&self) -> TlsFiles {
+        TlsFiles::of(&self.data_dir)
+    }
+
+    /// Stops it.
+    pub(crate) async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+impl SwarmReport {
+    /// The gateway's process.
+    ///
+    /// # Errors
+    /// [`BenchError::NoFigure`].
+    pub(crate) fn server(&self) -> Result<&ServerFigures, BenchError> {
+        self.server.as_ref().ok_or(BenchError::NoFigure("server"))
+    }
+
+    /// CPU seconds for each GB.
+    ///
+    /// # Errors
+    /// [`BenchError::NoFigure`].
+    pub(crate) fn cpu_seconds_per_gb(&self) -> Result<f64, BenchError> {
+        self.server()?
+            .cpu_seconds_per_gb
+            .ok_or(BenchError::NoFigure("server.cpu_seconds_per_gb"))
+    }
+
+    /// The delivery.
+    ///
+    /// # Errors
+    /// [`BenchError::NoFigure`].
+    pub(crate) fn delivery(&self) -> Result<&DeliveryFigures, BenchError> {
+        self.delivery
+            .as_ref()
+            .ok_or(BenchError::NoFigure("delivery"))
+    }
+}
+
+/// Files of an ECDSA P-256 certificate for 127.0.0.1.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsFiles {
+    /// The CA.
+    pub(crate) ca: PathBuf,
+    /// The server's chain.
+    pub(crate) certificate: PathBuf,
+    /// The server's key.
+    pub(crate) key: PathBuf,
+}
+
+impl TlsFiles {
+    fn of(data_dir: &Path) -> Self {
+        let directory = data_dir.join("tls");
+        Self {
+            ca: directory.join("ca.pem"),
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
+        }
+    }
+
+    /// Copies them to `directory`, for a peer that outlives the gateway which made them.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub(crate) fn copy_to(&self, directory: &Path) -> Result<Self, BenchError> {
+        let copies = Self {
+            ca: directory.join("ca.pem"),
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
+        };
+        for (from, to) in [
+            (&self.ca, &copies.ca),
+            (&self.certificate, &copies.certificate),
+            (&self.key, &copies.key),
+        ] {
+            fs::copy(from, to).map_err(BenchError::file(from))?;
+        }
+        Ok(copies)
+    }
+}
+
+/// The command as a person would type it.
+pub(crate) fn spoken(arguments: &[&str]) -> String {
+    format!("swarm {}", arguments.join(" "))
+}
+
+/// Settings of the caller's own gateway must not reach this one.
+fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEADGATE") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Defaults but for the addresses, so that several runs fit on one machine.
+const CONFIG: &str = r#"[mqtt]
+listen = "127.0.0.1:0"
+plain_listen = "127.0.0.1:0"
+[http]
+listen = "127.0.0.1:0"
+[files]
+listen = "127.0.0.1:0"
+[metrics]
+listen = "127.0.0.1:0"
+[shutdown]
+grace = "2s"
+"#;
