@@ -110,6 +110,8 @@ release:
 # Headgate is built by itself, never together with the benches: one build of both would give it the
 # features that its peers ask for.
 bench-smoke: release
+	$(CARGO) clippy -p headgate-benches --all-targets --locked -- -D warnings
+	$(CARGO) test --release -p headgate-benches --bins --locked
 	$(CARGO) bench -p headgate-benches --locked -- --test
 	$(CARGO) run --release -p headgate-benches --locked -- --quick
 

@@ -1,12 +1,16 @@
 //! What is measured: one file for each bar.
 
 mod delivery;
+mod fan_out;
 mod growth;
+mod idle;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::cli::{Bar, MeasureArgs};
 use crate::error::BenchError;
+use crate::peer::headgate::{Headgate, TlsFiles};
 use crate::report::Report;
 
 /// Measures every bar that `args` asks for, one after the other.
@@ -20,6 +24,12 @@ pub(crate) async fn measure_all(args: &MeasureArgs) -> Result<Report, BenchError
     if args.wants(Bar::Delivery) {
         report.sections.extend(delivery::measure(args).await?);
     }
+    if args.wants(Bar::Idle) {
+        report.sections.extend(idle::measure(args).await?);
+    }
+    if args.wants(Bar::FanOut) {
+        report.sections.extend(fan_out::measure(args).await?);
+    }
     if args.wants(Bar::Growth) {
         report.sections.extend(growth::measure(args).await?);
     }
@@ -29,4 +39,12 @@ pub(crate) async fn measure_all(args: &MeasureArgs) -> Result<Report, BenchError
 /// Tells a person who waits what is going on.
 fn progress(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The certificate of a gateway that is started for nothing else.
+async fn certificate(args: &MeasureArgs, directory: &Path) -> Result<TlsFiles, BenchError> {
+    let headgate = Headgate::start(args).await?;
+    let files = headgate.tls_files().copy_to(directory);
+    headgate.stop().await;
+    files
 }

@@ -63,6 +63,10 @@ pub(crate) struct MeasureArgs {
 pub(crate) enum Bar {
     /// Server CPU per GB delivered over TLS, against nginx sending the whole file
     Delivery,
+    /// Memory per connection at rest, against rumqttd and mosquitto
+    Idle,
+    /// Server CPU per GB over plain TCP, beside brokers that fan out one topic
+    FanOut,
     /// Peak memory as the resource grows, and time over links with a long round trip
     Growth,
 }
@@ -128,9 +132,9 @@ mod tests {
 
     #[test]
     fn bars_are_chosen_and_quick_is_small() {
-        let cli = Cli::try_parse_from(["x", "--only", "growth", "--quick"]).unwrap();
+        let cli = Cli::try_parse_from(["x", "--only", "idle,fan-out", "--quick"]).unwrap();
         let args = cli.measure;
-        assert!(args.wants(Bar::Growth) && !args.wants(Bar::Delivery));
+        assert!(args.wants(Bar::Idle) && args.wants(Bar::FanOut) && !args.wants(Bar::Delivery));
         assert_eq!((args.pairs(), args.devices(10, 1000)), (1, 10));
     }
 

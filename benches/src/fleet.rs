@@ -4,6 +4,7 @@
 //! 127.0.0.0/8, full TLS 1.3 handshakes with AES-128-GCM and X25519.
 
 pub(crate) mod https;
+pub(crate) mod mqtt;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -24,6 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
@@ -177,6 +179,18 @@ pub(crate) async fn until_all(
         sleep(LOOK_INTERVAL).await;
     }
     Ok(())
+}
+
+/// What the first client that ended has to say; clients stay until they are told to leave.
+///
+/// # Errors
+/// Its error, or [`ClientError::Ended`].
+pub(crate) fn first_end(tasks: &mut JoinSet<Result<(), ClientError>>) -> Result<(), ClientError> {
+    match tasks.try_join_next() {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Ok(Ok(())) | Err(_)) => Err(ClientError::Ended),
+        None => Ok(()),
+    }
 }
 
 /// Connections being made at once.

@@ -2,6 +2,7 @@
 //! directory.
 
 pub(crate) mod headgate;
+pub(crate) mod mosquitto;
 pub(crate) mod nginx;
 pub(crate) mod rumqttd;
 

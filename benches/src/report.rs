@@ -165,17 +165,14 @@ impl fmt::Display for Section {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = format!(
-            "{:>9} {}",
-            number(self.median.unwrap_or(f64::NAN)),
-            self.unit
-        );
+        let median = number(self.median.unwrap_or(f64::NAN));
+        write!(f, "{median:>9} {}", self.unit)?;
         if self.runs.len() > 1 {
             let low = self.runs.iter().copied().fold(f64::INFINITY, f64::min);
             let high = self.runs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            text += &format!(" ({}-{}, n {})", number(low), number(high), self.runs.len());
+            let (low, high) = (number(low), number(high));
+            write!(f, " ({low}-{high}, n {})", self.runs.len())?;
         }
-        write!(f, "{text}")?;
         if let Some(must) = self.must {
             write!(f, "  must {}", number(must))?;
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::progress;
+use super::{certificate, progress};
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
 use crate::fleet::{Dial, https};
@@ -91,7 +91,7 @@ impl Work {
     async fn headgate(&self, args: &MeasureArgs) -> Result<f64, BenchError> {
         let headgate = Headgate::start(args).await?;
         let (devices, size) = (self.devices.to_string(), self.size_text());
-        let arguments = self.arguments(&devices, &size);
+        let arguments = Self::arguments(&devices, &size);
         let report = headgate.swarm(&arguments, RUN_TIMEOUT).await?;
         headgate.stop().await;
         report.cpu_seconds_per_gb()
@@ -121,7 +121,7 @@ impl Work {
         Ok((after.cpu_secs - before.cpu_secs) / (sent / 1e9))
     }
 
-    fn arguments<'a>(&self, devices: &'a str, size: &'a str) -> [&'a str; 7] {
+    fn arguments<'a>(devices: &'a str, size: &'a str) -> [&'a str; 7] {
         let [verify, kind] = VERIFY;
         [
             "deliver",
@@ -135,7 +135,10 @@ impl Work {
     }
 
     fn spoken(&self) -> String {
-        spoken(&self.arguments(&self.devices.to_string(), &self.size_text()))
+        spoken(&Self::arguments(
+            &self.devices.to_string(),
+            &self.size_text(),
+        ))
     }
 
     fn size_text(&self) -> String {
@@ -145,14 +148,6 @@ impl Work {
     const fn size_bytes(&self) -> u64 {
         self.size_mib << 20
     }
-}
-
-/// The certificate of a gateway that is started for nothing else.
-async fn certificate(args: &MeasureArgs, directory: &Path) -> Result<TlsFiles, BenchError> {
-    let headgate = Headgate::start(args).await?;
-    let files = headgate.tls_files().copy_to(directory);
-    headgate.stop().await;
-    files
 }
 
 /// A file that cannot be compressed.

@@ -7,7 +7,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{ClientError, Dial, FLEET_TIMEOUT, MAX_CONNECTING, Socket, read_shared, until_all};
+use super::{
+    ClientError, Dial, FLEET_TIMEOUT, MAX_CONNECTING, Socket, first_end, read_shared, until_all,
+};
 
 /// Clients that are connected and wait for the word.
 pub(crate) struct Fleet {
@@ -48,7 +50,7 @@ impl Fleet {
         }
         let clients = tasks.len();
         let connected = || shared.connected.load(Ordering::Relaxed);
-        let first_error = || early_end(&mut tasks);
+        let first_error = || first_end(&mut tasks);
         until_all(clients, "connected", FLEET_TIMEOUT, connected, first_error).await?;
         Ok(Self {
             clients,
@@ -78,16 +80,6 @@ impl Fleet {
             first_error,
         )
         .await
-    }
-}
-
-fn early_end(tasks: &mut JoinSet<Result<(), ClientError>>) -> Result<(), ClientError> {
-    match tasks.try_join_next() {
-        Some(joined) => Err(joined
-            .map_err(|_| ClientError::Ended)?
-            .err()
-            .unwrap_or(ClientError::Ended)),
-        None => Ok(()),
     }
 }
 

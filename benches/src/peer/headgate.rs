@@ -26,8 +26,6 @@ pub(crate) struct Headgate {
 /// What is read of the swarm's report.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SwarmReport {
-    /// Every device is right.
-    pub(crate) ok: bool,
     /// The gateway's process.
     pub(crate) server: Option<ServerFigures>,
     /// The delivery, of `swarm deliver`.
@@ -41,8 +39,6 @@ pub(crate) struct ServerFigures {
     pub(crate) cpu_seconds_per_gb: Option<f64>,
     /// Growth of resident memory for each connected device.
     pub(crate) rss_per_device_bytes: u64,
-    /// Resident memory before the first device.
-    pub(crate) rss_before_bytes: u64,
     /// With all devices connected and nothing else going on.
     pub(crate) rss_connected_bytes: u64,
     /// Peak resident memory of the run.
