@@ -1,6 +1,6 @@
 //! Batches: what goes to the device in the next write, and what its acknowledgements mean.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use headgate_protocol::mqtt::{PacketType, QoS, encode_publish_header};
 
@@ -155,7 +155,7 @@ impl DeviceSession {
             Sent::Message => {}
             Sent::Announcement => {
                 if let Some(delivery) = self.announced.take() {
-                    self.node.delivery.on_announced(&delivery).await;
+                    Box::pin(self.node.delivery.on_announced(&delivery)).await;
                 }
             }
             Sent::Chunk { generation, chunk } => {
@@ -171,10 +171,13 @@ impl DeviceSession {
                 self.node.metrics.chunks_in_flight.dec();
                 transfer.pump.on_acknowledged(chunk);
                 transfer.on_answer(now);
-                self.node
-                    .delivery
-                    .on_acknowledged(&transfer.delivery, chunk)
-                    .await;
+                let delivery = Arc::clone(&transfer.delivery);
+                if self.node.delivery.on_acknowledged(&delivery, chunk) {
+                    Box::pin(self.node.delivery.confirm(&delivery)).await;
+                }
+                let Some(transfer) = &mut self.transfer else {
+                    return;
+                };
                 let over = transfer.delivery.state().is_final()
                     || (transfer.pump.is_exhausted() && transfer.pump.in_flight_bytes() == 0);
                 if over {
