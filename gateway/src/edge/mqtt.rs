@@ -67,7 +67,7 @@ async fn run(
     if let Some(mut live) = opened {
         let reason = live.run().await;
         live.stream.close();
-        live.node.move_backlog(live.backlog_bytes, 0);
+        live.set_backlog(0);
         live.session.end(reason);
     }
     drop(permit);
