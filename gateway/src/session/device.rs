@@ -73,6 +73,9 @@ pub struct DeviceSession {
     /// The delivery whose announcement is on its way.
     announced: Option<Arc<LiveDelivery>>,
     transfer: Option<Box<ActiveTransfer>>,
+    /// The delivery whose chunks may still be acknowledged, and the first request since the device
+    /// last said where it stands: chunks of it and of later ones count, also after its end.
+    acknowledging: Option<(Arc<LiveDelivery>, u32)>,
     generations: u32,
     /// Encoded control packets that the next batch begins with.
     control: BytesMut,
@@ -100,6 +103,7 @@ impl DeviceSession {
             announcing: Announcing::NotListening,
             announced: None,
             transfer: None,
+            acknowledging: None,
             generations: 0,
             control: BytesMut::new(),
             outbox_bytes: 0,
@@ -263,9 +267,7 @@ impl DeviceSession {
     async fn handle_publish(&mut self, publish: Publish) {
         let reason = match self.topics.classify_publish(publish.topic.as_str()) {
             Some(UpTopic::Service) => {
-                // Boxed, like every rare wait of a session: ten thousand devices at rest would
-                // each keep room for it otherwise.
-                Box::pin(self.handle_service_message(&publish.payload)).await;
+                self.handle_service_message(&publish.payload).await;
                 ReasonCode::Success
             }
             Some(UpTopic::Data(_)) => {
@@ -451,6 +453,8 @@ impl DeviceSession {
                 .chunks_in_flight
                 .sub(i64::from(transfer.pump.in_flight_chunks()));
         }
+        self.acknowledging
+            .take_if(|(delivery, _)| delivery.state().is_final());
         self.connection.release_memory();
     }
 

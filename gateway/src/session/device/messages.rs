@@ -1,5 +1,7 @@
 //! What the device says about transfers, and what it is told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use headgate_protocol::{
     mqtt::{QoS, TopicName},
@@ -11,7 +13,7 @@ use headgate_protocol::{
 
 use super::{Announcing, DeviceSession, Sent};
 use crate::{
-    service::delivery::{Offer, PumpLimits, Refusal},
+    service::delivery::{LiveDelivery, Offer, PumpLimits, Refusal},
     session::pump::ActiveTransfer,
     telemetry::metrics::DropReason,
 };
@@ -185,6 +187,15 @@ impl DeviceSession {
         let pump = self.node.delivery.begin(&delivery, request, limits).await?;
         self.drop_transfer(std::time::Instant::now());
         self.generations = self.generations.wrapping_add(1);
+        let moved = request.offset.is_some() && request.ask_moves_cursor();
+        let goes_on = self
+            .acknowledging
+            .as_ref()
+            .is_some_and(|(known, _)| Arc::ptr_eq(known, &delivery) && !moved);
+        if !goes_on {
+            // What was sent before says nothing about what the device has now.
+            self.acknowledging = Some((Arc::clone(&delivery), self.generations));
+        }
         self.transfer = Some(Box::new(ActiveTransfer::new(
             delivery,
             pump,
@@ -197,11 +208,10 @@ impl DeviceSession {
 
     /// Drops the pump of a delivery that has ended.
     pub(super) fn drop_finished_transfer(&mut self) {
-        if self
-            .transfer
-            .as_ref()
-            .is_some_and(|active| active.delivery.state().is_final())
-        {
+        let ended = |delivery: &Arc<LiveDelivery>| delivery.state().is_final();
+        let sends = self.transfer.as_ref().map(|active| &active.delivery);
+        let waits = self.acknowledging.as_ref().map(|(delivery, _)| delivery);
+        if sends.is_some_and(ended) || (sends.is_none() && waits.is_some_and(ended)) {
             self.drop_transfer(std::time::Instant::now());
         }
     }

@@ -155,29 +155,28 @@ impl DeviceSession {
             Sent::Message => {}
             Sent::Announcement => {
                 if let Some(delivery) = self.announced.take() {
-                    Box::pin(self.node.delivery.on_announced(&delivery)).await;
+                    self.node.delivery.on_announced(&delivery).await;
                 }
             }
             Sent::Chunk { generation, chunk } => {
                 self.node.metrics.delivery_chunks.acked.inc();
-                // An acknowledgement of an earlier request says nothing about this one.
+                let counts = self.acknowledging.as_ref();
+                if let Some((delivery, _)) = counts.filter(|(_, since)| generation >= *since) {
+                    let delivery = Arc::clone(delivery);
+                    self.node.delivery.on_acknowledged(&delivery, chunk).await;
+                }
+                // An acknowledgement of an earlier request makes no room for this one.
                 let Some(transfer) = self
                     .transfer
                     .as_mut()
                     .filter(|transfer| transfer.generation == generation)
                 else {
+                    self.drop_finished_transfer();
                     return;
                 };
                 self.node.metrics.chunks_in_flight.dec();
                 transfer.pump.on_acknowledged(chunk);
                 transfer.on_answer(now);
-                let delivery = Arc::clone(&transfer.delivery);
-                if self.node.delivery.on_acknowledged(&delivery, chunk) {
-                    Box::pin(self.node.delivery.confirm(&delivery)).await;
-                }
-                let Some(transfer) = &mut self.transfer else {
-                    return;
-                };
                 let over = transfer.delivery.state().is_final()
                     || (transfer.pump.is_exhausted() && transfer.pump.in_flight_bytes() == 0);
                 if over {
