@@ -178,11 +178,15 @@ impl DeviceSession {
 
     /// When [`DeviceSession::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        let alive = self.connection.timeout();
-        match self.announcing {
-            Announcing::At(at) => Some(alive.map_or(at, |alive| alive.min(at))),
-            Announcing::NotListening | Announcing::WhenWoken => alive,
-        }
+        let announce = match self.announcing {
+            Announcing::At(at) => Some(at),
+            Announcing::NotListening | Announcing::WhenWoken => None,
+        };
+        let memory = self.transfer.as_ref().and_then(|active| active.memory_due);
+        [self.connection.timeout(), announce, memory]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes note of the time.
@@ -191,6 +195,10 @@ impl DeviceSession {
             && now >= at
         {
             self.announce();
+        }
+        if let Some(active) = &mut self.transfer {
+            // The next batch, if there may be one, looks for memory itself.
+            active.memory_due.take_if(|due| now >= *due);
         }
         if !self.wants_input() {
             // We do not read, so the device cannot be blamed for its silence.

@@ -27,6 +27,8 @@ pub(super) struct ActiveTransfer {
     pub(super) slot: Slot,
     /// Tells chunks of this request from those of an earlier one that are still acknowledged.
     pub(super) generation: u32,
+    /// When memory for another batch is looked for again, while there is none.
+    pub(super) memory_due: Option<Instant>,
     batch_sent_at: Option<Instant>,
     /// How long the device takes to acknowledge the first chunk of a batch; the latest measure.
     answer_time: Duration,
@@ -58,6 +60,7 @@ impl ActiveTransfer {
             topic_prefix: topic_prefix.into_boxed_str(),
             slot: Slot::None,
             generation,
+            memory_due: None,
             batch_sent_at: None,
             answer_time: Duration::ZERO,
         }
@@ -78,10 +81,7 @@ impl ActiveTransfer {
         let mut offset = chunk.offset;
         while offset < chunk.end() {
             let left = usize::try_from(chunk.end() - offset).unwrap_or(usize::MAX);
-            let slice = match service.cached(&self.delivery, offset, left) {
-                Some(slice) => slice,
-                None => Box::pin(service.read(&self.delivery, offset, left)).await?,
-            };
+            let slice = service.bytes(&self.delivery, offset, left).await?;
             if slice.is_empty() {
                 return Err(StoreError::Corrupt {
                     column: "blob",

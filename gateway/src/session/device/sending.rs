@@ -1,6 +1,9 @@
 //! Batches: what goes to the device in the next write, and what its acknowledgements mean.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use headgate_protocol::mqtt::{PacketType, QoS, encode_publish_header};
 
@@ -9,6 +12,9 @@ use crate::{
     service::delivery::Refusal,
     session::{batch::Batch, pump::Slot},
 };
+
+/// How often a session that found no memory for its next batch looks again.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
 impl DeviceSession {
     /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
@@ -53,7 +59,13 @@ impl DeviceSession {
         let Some(transfer) = &mut self.transfer else {
             return false;
         };
-        if !transfer.wants_to_send() || !self.node.has_backlog_budget() {
+        transfer.memory_due = None;
+        if !transfer.wants_to_send() {
+            return false;
+        }
+        if !self.node.has_backlog_budget() {
+            // Nobody tells when there is some: it is other devices' sockets that give it back.
+            transfer.memory_due = Some(now + MEMORY_INTERVAL);
             return false;
         }
         match transfer.slot {
