@@ -1,6 +1,14 @@
 //! Integration tests of the gateway, in one binary so that it is linked once.
 
+mod api;
 mod cli;
 mod config;
+mod connect;
+mod files;
+mod harness;
 mod layers;
+mod malformed;
+mod refusal;
+mod resume;
 mod serve;
+mod transfer;

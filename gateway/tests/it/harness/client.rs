@@ -1,0 +1,318 @@
+//! A device on the wire: the codec's own packets, or any bytes at all.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use headgate_protocol::mqtt::{
+    ConnAck, Connect, Decoder, Limits, Packet, PacketId, ProtocolVersion, PubAck, Publish, QoS,
+    ReasonCode, Role, Subscribe, Subscription,
+};
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use smallvec::SmallVec;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{Device, PATIENCE, Site};
+
+/// A connection over TLS whose packets are the test's.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TlsStream<TcpStream>,
+    decoder: Decoder,
+    version: ProtocolVersion,
+    buffer: BytesMut,
+    /// Publishes that came while something else was waited for.
+    kept: VecDeque<Publish>,
+    next_id: PacketId,
+    /// Whether QoS 1 messages are acknowledged as they come.
+    pub(crate) acknowledges: bool,
+}
+
+/// How a client introduces itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+impl Login {
+    /// The device's own credentials over 3.1.1.
+    pub(crate) fn of(device: &Device) -> Self {
+        Self {
+            version: ProtocolVersion::V311,
+            keep_alive_secs: 60,
+            username: device.id.clone(),
+            password: device.secret.clone(),
+        }
+    }
+
+    /// The same over another version.
+    pub(crate) fn over(self, version: ProtocolVersion) -> Self {
+        Self { version, ..self }
+    }
+}
+
+/// The CONNECT of a login.
+pub(crate) fn connect(login: &Login) -> Packet {
+    let mut connect = Connect::new(login.version, login.username.as_str());
+    connect.keep_alive_secs = login.keep_alive_secs;
+    connect.username = Some(login.username.as_str().into());
+    connect.password = Some(Bytes::copy_from_slice(login.password.as_bytes()));
+    Packet::Connect(Box::new(connect))
+}
+
+/// A SUBSCRIBE with one QoS for all filters.
+pub(crate) fn subscribe(packet_id: PacketId, filters: &[&str], qos: QoS) -> Packet {
+    let filters: SmallVec<[Subscription; 1]> = filters
+        .iter()
+        .map(|filter| Subscription::new(filter.parse().expect("a filter"), qos))
+        .collect();
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id,
+        filters,
+        properties: None,
+    }))
+}
+
+/// A PUBLISH, at QoS 1 where it has an identifier.
+pub(crate) fn publish(topic: &str, payload: &[u8], packet_id: Option<PacketId>) -> Packet {
+    let payload = Bytes::copy_from_slice(payload);
+    let mut publish = Publish::new(topic.parse().expect("a topic"), payload);
+    publish.packet_id = packet_id;
+    if packet_id.is_some() {
+        publish.qos = QoS::AtLeastOnce;
+    }
+    Packet::Publish(publish)
+}
+
+/// The payload of a message as JSON.
+pub(crate) fn payload_json(message: &Publish) -> Value {
+    serde_json::from_slice(&message.payload).expect("JSON")
+}
+
+impl Client {
+    /// Goes through the TLS handshake and says nothing.
+    pub(crate) async fn open(site: &Site) -> Self {
+        Self::open_on(site, TcpSocket::new_v4().expect("a socket")).await
+    }
+
+    /// The same on a socket whose buffer for what comes is as small as the system allows.
+    pub(crate) async fn open_narrow(site: &Site) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        Self::open_on(site, socket).await
+    }
+
+    async fn open_on(site: &Site, socket: TcpSocket) -> Self {
+        let address: SocketAddr = site.ports.mqtts.expect("an MQTT listener");
+        let opening = async {
+            let tcp = socket.connect(address).await.expect("it listens");
+            tcp.set_nodelay(true).expect("a socket");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let connector = TlsConnector::from(Arc::clone(&site.tls));
+            connector.connect(name, tcp).await.expect("TLS")
+        };
+        Self {
+            stream: timeout(PATIENCE, opening).await.expect("TLS in time"),
+            decoder: Decoder::new(Role::Client, Limits::default()),
+            version: ProtocolVersion::V311,
+            buffer: BytesMut::new(),
+            kept: VecDeque::new(),
+            next_id: PacketId::MIN,
+            acknowledges: true,
+        }
+    }
+
+    /// Introduces itself and gives the answer.
+    pub(crate) async fn introduce(&mut self, login: &Login) -> ConnAck {
+        self.speak(login.version);
+        self.send(&connect(login)).await;
+        self.connack().await
+    }
+
+    /// Encodes and decodes this version from now on.
+    pub(crate) fn speak(&mut self, version: ProtocolVersion) {
+        self.version = version;
+        self.decoder.set_version(version);
+    }
+
+    /// The answer to CONNECT.
+    pub(crate) async fn connack(&mut self) -> ConnAck {
+        let packet = self.recv().await;
+        let Some(Packet::ConnAck(connack)) = packet else {
+            unreachable!("CONNACK expected: {packet:?}")
+        };
+        connack
+    }
+
+    /// A device that is let in.
+    pub(crate) async fn log_in(site: &Site, login: &Login) -> Self {
+        let mut client = Self::open(site).await;
+        let connack = client.introduce(login).await;
+        assert_eq!(connack.reason, ReasonCode::Success);
+        client
+    }
+
+    /// A device that is let in and listens for transfers at QoS 1.
+    pub(crate) async fn listening(site: &Site, device: &Device) -> Self {
+        let mut client = Self::log_in(site, &Login::of(device)).await;
+        let topics = [device.down(), device.chunks()];
+        let granted = client
+            .subscribe(&[&topics[0], &topics[1]], QoS::AtLeastOnce)
+            .await;
+        assert_eq!(granted, [ReasonCode::GrantedQoS1; 2]);
+        client
+    }
+
+    /// An identifier that this client has not used for long.
+    pub(crate) fn packet_id(&mut self) -> PacketId {
+        self.next_id = self.next_id.next();
+        self.next_id
+    }
+
+    pub(crate) async fn send(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet
+            .encode(self.version, &mut bytes)
+            .expect("a good packet");
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Sends packets in one write, which makes one TLS record of them.
+    pub(crate) async fn send_together(&mut self, packets: &[Packet]) {
+        let mut bytes = BytesMut::new();
+        for packet in packets {
+            packet
+                .encode(self.version, &mut bytes)
+                .expect("a good packet");
+        }
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Sends bytes, given in hexadecimal digits with blanks anywhere.
+    pub(crate) async fn send_hex(&mut self, digits: &str) {
+        let digits: String = digits.split_whitespace().collect();
+        self.send_bytes(&hex::decode(digits).expect("digits")).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.try_send_bytes(bytes).await.expect("it is open");
+    }
+
+    /// Sends bytes to a gateway that may have closed.
+    pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        timeout(PATIENCE, sending).await.expect("sent in time")
+    }
+
+    /// The next packet; `None` once the gateway has closed.
+    pub(crate) async fn recv(&mut self) -> Option<Packet> {
+        let receiving = async {
+            loop {
+                if let Some(packet) = self.decoder.decode(&mut self.buffer).expect("MQTT") {
+                    return Some(packet);
+                }
+                // A reset is an end, too.
+                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        };
+        let packet = timeout(PATIENCE, receiving).await.expect("in time")?;
+        if let Packet::Publish(Publish {
+            packet_id: Some(packet_id),
+            ..
+        }) = packet
+            && self.acknowledges
+        {
+            self.acknowledge(packet_id).await;
+        }
+        Some(packet)
+    }
+
+    pub(crate) async fn acknowledge(&mut self, packet_id: PacketId) {
+        let ack = Packet::PubAck(PubAck::new(packet_id));
+        let mut bytes = BytesMut::new();
+        ack.encode(self.version, &mut bytes).expect("a good packet");
+        // The gateway may have closed behind the message.
+        let _closed = self.try_send_bytes(&bytes).await;
+    }
+
+    /// The next packet that is no message; messages are kept for [`Client::message`].
+    pub(crate) async fn answer(&mut self) -> Option<Packet> {
+        loop {
+            match self.recv().await? {
+                Packet::Publish(publish) => self.kept.push_back(publish),
+                packet => return Some(packet),
+            }
+        }
+    }
+
+    /// The next message.
+    pub(crate) async fn message(&mut self) -> Publish {
+        if let Some(kept) = self.kept.pop_front() {
+            return kept;
+        }
+        loop {
+            let packet = self.recv().await.expect("an open connection");
+            if let Packet::Publish(publish) = packet {
+                return publish;
+            }
+        }
+    }
+
+    /// Waits until the gateway has acted on everything before; gives the messages that came.
+    pub(crate) async fn ping(&mut self) -> Vec<Publish> {
+        self.send(&Packet::PingReq).await;
+        loop {
+            let packet = self.answer().await.expect("an open connection");
+            if packet == Packet::PingResp {
+                return self.kept.drain(..).collect();
+            }
+        }
+    }
+
+    pub(crate) async fn subscribe(&mut self, filters: &[&str], qos: QoS) -> Vec<ReasonCode> {
+        let packet_id = self.packet_id();
+        self.send(&subscribe(packet_id, filters, qos)).await;
+        loop {
+            if let Packet::SubAck(suback) = self.answer().await.expect("an open connection") {
+                assert_eq!(suback.packet_id, packet_id);
+                return suback.reasons.to_vec();
+            }
+        }
+    }
+
+    /// Publishes at QoS 1 and gives the reason in the acknowledgement.
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8]) -> ReasonCode {
+        let packet_id = self.packet_id();
+        self.send(&publish(topic, payload, Some(packet_id))).await;
+        loop {
+            if let Packet::PubAck(ack) = self.answer().await.expect("an open connection") {
+                assert_eq!(ack.packet_id, packet_id);
+                return ack.reason;
+            }
+        }
+    }
+
+    /// Waits for the close; gives the reason of a DISCONNECT that came before it.
+    pub(crate) async fn closed(&mut self) -> Option<ReasonCode> {
+        let mut said = None;
+        while let Some(packet) = self.recv().await {
+            if let Packet::Disconnect(disconnect) = packet {
+                said = Some(disconnect.reason);
+            }
+        }
+        said
+    }
+}
