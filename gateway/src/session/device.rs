@@ -275,7 +275,9 @@ impl DeviceSession {
     async fn handle_publish(&mut self, publish: Publish) {
         let reason = match self.topics.classify_publish(publish.topic.as_str()) {
             Some(UpTopic::Service) => {
-                self.handle_service_message(&publish.payload).await;
+                // Boxed, like every rare wait of a session: ten thousand devices at rest would
+                // each keep room for it otherwise.
+                Box::pin(self.handle_service_message(&publish.payload)).await;
                 ReasonCode::Success
             }
             Some(UpTopic::Data(_)) => {

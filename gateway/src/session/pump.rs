@@ -81,7 +81,10 @@ impl ActiveTransfer {
         let mut offset = chunk.offset;
         while offset < chunk.end() {
             let left = usize::try_from(chunk.end() - offset).unwrap_or(usize::MAX);
-            let slice = service.bytes(&self.delivery, offset, left).await?;
+            let slice = match service.cached(&self.delivery, offset, left) {
+                Some(slice) => slice,
+                None => Box::pin(service.read(&self.delivery, offset, left)).await?,
+            };
             if slice.is_empty() {
                 return Err(StoreError::Corrupt {
                     column: "blob",

@@ -26,7 +26,7 @@ pub(super) async fn open(
     tls: Option<Arc<ServerTls>>,
     node: &Arc<Node>,
     permit: HandshakePermit,
-) -> Option<Live> {
+) -> Option<Box<Live>> {
     let started = Instant::now();
     let deadline = started + node.mqtt.handshake_timeout;
     let attempts = &node.metrics.connect_attempts;
@@ -47,7 +47,7 @@ pub(super) async fn open(
         Ok(Ok(live)) => {
             drop(permit);
             attempts.accepted.inc();
-            Some(live)
+            Some(Box::new(live))
         }
         Ok(Err(())) => None,
         Err(_elapsed) => {

@@ -4,8 +4,6 @@
 //! Devices that want a segment that is being read wait for that one reading. The cache is bounded
 //! by weight in bytes; what is pushed out lives on only as long as a socket still holds a slice.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prometheus::Histogram;
 use quick_cache::{Weighter, sync::Cache};
@@ -53,47 +51,46 @@ impl ChunkCache {
         }
     }
 
-    /// Bytes from `offset` on: at most `max`, fewer at the end of a segment or of the content.
+    /// Bytes from `offset` on: at most `max`, fewer at the end of a segment or of the content;
+    /// `None` where the segment is not in memory.
+    pub(super) fn cached(&self, content: &Content, offset: u64, max: usize) -> Option<Bytes> {
+        if offset >= content.size {
+            return Some(Bytes::new());
+        }
+        let segment = self.segments.get(&key(content, offset / SEGMENT_BYTES))?;
+        self.metrics.chunk_cache.hits.inc();
+        Some(slice(&segment, offset % SEGMENT_BYTES, max))
+    }
+
+    /// The same bytes, read where they are not in memory.
     ///
     /// # Errors
     /// [`StoreError`] where the blob cannot be read; the next call tries again.
     pub(super) async fn read(
         &self,
-        content: &Arc<Content>,
+        content: &Content,
         offset: u64,
         max: usize,
     ) -> Result<Bytes, StoreError> {
-        if offset >= content.size {
-            return Ok(Bytes::new());
+        if let Some(bytes) = self.cached(content, offset, max) {
+            return Ok(bytes);
         }
         let index = offset / SEGMENT_BYTES;
-        let segment = self.segment(content, index).await?;
-        let start = usize::try_from(offset - index * SEGMENT_BYTES)
-            .unwrap_or(usize::MAX)
-            .min(segment.len());
-        let end = start.saturating_add(max).min(segment.len());
-        Ok(segment.slice(start..end))
-    }
-
-    async fn segment(&self, content: &Arc<Content>, index: u64) -> Result<Bytes, StoreError> {
-        let number = u32::try_from(index).unwrap_or(u32::MAX);
-        let key = (content.resource_id, content.version, number);
-        if let Some(segment) = self.segments.get(&key) {
-            self.metrics.chunk_cache.hits.inc();
-            return Ok(segment);
-        }
         let load = async {
             self.metrics.chunk_cache.misses.inc();
             let start = index * SEGMENT_BYTES;
             let end = (start + SEGMENT_BYTES).min(content.size);
             self.read_blob(&content.blob, start, end).await
         };
-        let segment = self.segments.get_or_insert_async(&key, load).await?;
+        let segment = self
+            .segments
+            .get_or_insert_async(&key(content, index), load)
+            .await?;
         self.metrics
             .chunk_cache
             .bytes
             .set(i64::try_from(self.segments.weight()).unwrap_or(i64::MAX));
-        Ok(segment)
+        Ok(slice(&segment, offset % SEGMENT_BYTES, max))
     }
 
     async fn read_blob(&self, blob: &BlobId, start: u64, end: u64) -> Result<Bytes, StoreError> {
@@ -109,4 +106,15 @@ impl ChunkCache {
             })
         }
     }
+}
+
+fn key(content: &Content, index: u64) -> Key {
+    let number = u32::try_from(index).unwrap_or(u32::MAX);
+    (content.resource_id, content.version, number)
+}
+
+/// At most `max` bytes of a segment from `start` on.
+fn slice(segment: &Bytes, start: u64, max: usize) -> Bytes {
+    let start = usize::try_from(start).map_or(segment.len(), |start| start.min(segment.len()));
+    segment.slice(start..start.saturating_add(max).min(segment.len()))
 }

@@ -222,11 +222,16 @@ impl DeliveryService {
     }
 
     /// Bytes of a delivery, from the cache that all devices share; at most `max`, fewer at the
-    /// end of a segment.
+    /// end of a segment. `None`: they have to be read, see [`DeliveryService::read`].
+    pub fn cached(&self, delivery: &LiveDelivery, offset: u64, max: usize) -> Option<Bytes> {
+        self.inner.cache.cached(&delivery.content, offset, max)
+    }
+
+    /// The same bytes, read into the cache where they are not there.
     ///
     /// # Errors
     /// [`StoreError`] where they cannot be read.
-    pub async fn bytes(
+    pub async fn read(
         &self,
         delivery: &LiveDelivery,
         offset: u64,
@@ -235,18 +240,20 @@ impl DeliveryService {
         self.inner.cache.read(&delivery.content, offset, max).await
     }
 
-    /// Takes note that the device has these bytes.
-    ///
-    /// Where the product asks for no word of the device's own, the last byte ends the delivery.
-    pub async fn on_acknowledged(&self, delivery: &Arc<LiveDelivery>, chunk: Chunk) {
+    /// Takes note that the device has these bytes; says whether that ends the delivery, because
+    /// its product asks for no word of the device's own: [`DeliveryService::confirm`] follows then.
+    pub fn on_acknowledged(&self, delivery: &Arc<LiveDelivery>, chunk: Chunk) -> bool {
         let config = &self.inner.config;
         if delivery.on_acknowledged(chunk, config.checkpoint_interval, config.checkpoint_bytes) {
             self.inner.checkpoints.mark(delivery);
         }
-        if delivery.confirm_by_acknowledgement && delivery.is_acknowledged_whole() {
-            self.finish_or_log(delivery, DeliveryState::Delivered, None)
-                .await;
-        }
+        delivery.confirm_by_acknowledgement && delivery.is_acknowledged_whole()
+    }
+
+    /// Ends a delivery whose every byte has been acknowledged.
+    pub async fn confirm(&self, delivery: &Arc<LiveDelivery>) {
+        self.finish_or_log(delivery, DeliveryState::Delivered, None)
+            .await;
     }
 
     /// Digests of parts of the resource.

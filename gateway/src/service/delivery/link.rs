@@ -114,7 +114,7 @@ mod tests {
             "",
             "AAAA",
             "not base64!",
-            &token[1..],
+            &format!("A{token}"),
             &format!("{token}AA"),
             &"A".repeat(1_000),
         ] {

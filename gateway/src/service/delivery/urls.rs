@@ -85,7 +85,7 @@ mod tests {
             LinkSigner::new([1; 32]),
             public_url.map(str::to_owned),
             listen,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         )
     }
 

@@ -167,7 +167,7 @@ impl DeviceSession {
             Sent::Message => {}
             Sent::Announcement => {
                 if let Some(delivery) = self.announced.take() {
-                    self.node.delivery.on_announced(&delivery).await;
+                    Box::pin(self.node.delivery.on_announced(&delivery)).await;
                 }
             }
             Sent::Chunk { generation, chunk } => {
@@ -175,7 +175,9 @@ impl DeviceSession {
                 let counts = self.acknowledging.as_ref();
                 if let Some((delivery, _)) = counts.filter(|(_, since)| generation >= *since) {
                     let delivery = Arc::clone(delivery);
-                    self.node.delivery.on_acknowledged(&delivery, chunk).await;
+                    if self.node.delivery.on_acknowledged(&delivery, chunk) {
+                        Box::pin(self.node.delivery.confirm(&delivery)).await;
+                    }
                 }
                 // An acknowledgement of an earlier request makes no room for this one.
                 let Some(transfer) = self
