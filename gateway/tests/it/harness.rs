@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::{
     client::{Client, Login, connect, payload_json, publish, subscribe},
-    command::{Printed, run},
+    command::{Printed, need, run},
     daemon::Daemon,
     gateway::{Device, Gateway, Site},
     http::{Answer, fetch},

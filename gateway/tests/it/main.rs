@@ -2,12 +2,14 @@
 
 mod api;
 mod cli;
+mod clients;
 mod config;
 mod connect;
 mod files;
 mod harness;
 mod layers;
 mod malformed;
+mod metrics;
 mod refusal;
 mod resume;
 mod serve;

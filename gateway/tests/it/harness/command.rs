@@ -1,11 +1,10 @@
 //! Programs that people use: curl, and the clients of mosquitto.
 
-use std::{
-    io::Read as _,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::PATIENCE;
 
 /// What a program printed, and how it ended.
 #[derive(Debug)]
@@ -23,41 +22,29 @@ impl Printed {
     }
 }
 
-/// Starts a program of another package.
-///
-/// Fails where it is missing: a test that is left out says nothing.
-fn start(program: &str, arguments: &[&str]) -> Child {
-    let started = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    started.unwrap_or_else(|error| {
-        unreachable!("{program}: {error}; install it (apt-get install mosquitto-clients curl)")
-    })
-}
-
-/// Waits for the end of a program that ends by itself.
-async fn finish(mut child: Child) -> Printed {
-    let waiting = spawn_blocking(move || {
-        let mut stderr = String::new();
-        let mut pipe = child.stderr.take().expect("piped");
-        let complaints = std::thread::spawn(move || {
-            pipe.read_to_string(&mut stderr).expect("UTF-8");
-            stderr
-        });
-        let output = child.wait_with_output().expect("our own child");
-        Printed {
-            stdout: output.stdout,
-            stderr: complaints.join().expect("read"),
-            success: output.status.success(),
-        }
-    });
-    waiting.await.expect("no panic")
+/// Asserts that a program is there: a test that is left out says nothing.
+pub(crate) fn need(program: &str) {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).any(|path| path.join(program).is_file());
+    assert!(
+        found,
+        "{program} is missing: apt-get install mosquitto-clients curl"
+    );
 }
 
 /// Runs a program to its end.
 pub(crate) async fn run(program: &str, arguments: &[&str]) -> Printed {
-    finish(start(program, arguments)).await
+    need(program);
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    let running = spawn_blocking(move || command.output().expect("it runs"));
+    let output = timeout(PATIENCE, running)
+        .await
+        .expect("an end in time")
+        .expect("no panic");
+    Printed {
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        success: output.status.success(),
+    }
 }
