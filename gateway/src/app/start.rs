@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::{
-        Config, ShutdownConfig,
+        Config, Secret, ShutdownConfig,
         data_dir::{DataDir, DataDirError, Ports, write_private},
     },
     edge::{
@@ -144,8 +144,9 @@ impl App {
         sealer.bind(&stores.registry).await?;
         let tokens =
             TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
-        let first_start = first_start(&tokens, &data_dir, ca_file).await?;
+        // Before credentials are made: a taken address must not cost their one showing.
         let listeners = Listeners::bind(&config).await?;
+        let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let ports = listeners.ports();
         let delivery = DeliveryService::start(
             DeliveryParts {
@@ -252,11 +253,18 @@ fn load_tls(
 }
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
-    let url = sqlite_url(&data_dir.join("registry.db"));
+    // The configuration has been checked: these begin with `sqlite://` and `file://`.
+    let path = |url: &Option<Secret>, scheme: &str, name: &str| match url {
+        Some(url) => PathBuf::from(url.expose().trim_start_matches(scheme)),
+        None => data_dir.join(name),
+    };
+    let registry = path(&config.registry.url, "sqlite://", "registry.db");
+    let sessions = path(&config.sessions.url, "sqlite://", "sessions.db");
+    let blobs = path(&config.blobs.url, "file://", "blobs");
     Ok(Stores {
-        registry: Registry::open(&url, config.registry.read_connections).await?,
-        sessions: SessionStore::open(&data_dir.join("sessions.db")).await?,
-        blobs: BlobStore::open(&data_dir.join("blobs")).await?,
+        registry: Registry::open(&sqlite_url(&registry), config.registry.read_connections).await?,
+        sessions: SessionStore::open(&sessions).await?,
+        blobs: BlobStore::open(&blobs).await?,
     })
 }
 

@@ -49,6 +49,15 @@ pub async fn admit(
             return Err(Box::new(Refused { connection, reason }));
         }
     };
+    if !device.product.transports.mqtt {
+        tracing::info!(device_id = %device.device_id, "refused: the product does not allow MQTT");
+        node.metrics.auth_failures.disabled.inc();
+        connection.refuse(ReasonCode::NotAuthorized);
+        return Err(Box::new(Refused {
+            connection,
+            reason: ReasonCode::NotAuthorized,
+        }));
+    }
     let (handle, took_over) = node.table.enter(&device.device_id);
     if took_over {
         node.metrics.session_takeovers.inc();

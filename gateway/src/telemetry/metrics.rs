@@ -84,13 +84,13 @@ pub struct Families {
     pub connect_attempts: ConnectAttempts,
     /// Connections between accept and CONNACK.
     pub handshakes_in_flight: IntGauge,
-    /// From accept to CONNACK.
+    /// From accept to the end of the TLS handshake.
     pub handshake_seconds: Histogram,
     /// Devices that were not let in.
     pub auth_failures: AuthFailures,
-    /// Bytes on the wire, TLS included.
+    /// Bytes of the protocol, inside TLS.
     pub bytes: Bytes,
-    /// Deliveries of unfinished tasks by state.
+    /// Deliveries by state: open ones, and those that ended since the start.
     pub deliveries: Deliveries,
     /// Chunks by what became of them.
     pub delivery_chunks: DeliveryChunks,
@@ -172,7 +172,7 @@ impl Families {
             handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),
             handshake_seconds: make.histogram(
                 "handshake_seconds",
-                "From accept to CONNACK.",
+                "From accept to the end of the TLS handshake.",
                 HANDSHAKE_BUCKETS,
             ),
             auth_failures: AuthFailures::new(make),

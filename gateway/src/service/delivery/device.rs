@@ -317,7 +317,7 @@ impl DeliveryService {
                         result_code: -1,
                         result_msg: format!(
                             "incomplete: {} of {} bytes were sent",
-                            delivery.acknowledged_bytes(),
+                            delivery.sent_bytes(),
                             delivery.content.size
                         ),
                     };

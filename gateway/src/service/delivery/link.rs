@@ -1,6 +1,6 @@
 //! Signed addresses under `/files`: who holds one may fetch one delivery's bytes until it expires.
 //!
-//! A token is the delivery's id, its attempt and the expiry, authenticated by HMAC-SHA256 cut to
+//! A token is the delivery's id and the expiry, authenticated by HMAC-SHA256 cut to
 //! 16 bytes, in URL-safe base64: 43 characters that tell a stranger nothing.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -239,6 +239,11 @@ impl LiveDelivery {
         self.trust_done || self.progress.lock().sent.covers(self.content.size)
     }
 
+    /// Bytes that went out on any wire in this attempt.
+    pub fn sent_bytes(&self) -> u64 {
+        self.progress.lock().sent.total()
+    }
+
     /// Takes the device's word on where it stands and gives the offset to go on from.
     ///
     /// Without an offset the cursor is used. A device that asks for an earlier offset has lost

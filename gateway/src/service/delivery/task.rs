@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use headgate_protocol::transfer::ranges::Ranges;
+
 use super::{
     DeliveryService, NotRecorded, RowError, Targets, TaskView,
     content::Content,
@@ -121,7 +123,13 @@ impl DeliveryService {
             self.inner.book.unreserve(deliveries.len());
             return Err(error.into());
         }
-        self.open(&task, &product, &content, &deliveries);
+        self.open(
+            &task,
+            &product,
+            &content,
+            &deliveries,
+            std::iter::repeat(None),
+        );
         self.task(task.id).await
     }
 
@@ -319,6 +327,14 @@ impl DeliveryService {
             });
         }
         let now = Millis::now();
+        // What an earlier attempt sent counts, unless the device claimed to be done without it.
+        let earlier: Vec<Option<Ranges>> = failed
+            .iter()
+            .map(|known| {
+                let incomplete = known.reason.as_deref() == Some(FailReason::Incomplete.as_str());
+                (!incomplete).then(Ranges::default)
+            })
+            .collect();
         let renewed: Vec<Delivery> = failed
             .into_iter()
             .map(|known| Delivery {
@@ -353,17 +369,19 @@ impl DeliveryService {
             .deliveries
             .failed
             .sub(i64::try_from(renewed.len()).unwrap_or(0));
-        self.open(&running, &product, &content, &renewed);
+        self.open(&running, &product, &content, &renewed, earlier);
         Ok(())
     }
 
-    /// Enters stored deliveries in the book and tells the devices that are here.
+    /// Enters stored deliveries in the book and tells the devices that are here. `earlier` says of
+    /// each whether bytes of a former attempt count, as a cursor would.
     fn open(
         &self,
         task: &Task,
         product: &Product,
         content: &Arc<Content>,
         deliveries: &[Delivery],
+        earlier: impl IntoIterator<Item = Option<Ranges>>,
     ) {
         let live_task = self.inner.book.task(task.id).unwrap_or_else(|| {
             Arc::new(LiveTask::new(
@@ -372,14 +390,14 @@ impl DeliveryService {
                 task.policy.max_in_progress,
             ))
         });
-        for delivery in deliveries {
+        for (delivery, earlier) in deliveries.iter().zip(earlier) {
             self.count_new(DeliveryState::Pending);
             let live = LiveDelivery::new(
                 delivery,
                 product.id.clone(),
                 Arc::clone(content),
                 Arc::clone(&live_task),
-                None,
+                earlier,
                 rules_of(product),
             );
             self.inner.book.insert(Arc::new(live));

@@ -634,3 +634,32 @@ async fn a_signed_address_opens_its_delivery_until_that_ends() {
         FileRefusal::BadSignature
     );
 }
+
+#[tokio::test]
+async fn what_an_earlier_attempt_sent_counts_unless_it_was_found_incomplete() {
+    for (state, believed) in [(DownloadState::Fail, true), (DownloadState::Done, false)] {
+        let stage = Stage::new(DeliveryConfig::default()).await;
+        stage.task(&["p_d1"]).await.expect("made");
+        let delivery = stage.offer("p_d1");
+        stage.delivery.on_announced(&delivery).await;
+        stage.transfer(&delivery, 0, 50_000).await;
+        stage.report("p_d1", state).await;
+        stage
+            .delivery
+            .retry_delivery(&actor(), delivery.id)
+            .await
+            .expect("it failed");
+        let again = stage.offer("p_d1");
+        let request = window(&again, Some(50_000));
+        stage
+            .delivery
+            .begin(&again, &request, limits())
+            .await
+            .expect("begins");
+        again.on_sent(Chunk {
+            offset: 50_000,
+            len: 50_000,
+        });
+        assert_eq!(again.was_sent_whole(), believed, "{state:?}");
+    }
+}

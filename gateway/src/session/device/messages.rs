@@ -170,7 +170,10 @@ impl DeviceSession {
             .find(&self.device.device_id, &request.transfer)
             .await?;
         let topic_prefix = self.topics.chunk_prefix(&delivery.transfer);
-        let qos = self.granted_qos(&format!("{topic_prefix}0"));
+        // The first chunk stands for all: most devices subscribe with a wildcard, and one that
+        // asks chunk by chunk may name each topic.
+        let first = request.offset.unwrap_or_else(|| delivery.resume_at(None));
+        let qos = self.granted_qos(&format!("{topic_prefix}{first}"));
         let qos = match (&request.ask, qos) {
             (_, None) | (Ask::Window(_), Some(QoS::AtMostOnce)) => {
                 return Err(Refusal::not_subscribed());

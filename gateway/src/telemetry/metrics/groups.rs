@@ -136,7 +136,7 @@ impl Bytes {
     pub(super) fn new(make: &Maker<'_>) -> Self {
         let bytes = make.counters(
             "bytes_total",
-            "Bytes on the wire, TLS included.",
+            "Bytes of the protocol, inside TLS.",
             &["protocol", "direction"],
         );
         Self {
@@ -150,7 +150,11 @@ impl Bytes {
 
 impl Deliveries {
     pub(super) fn new(make: &Maker<'_>) -> Self {
-        let deliveries = make.gauges("deliveries", "Deliveries of unfinished tasks.", &["state"]);
+        let deliveries = make.gauges(
+            "deliveries",
+            "Deliveries: open ones, and those that ended since the start.",
+            &["state"],
+        );
         Self {
             pending: deliveries.with_label_values(&["pending"]),
             pushed: deliveries.with_label_values(&["pushed"]),
