@@ -13,14 +13,13 @@ use crate::error::BenchError;
 use crate::peer::headgate::{Headgate, TlsFiles};
 use crate::report::Report;
 
-/// Measures every bar that `args` asks for, one after the other.
+/// Measures every bar that `args` asks for, one after the other; what is in `report` when one fails was measured.
 ///
 /// # Errors
 /// [`BenchError`] of the first that could not be measured.
-pub(crate) async fn measure_all(args: &MeasureArgs) -> Result<Report, BenchError> {
+pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Result<(), BenchError> {
     args.headgate()?;
     args.swarm()?;
-    let mut report = Report::new();
     if args.wants(Bar::Delivery) {
         report.sections.extend(delivery::measure(args).await?);
     }
@@ -33,7 +32,7 @@ pub(crate) async fn measure_all(args: &MeasureArgs) -> Result<Report, BenchError
     if args.wants(Bar::Growth) {
         report.sections.extend(growth::measure(args).await?);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Tells a person who waits what is going on.

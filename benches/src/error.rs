@@ -75,10 +75,12 @@ pub(crate) enum BenchError {
         source: io::Error,
     },
     /// A simulated client failed.
-    #[error("client of {peer}: {source}")]
+    #[error("client of {peer}: {source}; the end of its log:\n{log}")]
     Client {
         /// The peer that it spoke to.
         peer: &'static str,
+        /// Last lines of the peer's output.
+        log: String,
         /// Why.
         source: crate::fleet::ClientError,
     },

@@ -193,8 +193,8 @@ pub(crate) fn first_end(tasks: &mut JoinSet<Result<(), ClientError>>) -> Result<
     }
 }
 
-/// Connections being made at once.
-pub(crate) const MAX_CONNECTING: usize = 256;
+/// Connections being made at once; rumqttd resets some when there are 256 of them.
+pub(crate) const MAX_CONNECTING: usize = 64;
 /// For all clients of a fleet to connect, or to receive everything.
 pub(crate) const FLEET_TIMEOUT: Duration = Duration::from_mins(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -50,23 +50,24 @@ fn main() -> ExitCode {
 fn measure(args: &MeasureArgs) -> Result<(), BenchError> {
     process::raise_open_files();
     let runtime = tokio::runtime::Runtime::new().map_err(BenchError::Runtime)?;
-    let report = runtime.block_on(run(args))?;
+    let mut report = Report::new();
+    let outcome = runtime.block_on(run(args, &mut report));
     // A closed pipe is the reader's wish, not a failure of the run.
     let _ = write!(io::stdout(), "{report}");
-    match &args.json {
-        Some(path) => report.write_json(path),
-        None => Ok(()),
+    if let Some(path) = &args.json {
+        report.write_json(path)?;
     }
+    outcome
 }
 
 /// Measures every bar that was asked for; a signal ends the run, and with it every child process.
-async fn run(args: &MeasureArgs) -> Result<Report, BenchError> {
+async fn run(args: &MeasureArgs, report: &mut Report) -> Result<(), BenchError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(BenchError::Runtime)?;
     tokio::select! {
         biased;
         _ = ctrl_c() => Err(BenchError::Interrupted),
         _ = terminate.recv() => Err(BenchError::Interrupted),
-        report = bar::measure_all(args) => report,
+        outcome = bar::measure_all(args, report) => outcome,
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::BenchError;
+use crate::fleet::ClientError;
 
 /// CPU time and memory of a server with the processes that it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -130,6 +131,15 @@ impl Server {
         Ok(sum)
     }
 
+    /// A client of it that ended with `source`.
+    pub(crate) fn client_error(&self, source: ClientError) -> BenchError {
+        BenchError::Client {
+            peer: self.name,
+            source,
+            log: self.log_tail(),
+        }
+    }
+
     /// Asks it to end, and kills it when it does not within [`STOP_TIMEOUT`].
     pub(crate) async fn stop(mut self) {
         signal(self.pid, Signal::TERM);
@@ -141,8 +151,12 @@ impl Server {
         BenchError::Server {
             name: self.name,
             what,
-            log: tail(&fs::read_to_string(&self.log).unwrap_or_default()),
+            log: self.log_tail(),
         }
+    }
+
+    fn log_tail(&self) -> String {
+        tail(&fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
 

@@ -103,11 +103,8 @@ impl Work {
         tls: &TlsFiles,
         file: &Path,
     ) -> Result<f64, BenchError> {
-        let client = |source| BenchError::Client {
-            peer: "nginx",
-            source,
-        };
         let nginx = Nginx::start(args, tls, file).await?;
+        let client = |error| nginx.server.client_error(error);
         let dial = Dial::tls(nginx.address, &tls.ca).map_err(client)?;
         let fleet = https::Fleet::connect(&dial, self.devices, FILE_PATH, self.size_bytes());
         let fleet = fleet.await.map_err(client)?;

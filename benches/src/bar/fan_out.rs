@@ -67,7 +67,7 @@ async fn headgate(args: &MeasureArgs, devices: u32) -> Result<f64, BenchError> {
 async fn rumqttd(devices: u32) -> Result<f64, BenchError> {
     let peer = Rumqttd::start().await?;
     let dial = Dial::plain(peer.address);
-    let cost = cost("rumqttd", &peer.server, &dial, devices).await;
+    let cost = cost(&peer.server, &dial, devices).await;
     peer.server.stop().await;
     cost
 }
@@ -75,19 +75,14 @@ async fn rumqttd(devices: u32) -> Result<f64, BenchError> {
 async fn mosquitto(args: &MeasureArgs, devices: u32) -> Result<f64, BenchError> {
     let peer = Mosquitto::start(args, None).await?;
     let dial = Dial::plain(peer.address);
-    let cost = cost("mosquitto", &peer.server, &dial, devices).await;
+    let cost = cost(&peer.server, &dial, devices).await;
     peer.server.stop().await;
     cost
 }
 
 /// CPU seconds of `server` for each GB that subscribers received; connecting is not counted.
-async fn cost(
-    peer: &'static str,
-    server: &Server,
-    dial: &Dial,
-    devices: u32,
-) -> Result<f64, BenchError> {
-    let client = |source| BenchError::Client { peer, source };
+async fn cost(server: &Server, dial: &Dial, devices: u32) -> Result<f64, BenchError> {
+    let client = |error| server.client_error(error);
     let mut fleet = mqtt::Fleet::connect(dial, devices).await.map_err(client)?;
     sleep(SETTLE).await;
     let before = server.sample()?;

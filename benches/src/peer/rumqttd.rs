@@ -9,6 +9,7 @@ use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::BenchError;
 use crate::process::{Server, free_port};
@@ -50,6 +51,11 @@ impl Rumqttd {
 pub(crate) fn serve(port: u16) -> Result<(), BenchError> {
     // Where it is refused, the parent still kills this process by its pid.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // What goes wrong is in the log that the parent shows; nothing else is written.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(LevelFilter::ERROR)
+        .init();
     let mut broker = Broker::new(config(port));
     broker
         .start()
