@@ -23,7 +23,7 @@ mod version;
 mod wire;
 
 pub use codec::{Decoder, Limits, Role};
-pub use connection::{Connection, ConnectionLimits, Event, Message, OutboxFull, Output};
+pub use connection::{Connection, ConnectionLimits, Event, Message, NotSent, Output};
 pub use error::{DecodeError, EncodeError, Violation};
 pub use header::PacketType;
 pub use inflight::Inflight;

@@ -15,8 +15,8 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::{
     mqtt::{
-        Connection, Event, Message, Output, Packet, PacketId, ProtocolVersion, Publish, QoS,
-        ReasonCode, Subscribe, TopicFilter, TopicName, Unsubscribe,
+        Connection, Event, Message, NotSent, Output, Packet, PacketId, ProtocolVersion, Publish,
+        QoS, ReasonCode, Subscribe, TopicFilter, TopicName, Unsubscribe,
     },
     topics::{DeviceTopics, UpTopic},
     transfer::window::Chunk,
@@ -402,21 +402,20 @@ impl DeviceSession {
 
     /// Sends a message, or drops it where the device takes nothing.
     fn send(&mut self, topic: TopicName, payload: Bytes, qos: QoS, tag: Sent) {
-        if self
-            .connection
-            .send(Message {
-                topic,
-                payload,
-                qos,
-                tag,
-            })
-            .is_err()
-        {
-            self.node
-                .metrics
-                .messages_dropped(DropReason::OutboxFull)
-                .inc();
-            tracing::debug!(device_id = %self.device.device_id, "a message was dropped: the outbox is full");
+        let message = Message {
+            topic,
+            payload,
+            qos,
+            tag,
+        };
+        if let Err(error) = self.connection.send(message) {
+            let reason = match error {
+                NotSent::OutboxFull => DropReason::OutboxFull,
+                NotSent::TooLarge => DropReason::TooLarge,
+                NotSent::NotOpen => DropReason::Offline,
+            };
+            self.node.metrics.messages_dropped(reason).inc();
+            tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");
         }
     }
 

@@ -85,10 +85,29 @@ pub struct Message<T> {
     pub tag: T,
 }
 
-/// The outbox of a client that does not acknowledge is full: the message was not taken.
+/// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the outbox of the client is full")]
-pub struct OutboxFull;
+pub enum NotSent {
+    /// The client does not acknowledge, and its outbox is full.
+    #[error("the outbox of the client is full")]
+    OutboxFull,
+    /// The packet would be above the client's Maximum Packet Size.
+    #[error("the message is larger than the client takes")]
+    TooLarge,
+    /// Nothing is sent before CONNACK nor after the close.
+    #[error("the connection is not open")]
+    NotOpen,
+}
+
+impl<T> Message<T> {
+    /// The most bytes that its PUBLISH may have: an identifier and an empty list of properties
+    /// are counted, and the longest form of the length.
+    fn packet_bytes(&self) -> u64 {
+        const REST: usize = 1 + 4 + 2 + 2 + 1;
+        let bytes = self.topic.as_str().len() + self.payload.len() + REST;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -318,10 +337,14 @@ impl<T> Connection<T> {
     /// Sends a message, or keeps it until the client has acknowledged others.
     ///
     /// # Errors
-    /// [`OutboxFull`] where it cannot be kept.
-    pub fn send(&mut self, message: Message<T>) -> Result<(), OutboxFull> {
+    /// [`NotSent`] where it can be neither sent nor kept.
+    pub fn send(&mut self, message: Message<T>) -> Result<(), NotSent> {
         if self.state != State::Open {
-            return Err(OutboxFull);
+            return Err(NotSent::NotOpen);
+        }
+        // [MQTT-3.1.2-24]
+        if message.packet_bytes() > u64::from(self.client_max_packet_bytes) {
+            return Err(NotSent::TooLarge);
         }
         if message.qos == QoS::AtMostOnce || (self.waiting.is_empty() && self.has_send_quota()) {
             self.transmit_message(message);
@@ -329,7 +352,7 @@ impl<T> Connection<T> {
         }
         let bytes = self.waiting_bytes.saturating_add(message.payload.len());
         if self.waiting.len() >= self.limits.outbox_messages || bytes > self.limits.outbox_bytes {
-            return Err(OutboxFull);
+            return Err(NotSent::OutboxFull);
         }
         self.waiting_bytes = bytes;
         self.waiting.push_back(message);

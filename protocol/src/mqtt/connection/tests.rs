@@ -284,7 +284,7 @@ fn what_exceeds_the_receive_maximum_waits_its_turn() {
     }
     assert_eq!(
         server.send(message(5, 10)),
-        Err(OutboxFull),
+        Err(NotSent::OutboxFull),
         "3 messages may wait"
     );
     assert_eq!(server.waiting_bytes(), 30);
@@ -316,8 +316,29 @@ fn the_outbox_is_bounded_in_bytes_too() {
         ..connect(ProtocolVersion::V5, 10)
     });
     server.send(message(0, 1_000)).expect("goes at once");
-    assert_eq!(server.send(message(1, 101)), Err(OutboxFull));
+    assert_eq!(server.send(message(1, 101)), Err(NotSent::OutboxFull));
     assert_eq!(server.send(message(1, 100)), Ok(()));
+}
+
+#[test]
+fn no_message_is_larger_than_the_client_takes() {
+    let properties = Properties {
+        maximum_packet_size: NonZeroU32::new(60),
+        ..Properties::default()
+    };
+    let (mut server, _, _) = open(Connect {
+        properties: Some(Box::new(properties)),
+        ..connect(ProtocolVersion::V5, 10)
+    });
+    assert_eq!(server.send(message(0, 60)), Err(NotSent::TooLarge));
+    assert_eq!(drain(&mut server), []);
+    server.send(message(1, 40)).expect("small enough");
+    let output = drain(&mut server);
+    let [Output::Transmit(packet)] = &output[..] else {
+        panic!("{output:?}")
+    };
+    let bytes = packet.encoded_len(ProtocolVersion::V5).expect("legal");
+    assert!(bytes <= 60, "{bytes}");
 }
 
 #[test]
