@@ -1,6 +1,7 @@
 //! Integration tests of the gateway, in one binary so that it is linked once.
 
 mod api;
+mod bounds;
 mod cli;
 mod clients;
 mod config;
@@ -10,6 +11,7 @@ mod harness;
 mod layers;
 mod malformed;
 mod metrics;
+mod queue;
 mod refusal;
 mod resume;
 mod serve;
