@@ -102,8 +102,12 @@ struct Progress {
     have: Ranges,
     /// What has been sent on any wire in this attempt.
     sent: Ranges,
-    /// The gateway was restarted since: what the device has beyond our checkpoint was sent before.
+    /// Bytes were sent before that `sent` does not know of: the first offset that the device names
+    /// says how many.
     restored: bool,
+    /// They were sent by a process that is gone, in this very attempt: the device's word is all
+    /// the proof that there is.
+    resumed: bool,
     /// The device's own figure, for one that fetches by other means.
     reported_percent: Option<u8>,
     last_activity: Instant,
@@ -171,6 +175,7 @@ impl LiveDelivery {
                 sent: have.clone(),
                 have,
                 restored,
+                resumed: stored.state == DeliveryState::Delivering,
                 reported_percent: None,
                 last_activity: now,
             }),
@@ -234,9 +239,11 @@ impl LiveDelivery {
         Step::Taken
     }
 
-    /// Whether `done` can be believed: every byte was sent on some wire.
+    /// Whether `done` can be believed: every byte was sent on some wire, as far as is known.
     pub fn was_sent_whole(&self) -> bool {
-        self.trust_done || self.progress.lock().sent.covers(self.content.size)
+        let progress = self.progress.lock();
+        let unknown = progress.resumed && progress.restored;
+        self.trust_done || unknown || progress.sent.covers(self.content.size)
     }
 
     /// Bytes that went out on any wire in this attempt.

@@ -3,9 +3,17 @@ use crate::mqtt::Subscription;
 
 type Server = Connection<u32>;
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do as the beginning"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn limits() -> Arc<ConnectionLimits> {
     Arc::new(ConnectionLimits {
-        max_keep_alive: Duration::from_secs(1_200),
+        max_keep_alive: Duration::from_mins(20),
         outbox_messages: 3,
         outbox_bytes: 100,
         max_in_flight: 64,
@@ -33,7 +41,7 @@ fn drain(server: &mut Server) -> Vec<Output<u32>> {
 
 /// A server that has let a client of this version in, with what CONNACK said.
 fn open(connect: Connect) -> (Server, Instant, ConnAck) {
-    let now = Instant::now();
+    let now = now();
     let mut server = Server::new(limits(), now + Duration::from_secs(10));
     server.handle_packet(now, Packet::Connect(Box::new(connect)));
     assert!(matches!(
@@ -125,7 +133,7 @@ fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
 
 #[test]
 fn a_client_that_never_introduces_itself_is_closed_without_a_word() {
-    let now = Instant::now();
+    let now = now();
     let mut server = Server::new(limits(), now + Duration::from_secs(10));
     server.handle_timeout(now + Duration::from_secs(10));
     assert_eq!(
@@ -149,7 +157,7 @@ fn a_second_connect_is_a_protocol_error() {
 
 #[test]
 fn a_refused_client_gets_a_connack_and_then_the_end() {
-    let now = Instant::now();
+    let now = now();
     let mut server = Server::new(limits(), now);
     server.handle_packet(
         now,
@@ -174,7 +182,7 @@ fn a_refused_client_gets_a_connack_and_then_the_end() {
 
 #[test]
 fn an_empty_client_id_needs_a_clean_session_before_mqtt_5() {
-    let now = Instant::now();
+    let now = now();
     let mut server = Server::new(limits(), now);
     let nameless = Connect {
         client_id: "".into(),
@@ -388,7 +396,7 @@ fn what_connack_said_is_not_available_ends_an_mqtt_5_connection() {
 
 #[test]
 fn an_authentication_exchange_is_refused() {
-    let now = Instant::now();
+    let now = now();
     let properties = Properties {
         authentication_method: Some("SCRAM".into()),
         ..Properties::default()

@@ -132,6 +132,19 @@ fn after_a_restart_what_the_device_has_beyond_the_checkpoint_counts_as_sent() {
 }
 
 #[test]
+fn after_a_restart_a_device_that_has_everything_only_has_to_say_so() {
+    let fresh_start = |state| live(100, state, None, Rules::default());
+    assert!(fresh_start(DeliveryState::Delivering).was_sent_whole());
+    assert!(
+        !fresh_start(DeliveryState::Pushed).was_sent_whole(),
+        "no byte had been sent"
+    );
+    let asked = fresh_start(DeliveryState::Delivering);
+    asked.resume_at(Some(40));
+    assert!(!asked.was_sent_whole(), "by its own word it has 40 bytes");
+}
+
+#[test]
 fn a_device_that_lost_what_it_had_begins_where_it_says() {
     let delivery = fresh(100);
     delivery.on_acknowledged(chunk(0, 60), SECOND, u64::MAX);
