@@ -81,6 +81,8 @@ struct Live {
     session: DeviceSession,
     /// The beginning of a packet whose rest has not come; empty and without memory at rest.
     tail: BytesMut,
+    /// `tail` may hold whole packets: they wait until the session takes input again.
+    held: bool,
     /// When the socket last took something, while bytes wait for it.
     stalled_since: Option<Instant>,
     /// What this connection adds to the node's sum of bytes that sockets have not taken.
@@ -111,6 +113,7 @@ impl Live {
             decoder,
             session,
             tail,
+            held: false,
             stalled_since: None,
             backlog_bytes: 0,
             timer,
@@ -129,6 +132,14 @@ impl Live {
             }
             if let Some(reason) = self.session.closing() {
                 return self.linger(reason).await;
+            }
+            if self.held && self.session.wants_input() {
+                self.held = false;
+                let held = std::mem::take(&mut self.tail);
+                if let Err(reason) = self.take_packets(held).await {
+                    return reason;
+                }
+                continue;
             }
             let turn = match self.wait().await {
                 Wakeup::Readable(Ok(())) => self.read().await,
@@ -242,6 +253,11 @@ impl Live {
     async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<(), DisconnectReason> {
         let mut taken = 0_usize;
         loop {
+            if !self.session.wants_input() {
+                // As much as may be is owed to the device: the rest waits until it has taken some.
+                self.held = true;
+                break;
+            }
             match self.decoder.decode(&mut buffer) {
                 Ok(Some(packet)) => {
                     self.node
@@ -256,9 +272,6 @@ impl Live {
                     self.session.close_on_violation(error.reason_code()).await;
                     break;
                 }
-            }
-            if self.session.closing().is_some() {
-                break;
             }
             taken += 1;
             if taken.is_multiple_of(PACKETS_PER_TURN) {

@@ -178,3 +178,47 @@ async fn one_connection_more_than_may_be_is_closed_at_once() {
     .await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_a_device_that_reads_nothing_are_bounded_and_none_is_lost() {
+    const QUESTIONS: usize = 2_000;
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let resource = gateway.resource("P", "r", &content(8 << 20)).await;
+    gateway.task(&resource, &[&device]).await;
+    let mut client = Client::open_narrow(&gateway).await;
+    assert_eq!(
+        client.introduce(&Login::of(&device)).await.reason,
+        ReasonCode::Success
+    );
+    // At QoS 0 no Receive Maximum holds the answers back.
+    client.subscribe(&[&device.down()], QoS::AtMostOnce).await;
+    client.subscribe(&[&device.chunks()], QoS::AtMostOnce).await;
+    let transfer = client.announced().await.transfer;
+    // More bytes than any socket's buffers hold, so that what follows waits in the gateway.
+    let flood = json!({
+        "type": "get_chunks", "transfer": transfer, "offset": 0, "count": 64,
+        "chunk_size": 131_072,
+    });
+    client.tell(&device, &flood).await;
+    gateway.metric_is("headgate_paused_connections", 1.0).await;
+    let ask = json!({"type": "get_manifest", "transfer": transfer, "from": 0, "count": 64});
+    let mut questions = bytes::BytesMut::new();
+    for _ in 0..QUESTIONS {
+        let packet = publish(&device.up(), ask.to_string().as_bytes(), None);
+        packet.encode(V311, &mut questions).expect("encoded");
+    }
+    client.send_bytes(&questions).await;
+    let waiting = until("answers wait", async || {
+        let bytes = gateway.metric("headgate_outbox_bytes").await;
+        (bytes > 200_000.0).then_some(bytes)
+    })
+    .await;
+    assert!(waiting < 300_000.0, "{waiting} bytes wait for one device");
+    let mut manifests = 0;
+    while manifests < QUESTIONS {
+        let message = client.message().await;
+        manifests += usize::from(message.topic.as_str() == device.down());
+    }
+    gateway.stop().await;
+}
