@@ -7,7 +7,9 @@
 
 pub mod actor;
 pub mod blob;
+pub mod certificate;
 pub mod device;
+pub mod fingerprint;
 pub mod id;
 pub mod page;
 pub mod product;
@@ -20,7 +22,9 @@ pub mod time;
 
 pub use actor::{Actor, AuditEntry, Role};
 pub use blob::{BlobId, Digests, PART_BYTES};
+pub use certificate::{CertificateError, CertificateInfo, CertificateWarning, PeerCertificate};
 pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding};
+pub use fingerprint::Fingerprint;
 pub use id::{Id, IdGenerator};
 pub use page::{InvalidPage, Page, Paged};
 pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};

@@ -7,3 +7,4 @@ pub mod labels;
 pub mod log;
 pub mod metrics;
 mod process;
+pub mod sampler;

@@ -166,7 +166,8 @@ impl App {
         let authenticator = DeviceAuthenticator::new(
             stores.registry.clone(),
             sealer.clone(),
-            config.auth.cache_entries,
+            &config.auth,
+            &metrics,
         )?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
         let node = Arc::new(Node::new(

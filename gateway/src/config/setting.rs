@@ -223,6 +223,28 @@ impl Kind<String> for Text {
     }
 }
 
+/// True or false.
+pub(crate) struct Flag;
+
+impl Kind<bool> for Flag {
+    fn parse(&self, raw: &Raw) -> Result<bool, String> {
+        match raw {
+            Raw::Boolean(value) => Some(*value),
+            Raw::Untyped(text) => text.trim().parse().ok(),
+            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) => None,
+        }
+        .ok_or_else(|| expected(&self.range(), raw))
+    }
+
+    fn print(&self, value: &bool) -> String {
+        value.to_string()
+    }
+
+    fn range(&self) -> String {
+        "true or false".to_owned()
+    }
+}
+
 /// One of a few words.
 pub(crate) struct Choice<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 

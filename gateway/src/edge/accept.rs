@@ -78,15 +78,15 @@ impl Gate {
     pub async fn accept(
         &self,
         listener: &TcpListener,
-    ) -> (TcpStream, ConnectionPermit, HandshakePermit) {
+    ) -> (TcpStream, SocketAddr, ConnectionPermit, HandshakePermit) {
         loop {
             // The semaphores are never closed.
             let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await else {
                 std::future::pending::<()>().await;
                 continue;
             };
-            let tcp = match listener.accept().await {
-                Ok((tcp, _)) => tcp,
+            let (tcp, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept; raise the limit of open files if this goes on");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -104,7 +104,7 @@ impl Gate {
                 _permit: handshake,
                 metrics: self.metrics.clone(),
             };
-            return (tcp, ConnectionPermit(connection), handshake);
+            return (tcp, address, ConnectionPermit(connection), handshake);
         }
     }
 }

@@ -6,7 +6,10 @@
 
 mod open;
 
-use std::{cell::RefCell, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    cell::RefCell, future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll,
+    time::Instant,
+};
 
 use bytes::BytesMut;
 use headgate_protocol::mqtt::Decoder;
@@ -45,25 +48,28 @@ pub async fn serve(
 ) {
     let tls = tls.map(Arc::new);
     loop {
-        let (tcp, connection, handshake) = tokio::select! {
+        let (tcp, address, connection, handshake) = tokio::select! {
             biased;
             () = shutdown.draining() => return,
             accepted = gate.accept(&listener) => accepted,
         };
         let (node, tls) = (Arc::clone(&node), tls.clone());
-        shutdown.spawn(async move { run(tcp, tls, node, connection, handshake).await });
+        shutdown.spawn(async move {
+            run(tcp, address, tls, node, connection, handshake).await;
+        });
     }
 }
 
 async fn run(
     tcp: TcpStream,
+    address: SocketAddr,
     tls: Option<Arc<ServerTls>>,
     node: Arc<Node>,
     permit: ConnectionPermit,
     handshake: HandshakePermit,
 ) {
     // Boxed: what the handshake and CONNECT need is gone when the session runs.
-    let opened = Box::pin(open::open(tcp, tls, &node, handshake)).await;
+    let opened = Box::pin(open::open(tcp, address, tls, &node, handshake)).await;
     if let Some(mut live) = opened {
         let reason = live.run().await;
         live.stream.close();

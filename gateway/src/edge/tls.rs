@@ -3,10 +3,12 @@
 //! [`DeviceStream`] is a device's connection, TLS or plain, that is read and written in whole
 //! batches: encrypted bytes pass through buffers of the thread, the session's plain bytes through
 //! the caller's, and a connection at rest owns neither. [`HttpAcceptor`] is for listeners that speak
-//! HTTP over an ordinary stream.
+//! HTTP over an ordinary stream. Device listeners for MQTT ask for client certificates (`client`), those for HTTP do not.
 //!
 //! rustls's buffered `ServerConnection` is driven by hand here; `docs/decisions/0003` says why and
 //! what comes after it.
+
+mod client;
 
 use std::{
     fs,
@@ -20,15 +22,16 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use rustls::{
-    ServerConfig, ServerConnection,
+    ConfigBuilder, ServerConfig, ServerConnection, WantsVerifier,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::NoServerSessionStorage,
+    server::{NoServerSessionStorage, WantsServerCert},
 };
 use tokio::net::TcpStream;
 
+use self::client::AnyCertificate;
 use super::http::listener::AcceptStream;
-use crate::session::Batch;
+use crate::{model::PeerCertificate, session::Batch};
 
 /// The most plain bytes that one call of [`DeviceStream::read`] gives, so that one device does not
 /// keep a thread to itself.
@@ -78,8 +81,15 @@ impl ServerTls {
         let not_after = end_of(certificate, &chain)?;
         let key = read_key(key)?;
         let provider = Arc::new(provider());
-        let mqtt = config(&provider, chain.clone(), key.clone_key(), &[])?;
-        let http = config(&provider, chain, key, &[b"http/1.1"])?;
+        let any = AnyCertificate::new(provider.signature_verification_algorithms);
+        let asking = builder(&provider)?.with_client_cert_verifier(Arc::new(any));
+        let mqtt = config(asking, chain.clone(), key.clone_key(), &[])?;
+        let http = config(
+            builder(&provider)?.with_no_client_auth(),
+            chain,
+            key,
+            &[b"http/1.1"],
+        )?;
         Ok(Self {
             mqtt,
             http,
@@ -108,17 +118,21 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn config(
+fn builder(
     provider: &Arc<CryptoProvider>,
+) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+    ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+fn config(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    // Without client certificates resumption saves nothing, and each ticket costs 3 % of a handshake.
+    let mut config = builder.with_single_cert(chain, key)?;
+    // Devices stay connected: a ticket costs 3 % of each handshake, and would keep client certificates.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -254,6 +268,14 @@ impl DeviceStream {
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// What the peer presented in the handshake, copied: TLS keeps its own as long as the connection.
+    pub fn peer_certificate(&self) -> Option<PeerCertificate> {
+        match &self.kind {
+            Kind::Tls(connection) => client::presented(connection.peer_certificates()?),
+            Kind::Plain(_) => None,
+        }
     }
 
     /// Whether bytes wait for the socket.

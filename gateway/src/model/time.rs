@@ -35,6 +35,11 @@ impl Millis {
         self.0
     }
 
+    /// The whole seconds since 1970; 0 before.
+    pub fn as_secs(self) -> u64 {
+        u64::try_from(self.0 / 1_000).unwrap_or(0)
+    }
+
     /// This time and a duration later; stops at the end of time.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {

@@ -9,10 +9,16 @@ mod operator;
 
 use std::{io, sync::Arc};
 
-pub use device::{AuthenticatedDevice, DeviceAuthenticator};
+pub use device::{AuthenticatedDevice, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
 
-use crate::{model::NoRandomness, service::seal::SealError, store::StoreError};
+use headgate_protocol::credential::Unproven;
+
+use crate::{
+    model::{CertificateError, Millis, NoRandomness},
+    service::seal::SealError,
+    store::StoreError,
+};
 
 /// Why someone is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,15 @@ pub enum AuthError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The password was made for another time.
+    #[error("stale credentials: {reason}")]
+    Stale {
+        /// For which.
+        reason: &'static str,
+    },
+    /// The certificate is the device's own, but not one to come in with.
+    #[error(transparent)]
+    Certificate(#[from] CertificateRefusal),
     /// The registry could not be asked.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
@@ -46,6 +61,45 @@ pub enum AuthError {
     Random(#[from] NoRandomness),
 }
 
+/// Why a device is not let in with a certificate that it is registered with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateRefusal {
+    /// It ended.
+    #[error("the certificate ended at {since}")]
+    Expired {
+        /// When.
+        since: Millis,
+    },
+    /// It begins later.
+    #[error("the certificate begins at {until}")]
+    NotYetValid {
+        /// When.
+        until: Millis,
+    },
+    /// It cannot be read.
+    #[error("the certificate {0}")]
+    Unreadable(#[from] CertificateError),
+}
+
+impl From<Unproven> for AuthError {
+    fn from(error: Unproven) -> Self {
+        match error {
+            Unproven::NoPassword => Self::Malformed {
+                reason: "no password",
+            },
+            Unproven::Malformed => Self::Malformed {
+                reason: "the password is not of its form",
+            },
+            Unproven::WrongHour => Self::Stale {
+                reason: "the password is for another hour",
+            },
+            Unproven::Expired => Self::Stale {
+                reason: "the password has expired",
+            },
+        }
+    }
+}
+
 impl From<StoreError> for AuthError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
@@ -57,7 +111,11 @@ impl AuthError {
     pub const fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Refused | Self::Disabled | Self::Malformed { .. }
+            Self::Refused
+                | Self::Disabled
+                | Self::Malformed { .. }
+                | Self::Stale { .. }
+                | Self::Certificate(_)
         )
     }
 }

@@ -11,7 +11,11 @@ use super::{
     device::{DeviceSession, Sent},
     node::Node,
 };
-use crate::{service::auth::AuthError, telemetry::metrics::DisconnectReason};
+use crate::{
+    model::Millis,
+    service::auth::{AuthError, Peer},
+    telemetry::metrics::DisconnectReason,
+};
 
 /// A client that was not let in; its connection holds the CONNACK that says so.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ pub struct Refused {
 
 /// Checks what CONNECT claims and makes the session.
 ///
-/// `reached_at` is the address at which the device reached this node.
+/// `peer` is who is at the other end of the connection, `reached_at` the address at which it reached this node.
 ///
 /// # Errors
 /// [`Refused`] with the answer that the client gets.
@@ -32,6 +36,7 @@ pub async fn admit(
     node: &Arc<Node>,
     mut connection: Connection<Sent>,
     connect: &Connect,
+    peer: &Peer,
     reached_at: Option<IpAddr>,
 ) -> Result<DeviceSession, Box<Refused>> {
     let claim = Claim::read(
@@ -39,7 +44,11 @@ pub async fn admit(
         connect.username.as_deref(),
         connect.password.as_deref(),
     );
-    let device = match node.authenticator.authenticate(&claim).await {
+    let device = match node
+        .authenticator
+        .authenticate(&claim, peer, Millis::now())
+        .await
+    {
         Ok(device) => device,
         Err(error) => {
             let reason = refusal(&error, connect.version);
@@ -79,11 +88,12 @@ pub async fn admit(
 /// An unknown device and a wrong secret get the same answer.
 fn refusal(error: &AuthError, version: ProtocolVersion) -> ReasonCode {
     match error {
-        AuthError::Refused | AuthError::Malformed { .. } if version == ProtocolVersion::V5 => {
-            ReasonCode::NotAuthorized
+        AuthError::Refused | AuthError::Malformed { .. } | AuthError::Stale { .. }
+            if version != ProtocolVersion::V5 =>
+        {
+            ReasonCode::BadUserNameOrPassword
         }
-        AuthError::Refused | AuthError::Malformed { .. } => ReasonCode::BadUserNameOrPassword,
-        AuthError::Disabled => ReasonCode::NotAuthorized,
+        error if error.is_refusal() => ReasonCode::NotAuthorized,
         _ => ReasonCode::ServerUnavailable,
     }
 }
@@ -94,6 +104,8 @@ fn count(node: &Node, error: &AuthError) {
         AuthError::Refused => failures.unknown_or_wrong.inc(),
         AuthError::Disabled => failures.disabled.inc(),
         AuthError::Malformed { .. } => failures.malformed.inc(),
+        AuthError::Stale { .. } => failures.stale.inc(),
+        AuthError::Certificate(_) => failures.certificate.inc(),
         _ => {}
     }
 }

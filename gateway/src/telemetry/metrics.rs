@@ -88,6 +88,8 @@ pub struct Families {
     pub handshake_seconds: Histogram,
     /// Devices that were not let in.
     pub auth_failures: AuthFailures,
+    /// Queries for devices that were not in memory; each is for all that wait.
+    pub auth_queries: IntCounter,
     /// Bytes of the protocol, inside TLS.
     pub bytes: Bytes,
     /// Deliveries by state: open ones, and those that ended since the start.
@@ -176,6 +178,10 @@ impl Families {
                 HANDSHAKE_BUCKETS,
             ),
             auth_failures: AuthFailures::new(make),
+            auth_queries: make.counter(
+                "auth_queries_total",
+                "Queries for devices that were not in memory.",
+            ),
             bytes: Bytes::new(make),
             deliveries: Deliveries::new(make),
             delivery_chunks: DeliveryChunks::new(make),

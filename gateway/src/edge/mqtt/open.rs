@@ -3,7 +3,7 @@
 //! Everything here is boxed by the caller and gone when the session runs. A client that fails is
 //! counted, answered where it speaks MQTT well enough to be answered, and closed.
 
-use std::{future::poll_fn, sync::Arc, time::Instant};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use headgate_protocol::mqtt::{
@@ -17,12 +17,14 @@ use crate::{
         accept::HandshakePermit,
         tls::{DeviceStream, ReadOutcome, ServerTls},
     },
+    service::auth::Peer,
     session::{Batch, Node, Sent, admit},
 };
 
 /// Handshake and CONNECT, both before one deadline.
 pub(super) async fn open(
     tcp: TcpStream,
+    address: SocketAddr,
     tls: Option<Arc<ServerTls>>,
     node: &Arc<Node>,
     permit: HandshakePermit,
@@ -41,7 +43,7 @@ pub(super) async fn open(
         node.metrics
             .handshake_seconds
             .observe(started.elapsed().as_secs_f64());
-        introduce(stream, node, deadline).await
+        introduce(stream, address, node, deadline).await
     };
     match tokio::time::timeout_at(deadline.into(), opening).await {
         Ok(Ok(live)) => {
@@ -60,6 +62,7 @@ pub(super) async fn open(
 /// Waits for CONNECT and answers it; a failure has been counted and answered.
 async fn introduce(
     mut stream: DeviceStream,
+    address: SocketAddr,
     node: &Arc<Node>,
     deadline: Instant,
 ) -> Result<Live, ()> {
@@ -98,7 +101,11 @@ async fn introduce(
         .local_addr()
         .ok()
         .map(|address| address.ip());
-    match admit(node, connection, &connect, reached_at).await {
+    let peer = Peer {
+        address,
+        certificate: stream.peer_certificate().map(Arc::new),
+    };
+    match admit(node, connection, &connect, &peer, reached_at).await {
         Ok(session) => Ok(Live::new(
             Arc::clone(node),
             stream,

@@ -1,24 +1,43 @@
-//! Devices: what they claim against what the registry holds.
+//! Devices: what they claim and present against what the registry holds.
+//!
+//! A device is looked up once, by the name it claims, in memory or in the query that all who wait share. A certificate
+//! is compared by its fingerprint, a password by the proof that its form makes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use headgate_protocol::{
-    credential::{self, Claim, Form},
+    credential::{Claim, Form, Proof},
     identity::{DeviceId, NodeId, ProductId},
 };
 use quick_cache::sync::Cache;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
-    model::{AuthKind, CredentialForm, Device, Product},
+    config::AuthConfig,
+    model::{AuthKind, CredentialForm, Device, Millis, PeerCertificate, Product},
     service::{
         auth::{AuthError, lookup::Lookups},
         seal::Sealer,
     },
     store::registry::{DeviceAuthRow, Registry},
+    telemetry::metrics::Metrics,
 };
+
+/// Who is at the other end of a connection, beside what it claims.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The certificate whose key it proved to hold.
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
 
 /// A device that proved who it is.
 #[derive(Clone, Debug)]
@@ -29,6 +48,8 @@ pub struct AuthenticatedDevice {
     pub node_id: NodeId,
     /// Its product, as it was when the device came in.
     pub product: Arc<Product>,
+    /// The form of its CONNECT, whose topics it expects.
+    pub form: Form,
 }
 
 /// Authenticates devices. Cloning shares the cache.
@@ -45,70 +66,79 @@ struct Inner {
     /// would let a stranger push the fleet out.
     devices: Cache<Box<str>, Arc<DeviceAuthRow>>,
     products: Cache<ProductId, Arc<Product>>,
+    /// Held by the one look-up of a product that queries.
+    product_turn: AsyncMutex<()>,
     /// Counts what was invalidated, so that a look-up that began before is not kept after it.
     changes: AtomicU64,
     /// Sealed like a secret; opened where a device has none, so that every answer takes the same work.
     dummy: Vec<u8>,
+    huawei_clock_skew: Duration,
 }
 
 impl DeviceAuthenticator {
-    /// An authenticator that keeps up to `cache_entries` devices in memory, about 400 bytes each.
+    /// An authenticator that keeps up to `config.cache_entries` devices in memory, about 400 bytes each.
     ///
     /// # Errors
     /// [`AuthError::Seal`] when nothing can be sealed.
     pub fn new(
         registry: Registry,
         sealer: Sealer,
-        cache_entries: usize,
+        config: &AuthConfig,
+        metrics: &Metrics,
     ) -> Result<Self, AuthError> {
         let dummy = sealer.seal(DUMMY_OWNER, DUMMY_SECRET)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                lookups: Lookups::new(registry.clone()),
+                lookups: Lookups::new(registry.clone(), metrics),
                 registry,
                 sealer,
-                devices: Cache::new(cache_entries),
+                devices: Cache::new(config.cache_entries),
                 products: Cache::new(PRODUCT_ENTRIES),
+                product_turn: AsyncMutex::default(),
                 changes: AtomicU64::new(0),
                 dummy,
+                huawei_clock_skew: config.huawei_clock_skew,
             }),
         })
     }
 
-    /// Checks a claim.
+    /// Checks a claim, and the certificate that came with it, at `now`.
+    ///
+    /// A device that is registered with certificates needs one of them and nothing else; every other one needs a
+    /// password, and its certificate does not matter.
     ///
     /// # Errors
-    /// [`AuthError::Malformed`] without a password, [`AuthError::Refused`] for an unknown device, a wrong secret
-    /// and a form that its product does not allow, [`AuthError::Disabled`] for a frozen device whose secret was
-    /// right; [`AuthError::Store`] and [`AuthError::Seal`] are the gateway's own fault.
+    /// [`AuthError::Refused`] for an unknown device, a wrong secret or certificate and a form that its product does not
+    /// allow; [`AuthError::Malformed`] and [`AuthError::Stale`] for a password that proves nothing whoever it is;
+    /// [`AuthError::Disabled`] and [`AuthError::Certificate`] only for a device that proved who it is;
+    /// [`AuthError::Store`] and [`AuthError::Seal`] are the gateway's own fault.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn authenticate(&self, claim: &Claim<'_>) -> Result<AuthenticatedDevice, AuthError> {
-        let Some(password) = claim.password else {
-            return Err(AuthError::Malformed {
-                reason: "no password",
-            });
-        };
-        let row = self.inner.device(claim.identity).await?;
-        let is_right = self.inner.verify(row.as_deref(), claim.form, password)?;
-        let Some(row) = row.filter(|row| is_right && row.auth == AuthKind::Secret) else {
+    pub async fn authenticate(
+        &self,
+        claim: &Claim<'_>,
+        _peer: &Peer,
+        now: Millis,
+    ) -> Result<AuthenticatedDevice, AuthError> {
+        let Some(form) = device_form(claim.form) else {
             return Err(AuthError::Refused);
         };
+        let found = self.inner.device(claim.identity).await?;
+        let row = self.inner.check_password(found, claim, now)?;
         if !row.enabled {
             return Err(AuthError::Disabled);
         }
         let product = self.inner.product(&row.product_id).await?;
-        let form = match claim.form {
-            Form::Native => CredentialForm::Native,
-        };
-        let product = product
-            .filter(|product| product.credential_forms.contains(&form))
-            .ok_or(AuthError::Refused)?;
+        let product = product.ok_or(AuthError::Refused)?;
+        if !product.credential_forms.contains(&form) {
+            return Err(AuthError::Refused);
+        }
         Ok(AuthenticatedDevice {
             device_id: row.device_id.clone(),
             node_id: row.node_id.clone(),
             product,
+            form: claim.form,
         })
     }
 
@@ -129,6 +159,16 @@ impl DeviceAuthenticator {
         self.inner.changes.fetch_add(1, Ordering::SeqCst);
         self.inner.products.remove(product);
         self.inner.devices.clear();
+    }
+}
+
+/// What a product calls the form of a device; an application is none.
+const fn device_form(form: Form) -> Option<CredentialForm> {
+    match form {
+        Form::Native => Some(CredentialForm::Native),
+        Form::Huawei => Some(CredentialForm::Huawei),
+        Form::Tencent => Some(CredentialForm::Tencent),
+        Form::Application => None,
     }
 }
 
@@ -156,6 +196,11 @@ impl Inner {
         if let Some(product) = self.products.get(id) {
             return Ok(Some(product));
         }
+        // A fleet that comes at once asks once.
+        let _turn = self.product_turn.lock().await;
+        if let Some(product) = self.products.get(id) {
+            return Ok(Some(product));
+        }
         let changes = self.changes.load(Ordering::SeqCst);
         let Some(product) = self.registry.product(id).await? else {
             return Ok(None);
@@ -168,13 +213,21 @@ impl Inner {
         Ok(Some(product))
     }
 
-    /// Whether a password proves one of a device's two secrets. Two are opened and compared whatever there is.
-    fn verify(
+    /// The device, when the password is made with one of its secrets.
+    fn check_password(
         &self,
-        row: Option<&DeviceAuthRow>,
-        form: Form,
-        password: &[u8],
-    ) -> Result<bool, AuthError> {
+        row: Option<Arc<DeviceAuthRow>>,
+        claim: &Claim<'_>,
+        now: Millis,
+    ) -> Result<Arc<DeviceAuthRow>, AuthError> {
+        let proof = claim.proof(now.as_secs(), self.huawei_clock_skew)?;
+        let is_right = self.verify(row.as_deref(), &proof)?;
+        row.filter(|row| is_right && row.auth == AuthKind::Secret)
+            .ok_or(AuthError::Refused)
+    }
+
+    /// Whether a password proves one of a device's two secrets. Two are opened and compared whatever there is.
+    fn verify(&self, row: Option<&DeviceAuthRow>, proof: &Proof<'_>) -> Result<bool, AuthError> {
         let mut is_right = false;
         for slot in [
             row.and_then(|row| row.primary.as_deref()),
@@ -185,10 +238,7 @@ impl Inner {
                 _ => (DUMMY_OWNER, self.dummy.as_slice()),
             };
             let secret = self.sealer.open(owner, sealed)?;
-            let matches = match form {
-                Form::Native => credential::verify_native(&secret, password),
-            };
-            is_right |= matches & slot.is_some();
+            is_right |= proof.is_of(&secret) & slot.is_some();
         }
         Ok(is_right)
     }

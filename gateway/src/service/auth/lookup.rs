@@ -5,11 +5,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-use crate::store::{
-    StoreError,
-    registry::{BLOCK, DeviceAuthRow, Registry},
+use crate::{
+    store::{
+        StoreError,
+        registry::{BLOCK, DeviceAuthRow, Registry},
+    },
+    telemetry::metrics::Metrics,
 };
 
 /// What a look-up finds.
@@ -21,6 +25,7 @@ pub(super) struct Lookups {
     waiting: Mutex<Vec<Waiting>>,
     /// Held by the one look-up that queries for all.
     turn: AsyncMutex<()>,
+    queries: IntCounter,
 }
 
 struct Waiting {
@@ -29,8 +34,9 @@ struct Waiting {
 }
 
 impl Lookups {
-    pub(super) fn new(registry: Registry) -> Self {
+    pub(super) fn new(registry: Registry, metrics: &Metrics) -> Self {
         Self {
+            queries: metrics.auth_queries.clone(),
             registry,
             waiting: Mutex::default(),
             turn: AsyncMutex::default(),
@@ -73,6 +79,7 @@ impl Lookups {
             return;
         }
         let identities: Vec<&str> = batch.iter().map(|one| one.identity.as_str()).collect();
+        self.queries.inc();
         match self.registry.devices_by_alias(&identities).await {
             Ok(rows) => {
                 let rows: HashMap<String, Arc<DeviceAuthRow>> = rows

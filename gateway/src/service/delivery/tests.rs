@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    config::ResourceConfig,
+    config::{AuthConfig, ResourceConfig},
     model::{
         Actor, AuthKind, CredentialForm, PskEncoding, Resource, TaskPolicy, TopicPolicy, Transports,
     },
@@ -93,8 +93,13 @@ impl Stage {
         let parts = parts(directory.path(), config).await;
         let (registry, blobs) = (parts.registry.clone(), parts.blobs.clone());
         let sealer = Sealer::open_or_create(&directory.path().join("key")).expect("a key");
-        let authenticator =
-            DeviceAuthenticator::new(registry.clone(), sealer.clone(), 10).expect("seals");
+        let authenticator = DeviceAuthenticator::new(
+            registry.clone(),
+            sealer.clone(),
+            &AuthConfig::default(),
+            &Metrics::new(),
+        )
+        .expect("seals");
         let service = RegistryService::new(registry.clone(), sealer, authenticator);
         for (product, nodes) in [("p", &["d1", "d2"][..]), ("q", &["x1"])] {
             let product = Product {

@@ -5,11 +5,13 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
+    config::AuthConfig,
     model::{
         Actor, AuthKind, CredentialSlot, Page, PskEncoding, Role, Secret, Transports,
         product::tests::product,
     },
     store::registry::{DeviceFilter, DevicePatch, sqlite_url},
+    telemetry::metrics::Metrics,
 };
 
 #[derive(Default)]
@@ -36,7 +38,13 @@ impl Fixture {
             .await
             .unwrap();
         let sealer = Sealer::open_or_create(&dir.path().join("key")).unwrap();
-        let auth = DeviceAuthenticator::new(registry.clone(), sealer.clone(), 10).unwrap();
+        let auth = DeviceAuthenticator::new(
+            registry.clone(),
+            sealer.clone(),
+            &AuthConfig::default(),
+            &Metrics::new(),
+        )
+        .unwrap();
         let barred = Arc::new(Barred::default());
         let service = RegistryService::new(registry.clone(), sealer, auth)
             .with_watch(Arc::clone(&barred) as Arc<dyn DeviceWatch>);

@@ -34,6 +34,10 @@ pub struct AuthFailures {
     pub disabled: IntCounter,
     /// The credential has no known form.
     pub malformed: IntCounter,
+    /// The password is for another hour, or its end is past.
+    pub stale: IntCounter,
+    /// The device's own certificate has ended, or has not begun.
+    pub certificate: IntCounter,
 }
 
 /// `headgate_bytes_total` by protocol and direction.
@@ -128,6 +132,8 @@ impl AuthFailures {
             unknown_or_wrong: failures.with_label_values(&["unknown_or_wrong"]),
             disabled: failures.with_label_values(&["disabled"]),
             malformed: failures.with_label_values(&["malformed"]),
+            stale: failures.with_label_values(&["stale"]),
+            certificate: failures.with_label_values(&["certificate"]),
         }
     }
 }

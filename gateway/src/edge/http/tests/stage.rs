@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::FilesConfig,
+    config::{AuthConfig, FilesConfig},
     service::{
         auth::DeviceAuthenticator,
         delivery::{DeliveryParts, LinkSigner},
@@ -94,8 +94,13 @@ impl Stage {
             .await
             .expect("sessions");
         let sealer = Sealer::open_or_create(&path.join("sealing.key")).expect("a key");
-        let devices =
-            DeviceAuthenticator::new(registry.clone(), sealer.clone(), 100).expect("made");
+        let devices = DeviceAuthenticator::new(
+            registry.clone(),
+            sealer.clone(),
+            &AuthConfig::default(),
+            &Metrics::new(),
+        )
+        .expect("made");
         let tokens = TokenAuthenticator::new(registry.clone(), 1);
         let first = tokens
             .bootstrap(|_| Ok(()))

@@ -11,6 +11,14 @@ use crate::{
     store::registry::{DevicePatch, sqlite_url},
 };
 
+/// Someone without a certificate.
+fn stranger() -> Peer {
+    Peer {
+        address: ([192, 0, 2, 1], 40_000).into(),
+        certificate: None,
+    }
+}
+
 struct Fixture {
     auth: DeviceAuthenticator,
     service: RegistryService,
@@ -25,7 +33,13 @@ impl Fixture {
             .await
             .unwrap();
         let sealer = Sealer::open_or_create(&dir.path().join("key")).unwrap();
-        let auth = DeviceAuthenticator::new(registry.clone(), sealer.clone(), 1_000).unwrap();
+        let auth = DeviceAuthenticator::new(
+            registry.clone(),
+            sealer.clone(),
+            &AuthConfig::default(),
+            &Metrics::new(),
+        )
+        .unwrap();
         let service = RegistryService::new(registry, sealer, auth.clone());
         let actor = Actor {
             name: "admin".to_owned(),
@@ -62,12 +76,10 @@ impl Fixture {
         identity: &str,
         password: &[u8],
     ) -> Result<AuthenticatedDevice, AuthError> {
-        let claim = Claim {
-            form: Form::Native,
-            identity,
-            password: Some(password),
-        };
-        self.auth.authenticate(&claim).await
+        let claim = Claim::read("c1", Some(identity), Some(password));
+        self.auth
+            .authenticate(&claim, &stranger(), Millis::now())
+            .await
     }
 
     async fn is_refused(&self, identity: &str, password: &[u8]) -> bool {
@@ -100,12 +112,11 @@ async fn a_device_comes_in_with_its_secret_alone() {
         );
         assert!(fixture.is_refused(unknown, DUMMY_SECRET).await, "{unknown}");
     }
-    let silent = Claim {
-        form: Form::Native,
-        identity: "meter_n1",
-        password: None,
-    };
-    let refused = fixture.auth.authenticate(&silent).await;
+    let silent = Claim::read("c1", Some("meter_n1"), None);
+    let refused = fixture
+        .auth
+        .authenticate(&silent, &stranger(), Millis::now())
+        .await;
     assert!(matches!(refused, Err(AuthError::Malformed { .. })));
 }
 
