@@ -8,6 +8,7 @@ pub mod presence;
 pub mod registry;
 pub mod resource;
 pub mod seal;
+pub mod topics;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{

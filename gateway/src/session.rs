@@ -8,17 +8,23 @@ mod batch;
 mod connect;
 mod device;
 mod handle;
+mod inspect;
+mod link;
 mod node;
 mod pump;
+mod signals;
 mod slots;
+mod subscriptions;
 mod table;
 
 pub use self::{
     batch::{Batch, Part},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},
-    handle::{Canceled, CloseReason, SessionHandle, Signals},
+    handle::{Canceled, CloseReason, SessionHandle},
+    inspect::SessionInfo,
     node::Node,
+    signals::Signals,
     slots::{SendingSlots, Ticket},
     table::SessionTable,
 };

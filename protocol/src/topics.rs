@@ -1,143 +1,209 @@
 //! The topics that a device may use, and what a message on one of them is for.
 //!
-//! Every device has its own: `{product}/{device}/#` for its data and `$resource/up|down/...` for
-//! resources. Everything else is refused, so no device can see or name another.
+//! Every device has its own: `{product}/{device}/#` for its data, `$resource/up|down/...` for
+//! resources, and those of a vendor whose credential form its product allows. A product's topic
+//! policy may add filters. Everything else is refused, so no device can see or name another.
 
-use crate::identity::{NodeId, ProductId};
+pub mod huawei;
+mod pattern;
+pub mod tencent;
 
+use self::pattern::Pattern;
+use crate::identity::{DeviceId, NodeId, ProductId};
+
+/// The gateway's own topics; no policy reaches them.
+const RESOURCE: &str = "$resource/";
 const UP_SERVICE: &str = "$resource/up/service/";
 const DOWN_SERVICE: &str = "$resource/down/service/";
 const DOWN_CHUNK: &str = "$resource/down/chunk/";
 
-/// The topics of one device, spelled out once when it connects.
+/// What devices of every product subscribe to.
+const SUBSCRIBE: [&str; 3] = [
+    "{product}/{device}/#",
+    "$resource/down/service/{product}/{device}",
+    "$resource/down/chunk/{product}/{device}/#",
+];
+/// What devices of a product with Huawei's form subscribe to.
+const HUAWEI_SUBSCRIBE: &str = "$oc/devices/{device_id}/#";
+
+/// The names by which one device stands in topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceNames<'a> {
+    /// `{product}`.
+    pub product: &'a ProductId,
+    /// `{device}`: the node id, never the label.
+    pub node: &'a NodeId,
+    /// `{device_id}` of Huawei's topics.
+    pub device: &'a DeviceId,
+}
+
+/// Whose topics a product's devices use besides the gateway's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vendors {
+    /// `$oc/devices/{device_id}/...`.
+    pub huawei: bool,
+    /// `$sys`, `$broadcast`, `$rrpc`, `$shadow`, `$ota`.
+    pub tencent: bool,
+}
+
+/// The topics of a product's devices, compiled once for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceTopics {
-    /// `{product}/{device}`; every topic of the device ends in it or goes on after it.
-    own: Box<str>,
+pub struct ProductTopics {
+    vendors: Vendors,
+    publish: Box<[Pattern]>,
+    subscribe: Box<[Pattern]>,
+    /// What the product's own policy adds.
+    more_publish: Box<[Pattern]>,
+    more_subscribe: Box<[Pattern]>,
 }
 
 /// What a PUBLISH of a device is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpTopic<'a> {
+pub enum UpTopic {
     /// `$resource/up/service/{product}/{device}`: a transfer message.
     Service,
-    /// `{product}/{device}/{rest}`: the device's own data.
-    Data(&'a str),
+    /// The device's data, for applications.
+    Data,
+    /// `$oc/devices/{device_id}/sys/events/up`: for the gateway's services, or data.
+    HuaweiEvents,
+    /// `$sys/operation/{product}/{device}`: a question to the gateway.
+    TencentOperation,
 }
 
-impl DeviceTopics {
-    /// The topics of `device` in `product`.
-    pub fn new(product: &ProductId, device: &NodeId) -> Self {
-        Self {
-            own: format!("{product}/{device}").into_boxed_str(),
-        }
-    }
-
+impl DeviceNames<'_> {
     /// Where transfer messages to the device go.
-    pub fn down_service(&self) -> String {
-        format!("{DOWN_SERVICE}{}", self.own)
+    pub fn down_service(self) -> String {
+        format!("{DOWN_SERVICE}{}/{}", self.product, self.node)
     }
 
     /// Where the bytes of a transfer go: `$resource/down/chunk/{product}/{device}/{transfer}/`,
     /// to be followed by the offset in decimal.
-    pub fn chunk_prefix(&self, transfer: &str) -> String {
-        format!("{DOWN_CHUNK}{}/{transfer}/", self.own)
+    pub fn chunk_prefix(self, transfer: &str) -> String {
+        format!("{DOWN_CHUNK}{}/{}/{transfer}/", self.product, self.node)
     }
 
-    /// What a message that the device published on `topic` is for; `None`: it may not use it.
-    pub fn classify_publish<'a>(&self, topic: &'a str) -> Option<UpTopic<'a>> {
-        if let Some(owner) = topic.strip_prefix(UP_SERVICE) {
-            return (owner == &*self.own).then_some(UpTopic::Service);
-        }
-        self.below_own(topic).map(UpTopic::Data)
+    /// Where Huawei's services answer the device.
+    pub fn huawei_events_down(self) -> String {
+        format!("{}{}/{}", huawei::PREFIX, self.device, huawei::EVENTS_DOWN)
     }
 
-    /// Whether the device may subscribe to `filter`.
-    ///
-    /// Every topic that the filter can match must be one of the device's own, so wildcards are
-    /// taken only behind `{product}/{device}/` and `$resource/down/.../{product}/{device}`.
-    pub fn may_subscribe(&self, filter: &str) -> bool {
-        if let Some(owner) = filter.strip_prefix(DOWN_SERVICE) {
-            return owner == &*self.own;
-        }
-        if let Some(rest) = filter.strip_prefix(DOWN_CHUNK) {
-            return self.below_own(rest).is_some();
-        }
-        filter == &*self.own || self.below_own(filter).is_some()
+    /// Where Tencent's questions are answered.
+    pub fn tencent_operation_result(self) -> String {
+        format!(
+            "{}{}/{}",
+            tencent::OPERATION_RESULT,
+            self.product,
+            self.node
+        )
     }
 
-    /// What follows `{product}/{device}/` in `topic`, if it begins with that.
-    fn below_own<'a>(&self, topic: &'a str) -> Option<&'a str> {
-        topic.strip_prefix(&*self.own)?.strip_prefix('/')
+    /// Whether this topic of Huawei's goes down to this device.
+    pub fn is_huawei_down(self, topic: &str) -> bool {
+        huawei::split(topic)
+            .is_some_and(|(id, rest)| id == self.device.as_str() && huawei::is_down(rest))
+    }
+
+    /// Whether `rest` is `{product}/{device}`.
+    fn is_own(self, rest: &str) -> bool {
+        rest.strip_prefix(self.product.as_str())
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|rest| rest == self.node.as_str())
+    }
+}
+
+impl ProductTopics {
+    /// Compiles the topics of a product: the default ones, and its policy's filters, whose grammar
+    /// has been checked.
+    pub fn compile<S: AsRef<str>>(
+        product: &ProductId,
+        vendors: Vendors,
+        publish: &[S],
+        subscribe: &[S],
+    ) -> Self {
+        let compile = |template: &str| Pattern::compile(template, product);
+        let more = |filters: &[S]| {
+            filters
+                .iter()
+                .map(|filter| compile(filter.as_ref()))
+                .collect()
+        };
+        let tencent = |templates: &'static [&'static str]| {
+            let templates = if vendors.tencent { templates } else { &[] };
+            templates.iter().copied()
+        };
+        Self {
+            vendors,
+            publish: ["{product}/{device}/#"]
+                .into_iter()
+                .chain(tencent(&tencent::PUBLISH))
+                .map(compile)
+                .collect(),
+            subscribe: SUBSCRIBE
+                .into_iter()
+                .chain(vendors.huawei.then_some(HUAWEI_SUBSCRIBE))
+                .chain(tencent(&tencent::SUBSCRIBE))
+                .map(compile)
+                .collect(),
+            more_publish: more(publish),
+            more_subscribe: more(subscribe),
+        }
+    }
+
+    /// What a message that `device` published on `topic` is for; `None`: it may not use it.
+    pub fn classify_publish(&self, device: DeviceNames<'_>, topic: &str) -> Option<UpTopic> {
+        if topic.starts_with(RESOURCE) {
+            let owner = topic.strip_prefix(UP_SERVICE)?;
+            return device.is_own(owner).then_some(UpTopic::Service);
+        }
+        if self.vendors.huawei
+            && let Some((id, rest)) = huawei::split(topic)
+            && id == device.device.as_str()
+        {
+            return match rest {
+                huawei::EVENTS_UP => Some(UpTopic::HuaweiEvents),
+                // Else it could speak to applications as if it were the platform.
+                rest if huawei::is_down(rest) => None,
+                _ => Some(UpTopic::Data),
+            };
+        }
+        let is_allowed =
+            |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(device, topic));
+        if is_allowed(&self.publish) {
+            let asks = topic
+                .strip_prefix(tencent::OPERATION)
+                .is_some_and(|owner| device.is_own(owner));
+            return Some(if asks {
+                UpTopic::TencentOperation
+            } else {
+                UpTopic::Data
+            });
+        }
+        is_allowed(&self.more_publish).then_some(UpTopic::Data)
+    }
+
+    /// Whether `device` may subscribe to `filter`: every topic that the filter can match must be
+    /// one that the device may see.
+    pub fn may_subscribe(&self, device: DeviceNames<'_>, filter: &str) -> bool {
+        let is_allowed = |patterns: &[Pattern]| {
+            patterns
+                .iter()
+                .any(|pattern| pattern.covers(device, filter))
+        };
+        is_allowed(&self.subscribe)
+            || (!filter.starts_with(RESOURCE) && is_allowed(&self.more_subscribe))
+    }
+}
+
+/// Where a device publishes its response to what is published on `topic`; `None` where the topic's
+/// vendor knows no responses.
+pub fn response_to(topic: &str) -> Option<String> {
+    match huawei::split(topic) {
+        Some((id, rest)) => {
+            huawei::response_to(rest).map(|rest| format!("{}{id}/{rest}", huawei::PREFIX))
+        }
+        None => tencent::response_to(topic),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topics() -> DeviceTopics {
-        DeviceTopics::new(
-            &ProductId::new("P").expect("legal"),
-            &NodeId::new("d1").expect("legal"),
-        )
-    }
-
-    #[test]
-    fn a_device_publishes_only_on_its_own_topics() {
-        let cases = [
-            ("$resource/up/service/P/d1", Some(UpTopic::Service)),
-            ("P/d1/data", Some(UpTopic::Data("data"))),
-            ("P/d1/a/b", Some(UpTopic::Data("a/b"))),
-            ("$resource/up/service/P/d2", None),
-            ("$resource/up/service/P/d1/x", None),
-            ("$resource/down/service/P/d1", None),
-            ("P/d1", None),
-            ("P/d10/data", None),
-            ("P/d2/data", None),
-            ("é/1", None),
-            ("", None),
-        ];
-        for (topic, expected) in cases {
-            assert_eq!(topics().classify_publish(topic), expected, "{topic}");
-        }
-    }
-
-    #[test]
-    fn a_filter_that_could_match_another_device_is_refused() {
-        for own in [
-            "P/d1/#",
-            "P/d1/+/x",
-            "P/d1",
-            "$resource/down/service/P/d1",
-            "$resource/down/chunk/P/d1/#",
-            "$resource/down/chunk/P/d1/+/+",
-        ] {
-            assert!(topics().may_subscribe(own), "{own}");
-        }
-        for other in [
-            "#",
-            "+/d1/#",
-            "P/+/#",
-            "P/d2/#",
-            "P/d10/#",
-            "$resource/down/service/P/+",
-            "$resource/down/service/P/d1/#",
-            "$resource/down/chunk/P/d1",
-            "$resource/down/chunk/+/d1/#",
-            "$resource/#",
-            "$SYS/#",
-            "$share/g/P/d1/#",
-        ] {
-            assert!(!topics().may_subscribe(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn chunk_topics_end_in_the_offset() {
-        assert_eq!(
-            topics().chunk_prefix("0abc"),
-            "$resource/down/chunk/P/d1/0abc/"
-        );
-    }
-}
+mod tests;

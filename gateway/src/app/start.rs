@@ -184,7 +184,7 @@ impl App {
         let edges = Shutdown::new();
         let api = ApiState {
             registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
-                .with_watch(links),
+                .with_watch(Arc::<SessionTable>::clone(&links)),
             resources: ResourceService::open(
                 stores.registry.clone(),
                 stores.blobs.clone(),
@@ -192,6 +192,7 @@ impl App {
             )
             .await?,
             delivery: delivery.clone(),
+            sessions: links,
             tokens,
             limits: http::Limits::new(&config.http, &config.resources, &config.delivery),
             shutdown: edges.clone(),

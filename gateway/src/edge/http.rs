@@ -24,11 +24,12 @@ pub mod range;
 pub mod request_id;
 mod resources;
 mod schema;
+mod sessions;
 mod tasks;
 mod upload;
 pub mod view;
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -54,6 +55,7 @@ use crate::{
         auth::TokenAuthenticator, delivery::DeliveryService, registry::RegistryService,
         resource::ResourceService,
     },
+    session::SessionTable,
     shutdown::Shutdown,
 };
 
@@ -97,6 +99,8 @@ pub struct ApiState {
     pub resources: ResourceService,
     /// Tasks and deliveries.
     pub delivery: DeliveryService,
+    /// Which devices are connected.
+    pub sessions: Arc<SessionTable>,
     /// Who has which token.
     pub tokens: TokenAuthenticator,
     /// Bounds of what a request may bring.
@@ -114,6 +118,7 @@ pub fn router(state: ApiState) -> Router {
     let (api, mut openapi) = OpenApiRouter::with_openapi(openapi::base())
         .merge(products::routes())
         .merge(devices::routes())
+        .merge(sessions::routes())
         .merge(resources::routes())
         .merge(deliveries::routes())
         .layer(DefaultBodyLimit::max(state.limits.max_json_bytes))

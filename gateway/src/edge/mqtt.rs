@@ -150,7 +150,13 @@ impl Live {
             let turn = match self.wait().await {
                 Wakeup::Readable(Ok(())) => self.read().await,
                 Wakeup::Signals(signals) => {
-                    self.session.handle_signals(Instant::now(), signals).await;
+                    let address = signals
+                        .asks_for_address()
+                        .then(|| self.stream.socket().peer_addr().ok())
+                        .flatten();
+                    self.session
+                        .handle_signals(Instant::now(), signals, address)
+                        .await;
                     Ok(())
                 }
                 Wakeup::Flushed(Ok(taken)) => {
@@ -275,7 +281,7 @@ impl Live {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::info!(device_id = %self.session.handle().device_id, %error, "a device broke the protocol");
-                    self.session.close_on_violation(error.reason_code()).await;
+                    self.session.close_on_violation(error.reason_code());
                     break;
                 }
             }

@@ -8,12 +8,12 @@ mod product;
 
 use std::{fmt, sync::Arc};
 
-use headgate_protocol::identity::DeviceId;
+use headgate_protocol::identity::{DeviceId, ProductId};
 
 pub use device::{CreatedDevice, NewDevice};
 
 use crate::{
-    model::{InvalidField, NoRandomness},
+    model::{InvalidField, NoRandomness, Product},
     service::{
         auth::DeviceAuthenticator,
         seal::{SealError, Sealer},
@@ -72,10 +72,15 @@ impl From<StoreError> for RegistryError {
     }
 }
 
-/// Who must know when a device may not be connected any more.
+/// Who must know when a device may not be connected any more, or when it may do something else.
 pub trait DeviceWatch: Send + Sync {
     /// The device was frozen or deleted: its connection is to be closed. Must not block.
     fn device_barred(&self, device: &DeviceId);
+    /// A product says something else of its devices now: those that are connected go by it at
+    /// once. Must not block.
+    fn product_changed(&self, product: &Product);
+    /// A product is gone. Must not block.
+    fn product_deleted(&self, product: &ProductId);
 }
 
 /// The service of products and devices. Cloning shares everything.
@@ -102,7 +107,7 @@ impl RegistryService {
         }
     }
 
-    /// The same service, telling `watch` of devices that are frozen or deleted.
+    /// The same service, telling `watch` of devices that are frozen or deleted and of products that change.
     #[must_use]
     pub fn with_watch(mut self, watch: Arc<dyn DeviceWatch>) -> Self {
         self.watch = Some(watch);

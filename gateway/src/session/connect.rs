@@ -67,7 +67,8 @@ pub async fn admit(
             reason: ReasonCode::NotAuthorized,
         }));
     }
-    let (handle, took_over) = node.table.enter(&device.device_id);
+    let rules = node.table.topics().rules(&device.product);
+    let (handle, took_over) = node.table.enter(&device.device_id, rules);
     if took_over {
         node.metrics.session_takeovers.inc();
         node.metrics.disconnects(DisconnectReason::Takeover).inc();
@@ -79,7 +80,14 @@ pub async fn admit(
     node.presence.seen(&device.device_id);
     node.metrics.connections_mqtt.inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
-    let mut session = DeviceSession::new(Arc::clone(node), device, handle, connection, reached_at);
+    let mut session = DeviceSession::new(
+        Arc::clone(node),
+        device,
+        handle,
+        connection,
+        reached_at,
+        &connect.client_id,
+    );
     // CONNACK is the first thing that is written.
     session.drain(Instant::now()).await;
     Ok(session)

@@ -4,22 +4,29 @@
 //! here grows with what is to be sent.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
-use futures_util::task::AtomicWaker;
-use headgate_protocol::identity::DeviceId;
+use headgate_protocol::{identity::DeviceId, mqtt::ReasonCode};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    inspect::SessionInfo,
+    signals::{Signal, SignalSet, Signals},
+};
+use crate::{model::Millis, service::topics::ProductRules, telemetry::metrics::DisconnectReason};
 
 /// Cancelled transfers that a session has not told its device of; one more is dropped, and the
 /// device learns of it when it asks for bytes.
 const MAX_CANCELED: usize = 16;
 
-const WAKE: u8 = 1;
-const SLOT: u8 = 2;
-const CLOSE: u8 = 4;
-const CANCELED: u8 = 8;
+/// Who may ask at one time how a session is.
+const MAX_INSPECTORS: usize = 8;
 
 /// Why a session is ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,23 @@ pub enum CloseReason {
     Administrative,
     /// The node stops.
     Shutdown,
+}
+
+impl CloseReason {
+    /// What an MQTT 5 client is told, and what is counted.
+    pub(super) fn explain(reason: Option<Self>) -> (ReasonCode, DisconnectReason) {
+        match reason {
+            Some(Self::Takeover) => (ReasonCode::SessionTakenOver, DisconnectReason::Takeover),
+            Some(Self::Shutdown) => (
+                ReasonCode::ServerShuttingDown,
+                DisconnectReason::ServerShutdown,
+            ),
+            Some(Self::Administrative) | None => (
+                ReasonCode::AdministrativeAction,
+                DisconnectReason::Administrative,
+            ),
+        }
+    }
 }
 
 /// A transfer that is over.
@@ -48,84 +72,81 @@ pub struct SessionHandle {
     pub device_id: DeviceId,
     /// Tells it from the device's earlier and later sessions on this node.
     pub epoch: u64,
-    signals: AtomicU8,
+    /// When it began.
+    pub since: Millis,
+    /// What its product lets it publish and see.
+    pub rules: Arc<ProductRules>,
+    signals: SignalSet,
     slot: AtomicU64,
-    waker: AtomicWaker,
     details: Mutex<Details>,
 }
 
 #[derive(Debug, Default)]
 struct Details {
     close: Option<CloseReason>,
-    canceled: Vec<Canceled>,
+    /// What most sessions never have.
+    rare: Option<Box<Rare>>,
 }
 
-/// What has been signalled since the last look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signals(u8);
+#[derive(Debug, Default)]
+struct Rare {
+    canceled: Vec<Canceled>,
+    inspectors: Vec<oneshot::Sender<SessionInfo>>,
+}
 
-impl Signals {
-    /// Something waits for the device.
-    pub fn has_wake(self) -> bool {
-        self.0 & WAKE != 0
-    }
-
-    /// The sending slot that was waited for has been given.
-    pub fn has_slot(self) -> bool {
-        self.0 & SLOT != 0
-    }
-
-    /// The session is to end.
-    pub fn has_close(self) -> bool {
-        self.0 & CLOSE != 0
-    }
-
-    /// Transfers were cancelled.
-    pub fn has_canceled(self) -> bool {
-        self.0 & CANCELED != 0
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.canceled.is_empty() && self.inspectors.is_empty()
     }
 }
 
 impl SessionHandle {
     /// A session of `device_id` that nobody has signalled.
-    pub fn new(device_id: DeviceId, epoch: u64) -> Self {
+    pub fn new(device_id: DeviceId, epoch: u64, rules: Arc<ProductRules>) -> Self {
         Self {
             device_id,
             epoch,
-            signals: AtomicU8::new(0),
+            since: Millis::now(),
+            rules,
+            signals: SignalSet::default(),
             slot: AtomicU64::new(0),
-            waker: AtomicWaker::new(),
             details: Mutex::default(),
         }
     }
 
     /// Says that something waits for the device.
     pub fn wake(&self) {
-        self.signal(WAKE);
+        self.signals.raise(Signal::Wake);
+    }
+
+    /// Says that the rules of the device's product have changed.
+    pub fn rules_changed(&self) {
+        self.signals.raise(Signal::Rules);
     }
 
     /// Ends the session.
     pub fn close(&self, reason: CloseReason) {
         self.details.lock().close.get_or_insert(reason);
-        self.signal(CLOSE);
+        self.signals.raise(Signal::Close);
     }
 
     /// Says that a transfer is over.
     pub fn cancel(&self, canceled: Canceled) {
         {
             let mut details = self.details.lock();
-            if details.canceled.len() >= MAX_CANCELED {
+            let rare = details.rare.get_or_insert_default();
+            if rare.canceled.len() >= MAX_CANCELED {
                 return;
             }
-            details.canceled.push(canceled);
+            rare.canceled.push(canceled);
         }
-        self.signal(CANCELED);
+        self.signals.raise(Signal::Canceled);
     }
 
     /// Gives the session the sending slot that it waits for.
     pub(super) fn grant_slot(&self, ticket: u64) {
         self.slot.store(ticket, Ordering::Release);
-        self.signal(SLOT);
+        self.signals.raise(Signal::Slot);
     }
 
     /// The slot that was given, if it has not been taken.
@@ -141,64 +162,67 @@ impl SessionHandle {
 
     /// The transfers that were cancelled since the last look.
     pub(super) fn take_canceled(&self) -> Vec<Canceled> {
-        std::mem::take(&mut self.details.lock().canceled)
+        let mut details = self.details.lock();
+        let rare = details.rare.as_mut();
+        rare.map(|rare| std::mem::take(&mut rare.canceled))
+            .unwrap_or_default()
+    }
+
+    /// Asks the session how it is; the answer is dropped where it ends before, or too many ask.
+    pub fn inspect(&self) -> oneshot::Receiver<SessionInfo> {
+        let (inspector, answer) = oneshot::channel();
+        {
+            let mut details = self.details.lock();
+            let rare = details.rare.get_or_insert_default();
+            if rare.inspectors.len() < MAX_INSPECTORS {
+                rare.inspectors.push(inspector);
+            }
+        }
+        self.signals.raise(Signal::Inspect);
+        answer
+    }
+
+    /// Who asked since the last look.
+    pub(super) fn take_inspectors(&self) -> Vec<oneshot::Sender<SessionInfo>> {
+        let mut details = self.details.lock();
+        let rare = details.rare.as_mut();
+        rare.map(|rare| std::mem::take(&mut rare.inspectors))
+            .unwrap_or_default()
+    }
+
+    /// Gives back what only a busy session needs.
+    pub(super) fn release_memory(&self) {
+        self.details.lock().rare.take_if(|rare| rare.is_empty());
     }
 
     /// Waits for a signal.
     pub fn poll_signals(&self, cx: &Context<'_>) -> Poll<Signals> {
-        let signals = self.signals.swap(0, Ordering::AcqRel);
-        if signals != 0 {
-            return Poll::Ready(Signals(signals));
-        }
-        self.waker.register(cx.waker());
-        // A signal may have come between the look and the registration.
-        match self.signals.swap(0, Ordering::AcqRel) {
-            0 => Poll::Pending,
-            signals => Poll::Ready(Signals(signals)),
-        }
-    }
-
-    fn signal(&self, bit: u8) {
-        if self.signals.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
-            self.waker.wake();
-        }
+        self.signals.poll(cx)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
+pub(super) mod tests {
     use super::*;
+    use crate::{model::product::tests::product, service::topics::TopicBook};
 
-    fn handle() -> SessionHandle {
-        SessionHandle::new("d".parse().expect("legal"), 1)
+    /// A session of the device `d` that nobody knows.
+    pub(in crate::session) fn handle(epoch: u64) -> SessionHandle {
+        let rules = TopicBook::default().rules(&product("P"));
+        SessionHandle::new("d".parse().expect("legal"), epoch, rules)
     }
 
     #[test]
-    fn signals_gather_until_they_are_looked_at() {
-        let handle = handle();
-        let cx = Context::from_waker(Waker::noop());
-        assert_eq!(handle.poll_signals(&cx), Poll::Pending);
-        handle.wake();
-        handle.wake();
+    fn the_first_reason_to_close_stands() {
+        let handle = handle(1);
         handle.close(CloseReason::Takeover);
         handle.close(CloseReason::Shutdown);
-        let Poll::Ready(signals) = handle.poll_signals(&cx) else {
-            panic!("signalled")
-        };
-        assert!(signals.has_wake() && signals.has_close() && !signals.has_slot());
-        assert_eq!(
-            handle.close_reason(),
-            Some(CloseReason::Takeover),
-            "the first reason stands"
-        );
-        assert_eq!(handle.poll_signals(&cx), Poll::Pending);
+        assert_eq!(handle.close_reason(), Some(CloseReason::Takeover));
     }
 
     #[test]
     fn cancellations_are_bounded() {
-        let handle = handle();
+        let handle = handle(1);
         for n in 0..100 {
             handle.cancel(Canceled {
                 transfer: n.to_string().into(),
@@ -211,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_taken_once() {
-        let handle = handle();
+        let handle = handle(1);
         handle.grant_slot(7);
         assert_eq!(handle.take_slot(), Some(7));
         assert_eq!(handle.take_slot(), None);

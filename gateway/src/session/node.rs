@@ -11,7 +11,7 @@ use super::{slots::SendingSlots, table::SessionTable};
 use crate::{
     config::{DeliveryConfig, MqttConfig},
     service::{auth::DeviceAuthenticator, delivery::DeliveryService, presence::Presence},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, sampler::Sampler},
 };
 
 /// Packets that are under way to one client whatever its Receive Maximum: a window of chunks and
@@ -43,6 +43,8 @@ pub struct Node {
     pub connection_limits: Arc<ConnectionLimits>,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// Which refusals of topics are logged.
+    pub refusals: Sampler,
     /// Bytes that sockets have not taken, over all sessions.
     backlog_bytes: AtomicUsize,
 }
@@ -76,6 +78,7 @@ impl Node {
             delivery_config,
             connection_limits,
             metrics,
+            refusals: Sampler::default(),
         }
     }
 

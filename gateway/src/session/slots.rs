@@ -137,11 +137,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::handle::tests::handle;
 
     const HOLD: Duration = Duration::from_millis(20);
 
     fn session(epoch: u64) -> Arc<SessionHandle> {
-        Arc::new(SessionHandle::new("d".parse().expect("legal"), epoch))
+        Arc::new(handle(epoch))
     }
 
     #[test]

@@ -6,25 +6,33 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, Entry};
-use headgate_protocol::identity::{DeviceId, ResourceName};
+use headgate_protocol::identity::{DeviceId, ProductId, ResourceName};
 
 use super::handle::{Canceled, CloseReason, SessionHandle};
-use crate::service::{delivery::DeviceLinks, registry::DeviceWatch};
+use crate::{
+    model::Product,
+    service::{
+        delivery::DeviceLinks,
+        registry::DeviceWatch,
+        topics::{ProductRules, TopicBook},
+    },
+};
 
 /// The sessions of this node, by device.
 #[derive(Debug, Default)]
 pub struct SessionTable {
     sessions: DashMap<DeviceId, Arc<SessionHandle>>,
     epochs: AtomicU64,
+    topics: TopicBook,
 }
 
 impl SessionTable {
     /// Enters a session of `device`; one that it has already is told to end.
     ///
     /// Gives the new session, and whether it took over.
-    pub fn enter(&self, device: &DeviceId) -> (Arc<SessionHandle>, bool) {
+    pub fn enter(&self, device: &DeviceId, rules: Arc<ProductRules>) -> (Arc<SessionHandle>, bool) {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let handle = Arc::new(SessionHandle::new(device.clone(), epoch));
+        let handle = Arc::new(SessionHandle::new(device.clone(), epoch, rules));
         let former = match self.sessions.entry(device.clone()) {
             Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&handle))),
             Entry::Vacant(entry) => {
@@ -37,6 +45,11 @@ impl SessionTable {
             former.close(CloseReason::Takeover);
         }
         (handle, took_over)
+    }
+
+    /// What the products of devices let them publish and see.
+    pub fn topics(&self) -> &TopicBook {
+        &self.topics
     }
 
     /// Strikes a session out, unless the device has a newer one; says whether it did.
@@ -102,19 +115,34 @@ impl DeviceWatch for SessionTable {
     fn device_barred(&self, device: &DeviceId) {
         self.close(device, CloseReason::Administrative);
     }
+
+    fn product_changed(&self, product: &Product) {
+        let rules = self.topics.update(product);
+        for session in &self.sessions {
+            if Arc::ptr_eq(&session.rules, &rules) {
+                session.rules_changed();
+            }
+        }
+    }
+
+    fn product_deleted(&self, product: &ProductId) {
+        self.topics.forget(product);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::product::tests::product;
 
     #[test]
     fn a_second_session_of_a_device_ends_the_first_and_outlives_its_leaving() {
         let table = SessionTable::default();
         let device: DeviceId = "d".parse().expect("legal");
-        let (first, took_over) = table.enter(&device);
+        let rules = table.topics().rules(&product("P"));
+        let (first, took_over) = table.enter(&device, Arc::clone(&rules));
         assert!(!took_over);
-        let (second, took_over) = table.enter(&device);
+        let (second, took_over) = table.enter(&device, rules);
         assert!(took_over);
         assert_eq!(first.close_reason(), Some(CloseReason::Takeover));
         assert!(!table.leave(&first), "the second session stays");

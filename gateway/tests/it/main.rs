@@ -15,4 +15,6 @@ mod queue;
 mod refusal;
 mod resume;
 mod serve;
+mod session;
+mod topics;
 mod transfer;

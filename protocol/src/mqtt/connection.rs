@@ -194,6 +194,16 @@ impl<T> Connection<T> {
         self.client_receive_maximum
     }
 
+    /// How long the client may be silent; it is given up after one and a half of this.
+    pub fn keep_alive(&self) -> Duration {
+        self.keep_alive
+    }
+
+    /// Messages that wait for the client's Receive Maximum.
+    pub fn waiting_messages(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Bytes of payload that wait for the client's Receive Maximum.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes

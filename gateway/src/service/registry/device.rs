@@ -183,6 +183,17 @@ impl RegistryService {
         Ok(())
     }
 
+    /// Records that an operator ended the connection of a device.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn record_kick(&self, actor: &Actor, id: &DeviceId) -> Result<(), RegistryError> {
+        Ok(self
+            .registry
+            .record(&actor.did("device.kick", id, ""))
+            .await?)
+    }
+
     fn bar(&self, id: &DeviceId) {
         if let Some(watch) = &self.watch {
             watch.device_barred(id);

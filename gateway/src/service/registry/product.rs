@@ -25,8 +25,8 @@ impl RegistryService {
         Ok(product)
     }
 
-    /// Replaces what a product says of itself; its times are kept and set here. Devices that are connected go on
-    /// under the old rules until they connect again.
+    /// Replaces what a product says of itself; its times are kept and set here. Devices that are connected go by
+    /// the new topic policy at once, and by the rest when they connect again.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Invalid`], and [`RegistryError::Conflict`] naming a device
@@ -41,7 +41,11 @@ impl RegistryService {
         let audit = actor.did("product.update", &product.id, product.name.as_str());
         self.registry.update_product(&product, &audit).await?;
         self.authenticator.invalidate_product(&product.id);
-        self.product(&product.id).await
+        let product = self.product(&product.id).await?;
+        if let Some(watch) = &self.watch {
+            watch.product_changed(&product);
+        }
+        Ok(product)
     }
 
     /// The product of an id.
@@ -69,6 +73,9 @@ impl RegistryService {
         let audit = actor.did("product.delete", id, "");
         self.registry.delete_product(id, &audit).await?;
         self.authenticator.invalidate_product(id);
+        if let Some(watch) = &self.watch {
+            watch.product_deleted(id);
+        }
         Ok(())
     }
 }

@@ -21,6 +21,10 @@ impl DeviceWatch for Barred {
     fn device_barred(&self, device: &DeviceId) {
         self.0.lock().push(device.to_string());
     }
+
+    fn product_changed(&self, _product: &Product) {}
+
+    fn product_deleted(&self, _product: &ProductId) {}
 }
 
 struct Fixture {

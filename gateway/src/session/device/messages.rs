@@ -48,6 +48,7 @@ impl DeviceSession {
             UpMessage::GetDownloadTask => self.answer_download_task().await,
             UpMessage::ReportDownloadProgress(report) => {
                 let receipt = self
+                    .link
                     .node
                     .delivery
                     .report(&self.device.device_id, &report)
@@ -72,6 +73,7 @@ impl DeviceSession {
                 if active {
                     self.drop_transfer(std::time::Instant::now());
                 } else if let Err(refusal) = self
+                    .link
                     .node
                     .delivery
                     .find(&self.device.device_id, &transfer)
@@ -86,11 +88,13 @@ impl DeviceSession {
                 count,
             } => {
                 let found = self
+                    .link
                     .node
                     .delivery
                     .find(&self.device.device_id, &transfer)
                     .await;
-                match found.and_then(|delivery| self.node.delivery.manifest(&delivery, from, count))
+                match found
+                    .and_then(|delivery| self.link.node.delivery.manifest(&delivery, from, count))
                 {
                     Ok(manifest) => self.tell(&DownMessage::Manifest(manifest), Sent::Message),
                     Err(refusal) => self.refuse(refusal, &transfer),
@@ -112,6 +116,7 @@ impl DeviceSession {
     pub(super) fn announce(&mut self) {
         self.announcing = Announcing::WhenWoken;
         if let Offer::Ready(offered) = self
+            .link
             .node
             .delivery
             .offer(&self.device.device_id, self.reached_at)
@@ -150,12 +155,17 @@ impl DeviceSession {
     async fn answer_download_task(&mut self) {
         self.stop_announcing();
         let waiting = match self
+            .link
             .node
             .delivery
             .offer(&self.device.device_id, self.reached_at)
         {
             Offer::Ready(offered) => {
-                self.node.delivery.on_announced(&offered.delivery).await;
+                self.link
+                    .node
+                    .delivery
+                    .on_announced(&offered.delivery)
+                    .await;
                 Some(offered.announcement)
             }
             Offer::Waiting | Offer::Nothing => None,
@@ -165,11 +175,12 @@ impl DeviceSession {
 
     async fn start_transfer(&mut self, request: &GetChunks) -> Result<(), Refusal> {
         let delivery = self
+            .link
             .node
             .delivery
             .find(&self.device.device_id, &request.transfer)
             .await?;
-        let topic_prefix = self.topics.chunk_prefix(&delivery.transfer);
+        let topic_prefix = self.names().chunk_prefix(&delivery.transfer);
         // The first chunk stands for all: most devices subscribe with a wildcard, and one that
         // asks chunk by chunk may name each topic.
         let first = request.offset.unwrap_or_else(|| delivery.resume_at(None));
@@ -181,13 +192,19 @@ impl DeviceSession {
             (_, Some(qos)) => qos,
         };
         let limits = PumpLimits {
-            receive_maximum: self.connection.client_receive_maximum(),
+            receive_maximum: self.link.connection.client_receive_maximum(),
             max_payload_bytes: self
+                .link
                 .connection
                 .client_max_packet_bytes()
                 .saturating_sub(MAX_CHUNK_HEADER_BYTES),
         };
-        let pump = self.node.delivery.begin(&delivery, request, limits).await?;
+        let pump = self
+            .link
+            .node
+            .delivery
+            .begin(&delivery, request, limits)
+            .await?;
         self.drop_transfer(std::time::Instant::now());
         self.generations = self.generations.wrapping_add(1);
         let moved = request.offset.is_some() && request.ask_moves_cursor();
@@ -234,9 +251,10 @@ impl DeviceSession {
 
     /// Sends a message on the device's service topic, if it listens there.
     fn tell(&mut self, message: &DownMessage, tag: Sent) {
-        let topic = self.topics.down_service();
+        let topic = self.names().down_service();
         let Some(qos) = self.granted_qos(&topic) else {
-            self.node
+            self.link
+                .node
                 .metrics
                 .messages_dropped(DropReason::NoSubscription)
                 .inc();
@@ -246,6 +264,11 @@ impl DeviceSession {
         let Ok(topic) = topic.parse::<TopicName>() else {
             return;
         };
-        self.send(topic, Bytes::from(message.to_json()), qos, tag);
+        if let Err(error) = self
+            .link
+            .send(topic, Bytes::from(message.to_json()), qos, tag)
+        {
+            tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");
+        }
     }
 }

@@ -21,27 +21,18 @@ impl DeviceSession {
     ///
     /// The edge calls it only when the socket has taken everything before.
     pub async fn fill(&mut self, batch: &mut Batch) {
-        self.take_control(batch);
+        self.link.take_control(batch);
         let now = Instant::now();
-        if self.closing.is_none() && self.may_send_chunks(now) {
+        if self.link.closing.is_none() && self.may_send_chunks(now) {
             self.fill_chunks(now, batch).await;
-            self.take_control(batch);
+            self.link.take_control(batch);
         }
-    }
-
-    /// Moves the control packets that wait into the batch.
-    fn take_control(&mut self, batch: &mut Batch) {
-        if !self.control.is_empty() {
-            batch.push_encoded(&self.control);
-            // Nothing is kept by a connection at rest.
-            self.control = bytes::BytesMut::new();
-            self.note_outbox();
-        }
+        self.link.note_outbox(0);
     }
 
     /// Takes note that the last batch was written, and whether the socket took all of it.
     pub fn on_written(&mut self, all_taken: bool) {
-        let hold = self.node.slots.hold();
+        let hold = self.link.node.slots.hold();
         let Some(transfer) = &mut self.transfer else {
             return;
         };
@@ -49,7 +40,7 @@ impl DeviceSession {
             let done = transfer.pump.in_flight_bytes() == 0 || transfer.answers_later_than(hold);
             if all_taken && done {
                 transfer.slot = Slot::None;
-                self.node.slots.release(ticket, Instant::now());
+                self.link.node.slots.release(ticket, Instant::now());
             }
         }
     }
@@ -63,7 +54,7 @@ impl DeviceSession {
         if !transfer.wants_to_send() {
             return false;
         }
-        if !self.node.has_backlog_budget() {
+        if !self.link.node.has_backlog_budget() {
             // Nobody tells when there is some: it is other devices' sockets that give it back.
             transfer.memory_due = Some(now + MEMORY_INTERVAL);
             return false;
@@ -72,7 +63,7 @@ impl DeviceSession {
             Slot::Held(_) => true,
             Slot::Waiting => false,
             Slot::None => {
-                let ticket = self.node.slots.acquire(&self.handle, now);
+                let ticket = self.link.node.slots.acquire(&self.handle, now);
                 transfer.slot = ticket.map_or(Slot::Waiting, Slot::Held);
                 ticket.is_some()
             }
@@ -83,17 +74,17 @@ impl DeviceSession {
         let Some(mut transfer) = self.transfer.take() else {
             return;
         };
-        let version = self.connection.version();
+        let version = self.link.connection.version();
         let mut topic = String::with_capacity(transfer.topic_prefix.len() + 20);
         let mut sent: i64 = 0;
         let mut unreadable = None;
         while let Some(chunk) = transfer.pump.peek_within_window() {
             if transfer.qos == QoS::AtMostOnce
-                && batch.len() >= self.node.delivery_config.window_bytes / 2
+                && batch.len() >= self.link.node.delivery_config.window_bytes / 2
             {
                 break;
             }
-            let payload = match transfer.payload(&self.node.delivery, chunk).await {
+            let payload = match transfer.payload(&self.link.node.delivery, chunk).await {
                 Ok(payload) => payload,
                 Err(error) => {
                     tracing::error!(%error, delivery = %transfer.delivery.id, "a resource could not be read");
@@ -108,7 +99,7 @@ impl DeviceSession {
                     generation: transfer.generation,
                     chunk,
                 };
-                let Some(packet_id) = self.reserve(tag) else {
+                let Some(packet_id) = self.link.connection.reserve(tag) else {
                     break;
                 };
                 Some(packet_id)
@@ -138,20 +129,21 @@ impl DeviceSession {
             }
             transfer.pump.next_chunk();
             if transfer.delivery.on_sent(chunk) {
-                self.node.metrics.delivery_chunks.resent.inc();
+                self.link.node.metrics.delivery_chunks.resent.inc();
             }
             if transfer.qos == QoS::AtMostOnce {
                 transfer.pump.on_acknowledged(chunk);
             } else {
                 sent += 1;
             }
-            self.node.metrics.delivery_chunks.sent.inc();
-            self.node
+            self.link.node.metrics.delivery_chunks.sent.inc();
+            self.link
+                .node
                 .metrics
                 .packets_out(PacketType::Publish.number())
                 .inc();
         }
-        self.node.metrics.chunks_in_flight.add(sent);
+        self.link.node.metrics.chunks_in_flight.add(sent);
         transfer.on_batch_sent(now);
         self.transfer = Some(transfer);
         if let Some(transfer) = unreadable {
@@ -167,16 +159,16 @@ impl DeviceSession {
             Sent::Message => {}
             Sent::Announcement => {
                 if let Some(delivery) = self.announced.take() {
-                    Box::pin(self.node.delivery.on_announced(&delivery)).await;
+                    Box::pin(self.link.node.delivery.on_announced(&delivery)).await;
                 }
             }
             Sent::Chunk { generation, chunk } => {
-                self.node.metrics.delivery_chunks.acked.inc();
+                self.link.node.metrics.delivery_chunks.acked.inc();
                 let counts = self.acknowledging.as_ref();
                 if let Some((delivery, _)) = counts.filter(|(_, since)| generation >= *since) {
                     let delivery = Arc::clone(delivery);
-                    if self.node.delivery.on_acknowledged(&delivery, chunk) {
-                        Box::pin(self.node.delivery.confirm(&delivery)).await;
+                    if self.link.node.delivery.on_acknowledged(&delivery, chunk) {
+                        Box::pin(self.link.node.delivery.confirm(&delivery)).await;
                     }
                 }
                 // An acknowledgement of an earlier request makes no room for this one.
@@ -188,7 +180,7 @@ impl DeviceSession {
                     self.drop_finished_transfer();
                     return;
                 };
-                self.node.metrics.chunks_in_flight.dec();
+                self.link.node.metrics.chunks_in_flight.dec();
                 transfer.pump.on_acknowledged(chunk);
                 transfer.on_answer(now);
                 let over = transfer.delivery.state().is_final()
@@ -200,7 +192,7 @@ impl DeviceSession {
                 {
                     // Enough is acknowledged for the next batch: others that wait go before it.
                     transfer.slot = Slot::None;
-                    self.node.slots.release(ticket, now);
+                    self.link.node.slots.release(ticket, now);
                 }
             }
         }

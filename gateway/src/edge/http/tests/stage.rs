@@ -137,6 +137,7 @@ impl Stage {
             delivery: DeliveryService::start(parts, &shutdown)
                 .await
                 .expect("deliveries"),
+            sessions: Arc::default(),
             tokens,
             limits,
             shutdown,

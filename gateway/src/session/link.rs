@@ -1,0 +1,200 @@
+//! What the sessions of devices and of applications share: the state of the connection, and the
+//! packets that wait to be written.
+//!
+//! A session drains [`Link::poll_event`] after each thing it does, and moves what has gathered
+//! into the next batch with [`Link::take_control`]; messages go straight into a batch, their
+//! payloads uncopied. At rest a link owns no buffer.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use headgate_protocol::mqtt::{
+    Connection, Event, Message as Outgoing, NotSent, Output, Packet, ProtocolVersion, Publish, QoS,
+    ReasonCode, TopicName,
+};
+
+use super::{batch::Batch, device::Sent, inspect::SessionInfo, node::Node};
+use crate::{
+    model::Millis,
+    telemetry::metrics::{DisconnectReason, DropReason},
+};
+
+/// One client's connection, without what it is for.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) node: Arc<Node>,
+    pub(super) connection: Connection<Sent>,
+    /// Encoded control packets that the next batch begins with.
+    control: BytesMut,
+    /// What this session adds to the node's gauge of bytes that wait for clients.
+    outbox_bytes: usize,
+    pub(super) closing: Option<DisconnectReason>,
+}
+
+impl Link {
+    pub(super) fn new(node: Arc<Node>, connection: Connection<Sent>) -> Self {
+        Self {
+            node,
+            connection,
+            control: BytesMut::new(),
+            outbox_bytes: 0,
+            closing: None,
+        }
+    }
+
+    /// Whether more of what the client says can be taken.
+    pub(super) fn wants_input(&self) -> bool {
+        self.closing.is_none() && self.control.len() < self.node.mqtt.outbox_bytes
+    }
+
+    pub(super) fn version(&self) -> ProtocolVersion {
+        self.connection.version()
+    }
+
+    /// The next thing that the client did; packets that answer it gather meanwhile.
+    pub(super) fn poll_event(&mut self) -> Option<Event<Sent>> {
+        while let Some(output) = self.connection.poll_output() {
+            match output {
+                Output::Transmit(packet) => self.encode(&packet),
+                Output::Close(reason) => {
+                    self.closing.get_or_insert(match reason {
+                        ReasonCode::KeepAliveTimeout => DisconnectReason::KeepAlive,
+                        ReasonCode::Success | ReasonCode::DisconnectWithWill => {
+                            DisconnectReason::Client
+                        }
+                        _ => DisconnectReason::ProtocolError,
+                    });
+                }
+                Output::Event(Event::Disconnected(_)) => {
+                    self.closing = Some(DisconnectReason::Client);
+                }
+                // The decoder lets one CONNECT through, and that made this session.
+                Output::Event(Event::Connect(_)) => {}
+                Output::Event(event) => return Some(event),
+            }
+        }
+        None
+    }
+
+    /// Corrects the node's gauge of bytes that wait; `more` wait outside of the connection.
+    pub(super) fn note_outbox(&mut self, more: usize) {
+        let bytes = self.control.len() + self.connection.waiting_bytes() + more;
+        if bytes != self.outbox_bytes {
+            let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.node
+                .metrics
+                .outbox_bytes
+                .add(signed(bytes) - signed(self.outbox_bytes));
+            self.outbox_bytes = bytes;
+        }
+    }
+
+    /// What the connection says of the session; the rest is the session's to fill in.
+    pub(super) fn inspect(&self) -> SessionInfo {
+        SessionInfo {
+            since: Millis::now(),
+            client_id: String::new(),
+            version: self.version(),
+            address: None,
+            keep_alive: self.connection.keep_alive(),
+            subscriptions: Vec::new(),
+            outbox_bytes: self.outbox_bytes,
+            outbox_messages: self.connection.waiting_messages(),
+        }
+    }
+
+    /// Moves the control packets that wait into the batch.
+    pub(super) fn take_control(&mut self, batch: &mut Batch) {
+        if !self.control.is_empty() {
+            batch.push_encoded(&self.control);
+            // Nothing is kept by a connection at rest.
+            self.control = BytesMut::new();
+        }
+    }
+
+    /// Acknowledges a PUBLISH of the client. Before MQTT 5 there is no way to say no: the message
+    /// is taken and dropped.
+    pub(super) fn acknowledge(&mut self, publish: &Publish, reason: ReasonCode) {
+        if let Some(packet_id) = publish.packet_id {
+            let said = if self.version() == ProtocolVersion::V5 {
+                reason
+            } else {
+                ReasonCode::Success
+            };
+            self.connection.acknowledge(packet_id, publish.qos, said);
+        }
+    }
+
+    /// Sends a message of the gateway's own.
+    ///
+    /// # Errors
+    /// [`NotSent`] where it was dropped, which is counted.
+    pub(super) fn send(
+        &mut self,
+        topic: TopicName,
+        payload: Bytes,
+        qos: QoS,
+        tag: Sent,
+    ) -> Result<(), NotSent> {
+        let message = Outgoing {
+            topic,
+            payload,
+            qos,
+            tag,
+        };
+        self.connection.send(message).inspect_err(|error| {
+            let reason = match error {
+                NotSent::OutboxFull => DropReason::OutboxFull,
+                NotSent::TooLarge => DropReason::TooLarge,
+                NotSent::NotOpen => DropReason::Offline,
+            };
+            self.node.metrics.messages_dropped(reason).inc();
+        })
+    }
+
+    /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
+    pub(super) fn close(&mut self, reason: ReasonCode, why: DisconnectReason) {
+        self.connection.close(reason);
+        while self.poll_event().is_some() {}
+        self.closing = Some(why);
+    }
+
+    /// Ends the connection because of what the client sent.
+    pub(super) fn close_on_violation(&mut self, reason: ReasonCode) {
+        let why = match reason {
+            ReasonCode::PacketTooLarge => DisconnectReason::PacketTooLarge,
+            _ => DisconnectReason::ProtocolError,
+        };
+        self.close(reason, why);
+    }
+
+    /// Takes note of the time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if !self.wants_input() {
+            // We do not read, so the client cannot be blamed for its silence.
+            self.connection.stay_alive(now);
+        }
+        self.connection.handle_timeout(now);
+    }
+
+    /// The connection is gone.
+    pub(super) fn end(&mut self, reason: DisconnectReason) {
+        self.control = BytesMut::new();
+        self.connection.abandon();
+        self.note_outbox(0);
+        // One that was taken over is counted by the session that took over.
+        if reason != DisconnectReason::Takeover {
+            self.node.metrics.disconnects(reason).inc();
+        }
+    }
+
+    fn encode(&mut self, packet: &Packet) {
+        self.node
+            .metrics
+            .packets_out(packet.packet_type().number())
+            .inc();
+        if let Err(error) = packet.encode(self.connection.version(), &mut self.control) {
+            tracing::warn!(kind = ?packet.packet_type(), %error, "a packet could not be encoded");
+        }
+    }
+}
