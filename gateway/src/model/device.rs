@@ -20,6 +20,8 @@ pub struct Device {
     pub node_id: NodeId,
     /// A label of up to 64 characters: in no topic, not unique.
     pub name: String,
+    /// Up to 100 characters for people.
+    pub description: String,
     /// How it proves who it is.
     pub auth: AuthKind,
     /// How its secret is read as a pre-shared key, fixed for ever.
@@ -96,6 +98,7 @@ impl Device {
     /// [`InvalidField`] for the first that breaks a rule.
     pub fn validate(&self, product: &Product) -> Result<(), InvalidField> {
         text::check_label("name", &self.name, 0)?;
+        text::check_description("description", &self.description)?;
         if !product.auth_kinds.contains(&self.auth) {
             return Err(InvalidField::new("auth", "is not allowed by the product"));
         }
@@ -139,6 +142,18 @@ impl Product {
             AliasKind::DeviceId => true,
             AliasKind::TencentClientId => self.credential_forms.contains(&CredentialForm::Tencent),
             AliasKind::NodeId => self.transports.coap,
+        }
+    }
+
+    /// How the secrets of its devices are read as pre-shared keys where nothing is said: as Tencent's form writes
+    /// them where that is the only one, in hexadecimal where devices speak CoAP alone, else as their characters.
+    pub fn usual_psk_encoding(&self) -> PskEncoding {
+        if self.credential_forms == [CredentialForm::Tencent] {
+            PskEncoding::Base64
+        } else if self.transports.coap && !self.transports.mqtt {
+            PskEncoding::Hex
+        } else {
+            PskEncoding::Text
         }
     }
 }
@@ -199,6 +214,7 @@ pub(crate) mod tests {
             product_id,
             node_id,
             name: String::new(),
+            description: String::new(),
             auth: AuthKind::Secret,
             psk_encoding: PskEncoding::Text,
             enabled: true,

@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn is_read_with_or_without_colons_in_any_case() {
         let plain = "0aff".repeat(16);
-        let pairs: Vec<&str> = (0..32).map(|at| &plain[at * 2..at * 2 + 2]).collect();
+        let colons = ["0a:ff"; 16].join(":");
         for text in [
             plain.clone(),
             plain.to_uppercase(),
-            pairs.join(":"),
-            pairs.join(":").to_uppercase(),
+            colons.clone(),
+            colons.to_uppercase(),
             format!(" {plain}\n"),
         ] {
             let fingerprint: Fingerprint = text.parse().expect(&text);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn colons_stand_between_bytes_only() {
-        let pairs = vec!["ab"; 32].join(":");
+        let pairs = ["ab"; 32].join(":");
         for text in [
             format!("{pairs}:"),
             format!(":{pairs}"),
@@ -140,7 +140,7 @@ mod tests {
             let error = text.parse::<Fingerprint>().unwrap_err();
             assert!(error.reason.contains("colon"), "{text}: {error}");
         }
-        let sha1 = vec!["ab"; 20].join(":").parse::<Fingerprint>().unwrap_err();
+        let sha1 = ["ab"; 20].join(":").parse::<Fingerprint>().unwrap_err();
         assert!(sha1.reason.contains("SHA-1"), "{sha1}");
         let other = "xy".repeat(32).parse::<Fingerprint>().unwrap_err();
         assert!(other.reason.contains("'x'"), "{other}");

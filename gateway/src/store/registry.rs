@@ -28,7 +28,7 @@ use sqlx::{
 };
 
 pub use account::{OperatorRow, TokenRow};
-pub use device::{DeviceFilter, DevicePatch, SealedCredential};
+pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use task::TaskFilter;

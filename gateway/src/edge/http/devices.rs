@@ -22,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    model::Secret,
+    model::{Fingerprint, Secret},
     service::{DeviceFilter, DevicePatch, registry::NewDevice},
 };
 
@@ -90,9 +90,13 @@ async fn create(
         node_id: body.node_id,
         device_id: body.device_id,
         name: body.name,
+        description: body.description,
         auth: body.auth,
         secret: body.secret.map(Secret::given).transpose()?,
         psk_encoding: body.psk_encoding,
+        fingerprint: fingerprint(body.fingerprint.as_deref())?,
+        secondary_fingerprint: fingerprint(body.secondary_fingerprint.as_deref())
+            .map_err(|problem| problem.with_field("secondary_fingerprint"))?,
     };
     let created = state.registry.create_device(&actor, new).await?;
     let location = format!("{BASE}/devices/{}", created.device.id);
@@ -105,6 +109,10 @@ async fn create(
         [(header::LOCATION, location)],
         Json(view),
     ))
+}
+
+fn fingerprint(text: Option<&str>) -> Result<Option<Fingerprint>, Problem> {
+    Ok(text.map(str::parse).transpose()?)
 }
 
 /// Shows a device.
@@ -131,6 +139,7 @@ async fn patch(
 ) -> Result<Json<DeviceView>, Problem> {
     let patch = DevicePatch {
         name: body.name,
+        description: body.description,
         enabled: body.enabled,
     };
     Ok(Json(

@@ -11,9 +11,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::{
     config::{AuthConfig, ResourceConfig},
-    model::{
-        Actor, AuthKind, CredentialForm, PskEncoding, Resource, TaskPolicy, TopicPolicy, Transports,
-    },
+    model::{Actor, AuthKind, CredentialForm, Resource, TaskPolicy, TopicPolicy, Transports},
     service::{
         auth::DeviceAuthenticator,
         registry::{NewDevice, RegistryService},
@@ -121,15 +119,7 @@ impl Stage {
                 .await
                 .expect("made");
             for node in nodes {
-                let device = NewDevice {
-                    product_id: product.id.clone(),
-                    node_id: node.parse().expect("legal"),
-                    device_id: None,
-                    name: String::new(),
-                    auth: None,
-                    psk_encoding: PskEncoding::default(),
-                    secret: None,
-                };
+                let device = NewDevice::of(product.id.clone(), node.parse().expect("legal"));
                 service.create_device(&actor(), device).await.expect("made");
             }
         }

@@ -5,11 +5,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     model::{
-        Actor, AuthKind, CredentialSlot, Device, InvalidField, Millis, Page, Paged, PskEncoding,
-        Secret, random, text,
+        Actor, AuthKind, CredentialSlot, Device, Fingerprint, InvalidField, Millis, Page, Paged,
+        PskEncoding, Secret, random, text,
     },
     service::registry::{RegistryError, RegistryService},
-    store::registry::{DeviceFilter, DevicePatch, SealedCredential},
+    store::registry::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential},
 };
 
 /// A device to be registered.
@@ -23,12 +23,36 @@ pub struct NewDevice {
     pub device_id: Option<DeviceId>,
     /// A label of up to 64 characters.
     pub name: String,
+    /// Up to 100 characters for people.
+    pub description: String,
     /// How it proves who it is; `None`: the first kind that its product allows.
     pub auth: Option<AuthKind>,
-    /// How its secret is read as a pre-shared key.
-    pub psk_encoding: PskEncoding,
+    /// How its secret is read as a pre-shared key; `None`: as its product's devices usually have it.
+    pub psk_encoding: Option<PskEncoding>,
     /// Its secret; `None`: one is made. Only for [`AuthKind::Secret`].
     pub secret: Option<Secret>,
+    /// Fingerprint of its certificate; needed for [`AuthKind::X509`] and for nothing else.
+    pub fingerprint: Option<Fingerprint>,
+    /// Fingerprint of a second certificate. Only for [`AuthKind::X509`].
+    pub secondary_fingerprint: Option<Fingerprint>,
+}
+
+impl NewDevice {
+    /// A device of which only the names are given.
+    pub const fn of(product_id: ProductId, node_id: NodeId) -> Self {
+        Self {
+            product_id,
+            node_id,
+            device_id: None,
+            name: String::new(),
+            description: String::new(),
+            auth: None,
+            psk_encoding: None,
+            secret: None,
+            fingerprint: None,
+            secondary_fingerprint: None,
+        }
+    }
 }
 
 /// A device that was registered.
@@ -61,29 +85,34 @@ impl RegistryService {
             product_id: new.product_id,
             node_id: new.node_id,
             name: new.name,
+            description: new.description,
             auth: auth.unwrap_or(AuthKind::Secret),
-            psk_encoding: new.psk_encoding,
+            psk_encoding: new
+                .psk_encoding
+                .unwrap_or_else(|| product.usual_psk_encoding()),
             enabled: true,
             created_at: now,
             updated_at: now,
             last_seen_at: None,
         };
         device.validate(&product)?;
+        let fingerprints =
+            fingerprints_of(device.auth, new.fingerprint, new.secondary_fingerprint)?;
         let secret = match (device.auth, new.secret) {
             (AuthKind::Secret, given) => Some(secret_or_new(given, device.psk_encoding)?),
-            (AuthKind::X509, _) => {
-                return Err(
-                    InvalidField::new("auth", "is x509, which cannot be registered").into(),
-                );
+            (_, None) => None,
+            (auth, Some(_)) => {
+                let reason = format!("is given although auth is {}", auth.as_str());
+                return Err(InvalidField::new("secret", reason).into());
             }
-            (AuthKind::None, Some(_)) => {
-                return Err(InvalidField::new("secret", "is given although auth is none").into());
-            }
-            (AuthKind::None, None) => None,
         };
-        let credentials = match &secret {
+        let secrets = match &secret {
             Some(secret) => vec![self.seal(&device.id, CredentialSlot::Primary, secret)?],
             None => Vec::new(),
+        };
+        let credentials = DeviceCredentials {
+            secrets,
+            fingerprints,
         };
         let audit = actor.did("device.create", &device.id, device.node_id.as_str());
         self.registry
@@ -125,6 +154,9 @@ impl RegistryService {
     ) -> Result<Device, RegistryError> {
         if let Some(name) = &patch.name {
             text::check_label("name", name, 0)?;
+        }
+        if let Some(description) = &patch.description {
+            text::check_description("description", description)?;
         }
         let action = match patch.enabled {
             Some(false) => "device.freeze",
@@ -211,6 +243,32 @@ impl RegistryService {
             key_id: self.sealer.key_id(),
             sealed: self.sealer.seal(device.as_str(), secret.as_bytes())?,
         })
+    }
+}
+
+/// The fingerprints by their slots, where they go with how the device proves who it is.
+fn fingerprints_of(
+    auth: AuthKind,
+    primary: Option<Fingerprint>,
+    secondary: Option<Fingerprint>,
+) -> Result<Vec<(CredentialSlot, Fingerprint)>, InvalidField> {
+    match (auth, primary, secondary) {
+        (AuthKind::X509, Some(primary), secondary) => {
+            let secondary = secondary.map(|given| (CredentialSlot::Secondary, given));
+            Ok([(CredentialSlot::Primary, primary)]
+                .into_iter()
+                .chain(secondary)
+                .collect())
+        }
+        (AuthKind::X509, None, _) => Err(InvalidField::new(
+            "fingerprint",
+            "is missing although auth is x509",
+        )),
+        (_, None, None) => Ok(Vec::new()),
+        (auth, _, _) => Err(InvalidField::new(
+            "fingerprint",
+            format!("is given although auth is {}", auth.as_str()),
+        )),
     }
 }
 

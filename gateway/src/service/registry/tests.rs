@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     config::AuthConfig,
     model::{
-        Actor, AuthKind, CredentialSlot, Page, PskEncoding, Role, Secret, Transports,
+        Actor, AuthKind, CredentialSlot, Fingerprint, Page, PskEncoding, Role, Secret, Transports,
         product::tests::product,
     },
     store::registry::{DeviceFilter, DevicePatch, sqlite_url},
@@ -75,15 +75,7 @@ impl Fixture {
 }
 
 fn new(node: &str) -> NewDevice {
-    NewDevice {
-        product_id: ProductId::new("meter").unwrap(),
-        node_id: NodeId::new(node).unwrap(),
-        device_id: None,
-        name: String::new(),
-        auth: None,
-        psk_encoding: PskEncoding::Text,
-        secret: None,
-    }
+    NewDevice::of(ProductId::new("meter").unwrap(), NodeId::new(node).unwrap())
 }
 
 fn field<T>(result: Result<T, RegistryError>) -> &'static str {
@@ -110,6 +102,39 @@ async fn a_device_gets_its_defaults_and_a_secret_of_32_hex_digits() {
 }
 
 #[tokio::test]
+async fn a_certificate_device_has_a_fingerprint_and_no_secret() {
+    let fixture = Fixture::new().await;
+    let mut certified = product("certified");
+    certified.auth_kinds = vec![AuthKind::X509];
+    fixture
+        .service
+        .create_product(&fixture.actor, certified)
+        .await
+        .unwrap();
+    let one = Some(Fingerprint::new([1; 32]));
+    let new = |fingerprint, secondary_fingerprint| NewDevice {
+        product_id: ProductId::new("certified").unwrap(),
+        fingerprint,
+        secondary_fingerprint,
+        ..new("n1")
+    };
+    assert_eq!(field(fixture.add(new(None, None)).await), "fingerprint");
+    assert_eq!(field(fixture.add(new(None, one)).await), "fingerprint");
+    let secret = NewDevice {
+        secret: Some(Secret::given("12345678".to_owned()).unwrap()),
+        ..new(one, None)
+    };
+    assert_eq!(field(fixture.add(secret).await), "secret");
+    let created = fixture.add(new(one, one)).await.unwrap();
+    assert!(created.secret.is_none());
+    let of_secret_device = NewDevice {
+        product_id: ProductId::new("meter").unwrap(),
+        ..new(one, None)
+    };
+    assert_eq!(field(fixture.add(of_secret_device).await), "fingerprint");
+}
+
+#[tokio::test]
 async fn what_breaks_a_rule_is_refused_naming_the_field() {
     let fixture = Fixture::new().await;
     let bad = NewDevice {
@@ -123,7 +148,7 @@ async fn what_breaks_a_rule_is_refused_naming_the_field() {
     };
     assert_eq!(field(fixture.add(bad).await), "auth");
     let bad = NewDevice {
-        psk_encoding: PskEncoding::Hex,
+        psk_encoding: Some(PskEncoding::Hex),
         secret: Some(Secret::given("not-hex!".replace('!', "x")).unwrap()),
         ..new("n1")
     };
@@ -187,7 +212,7 @@ async fn a_device_without_authentication_has_no_secret() {
     );
     assert_eq!(
         field(fixture.add(nb(Some(AuthKind::X509), None)).await),
-        "auth"
+        "fingerprint"
     );
     let created = fixture.add(nb(None, None)).await.unwrap();
     assert!(created.secret.is_none());
@@ -223,6 +248,7 @@ async fn frozen_and_deleted_devices_are_barred_others_not() {
         let patch = DevicePatch {
             name: name.map(str::to_owned),
             enabled,
+            ..DevicePatch::default()
         };
         fixture
             .service
@@ -250,8 +276,8 @@ async fn every_change_is_audited_with_its_actor() {
     let service = &fixture.service;
     let id = fixture.add(new("n1")).await.unwrap().device.id;
     let freeze = DevicePatch {
-        name: None,
         enabled: Some(false),
+        ..DevicePatch::default()
     };
     service
         .patch_device(&fixture.actor, &id, &freeze)

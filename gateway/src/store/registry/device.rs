@@ -5,7 +5,8 @@ use sqlx::{Any, Transaction, any::AnyRow};
 
 use crate::{
     model::{
-        Alias, AuditEntry, AuthKind, CredentialSlot, Device, Id, Millis, Page, Paged, PskEncoding,
+        Alias, AuditEntry, AuthKind, CredentialSlot, Device, Fingerprint, Id, Millis, Page, Paged,
+        PskEncoding,
     },
     store::{
         StoreError,
@@ -33,6 +34,8 @@ pub struct DeviceFilter {
 pub struct DevicePatch {
     /// Its label.
     pub name: Option<String>,
+    /// What people note about it.
+    pub description: Option<String>,
     /// Whether it may connect.
     pub enabled: Option<bool>,
 }
@@ -57,6 +60,15 @@ impl std::fmt::Debug for SealedCredential {
     }
 }
 
+/// What a new device proves itself with.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceCredentials {
+    /// Its secrets.
+    pub secrets: Vec<SealedCredential>,
+    /// Fingerprints of its certificates.
+    pub fingerprints: Vec<(CredentialSlot, Fingerprint)>,
+}
+
 impl Registry {
     /// Stores a new device with the strings that name it and its credentials.
     ///
@@ -67,7 +79,7 @@ impl Registry {
         &self,
         device: &Device,
         aliases: &[Alias],
-        credentials: &[SealedCredential],
+        credentials: &DeviceCredentials,
         audit: &AuditEntry,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
@@ -79,13 +91,14 @@ impl Registry {
             return Err(StoreError::NotFound { what: "product" });
         }
         let inserted = sqlx::query(
-            "INSERT INTO device (id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
-             updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+            "INSERT INTO device (id, product_id, node_id, name, description, auth, psk_encoding, enabled, \
+             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
         )
         .bind(device.id.as_str())
         .bind(device.product_id.as_str())
         .bind(device.node_id.as_str())
         .bind(device.name.as_str())
+        .bind(device.description.as_str())
         .bind(device.auth.as_str())
         .bind(device.psk_encoding.as_str())
         .bind(i64::from(device.enabled))
@@ -98,8 +111,11 @@ impl Registry {
             return Err(device_clash(&mut tx, device).await?);
         }
         insert_aliases(&mut tx, device, aliases).await?;
-        for credential in credentials {
+        for credential in &credentials.secrets {
             put_credential(&mut tx, &device.id, credential, device.created_at).await?;
+        }
+        for &(slot, fingerprint) in &credentials.fingerprints {
+            put_fingerprint(&mut tx, &device.id, slot, fingerprint, device.created_at).await?;
         }
         self.record_in(&mut tx, audit).await?;
         Ok(tx.commit().await?)
@@ -118,11 +134,12 @@ impl Registry {
     ) -> Result<Device, StoreError> {
         let mut tx = self.begin().await?;
         let row = sqlx::query(
-            "UPDATE device SET name = COALESCE($1, name), enabled = COALESCE($2, enabled), updated_at = $3 \
-             WHERE id = $4 RETURNING id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
-             updated_at, last_seen_at",
+            "UPDATE device SET name = COALESCE($1, name), description = COALESCE($2, description), \
+             enabled = COALESCE($3, enabled), updated_at = $4 WHERE id = $5 RETURNING id, product_id, node_id, \
+             name, description, auth, psk_encoding, enabled, created_at, updated_at, last_seen_at",
         )
         .bind(patch.name.clone())
+        .bind(patch.description.clone())
         .bind(patch.enabled.map(i64::from))
         .bind(at.as_i64())
         .bind(id.as_str())
@@ -325,6 +342,27 @@ async fn put_credential(
     Ok(())
 }
 
+async fn put_fingerprint(
+    tx: &mut Transaction<'static, Any>,
+    device: &DeviceId,
+    slot: CredentialSlot,
+    fingerprint: Fingerprint,
+    at: Millis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO device_fingerprint (device_id, slot, fingerprint, created_at) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (device_id, slot) DO UPDATE SET \
+         fingerprint = excluded.fingerprint, created_at = excluded.created_at",
+    )
+    .bind(device.as_str())
+    .bind(slot.as_str())
+    .bind(fingerprint.as_bytes().as_slice())
+    .bind(at.as_i64())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 pub(super) fn read(row: &AnyRow) -> Result<Device, StoreError> {
     let fields = Fields(row);
     Ok(Device {
@@ -332,6 +370,7 @@ pub(super) fn read(row: &AnyRow) -> Result<Device, StoreError> {
         product_id: fields.parsed("product_id")?,
         node_id: fields.parsed("node_id")?,
         name: fields.text("name")?.to_owned(),
+        description: fields.text("description")?.to_owned(),
         auth: auth(&fields)?,
         psk_encoding: match fields.text("psk_encoding")? {
             "text" => PskEncoding::Text,
@@ -355,5 +394,5 @@ pub(super) fn auth(fields: &Fields<'_>) -> Result<AuthKind, StoreError> {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
+pub(super) const SELECT: &str = "SELECT id, product_id, node_id, name, description, auth, psk_encoding, enabled, created_at, \
      updated_at, last_seen_at FROM device";

@@ -3,7 +3,7 @@
 use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
 
 use crate::{
-    model::{AuthKind, Device},
+    model::{AuthKind, CredentialSlot, Device},
     store::{
         StoreError,
         registry::{
@@ -32,6 +32,8 @@ pub struct DeviceAuthRow {
     pub primary: Option<Box<[u8]>>,
     /// Its second secret, sealed.
     pub secondary: Option<Box<[u8]>>,
+    /// SHA-256 of the certificates that it may come with: the first and the second.
+    pub fingerprints: [Option<[u8; 32]>; 2],
 }
 
 impl std::fmt::Debug for DeviceAuthRow {
@@ -54,9 +56,11 @@ impl Registry {
         let mut found: Vec<(String, DeviceAuthRow)> = Vec::with_capacity(aliases.len());
         for block in aliases.chunks(BLOCK) {
             let mut sql = Sql::new(
-                "SELECT a.alias, d.id, d.product_id, d.node_id, d.auth, d.enabled, c.slot, c.sealed \
-                 FROM device_alias a JOIN device d ON d.id = a.device_id \
-                 LEFT JOIN device_credential c ON c.device_id = d.id WHERE a.alias IN ",
+                "SELECT a.alias, d.id, d.product_id, d.node_id, d.auth, d.enabled, c.slot, c.sealed, \
+                 f.slot AS fingerprint_slot, f.fingerprint FROM device_alias a \
+                 JOIN device d ON d.id = a.device_id \
+                 LEFT JOIN device_credential c ON c.device_id = d.id \
+                 LEFT JOIN device_fingerprint f ON f.device_id = d.id WHERE a.alias IN ",
             );
             sql.texts(block).push(" ORDER BY a.alias");
             for row in &sql.build()?.fetch_all(&self.read).await? {
@@ -66,15 +70,8 @@ impl Registry {
                 if found.last().is_none_or(|(last, _)| last != alias) {
                     found.push((alias.to_owned(), read(&fields)?));
                 }
-                if let (Some((_, device)), Some(slot)) =
-                    (found.last_mut(), fields.optional_text("slot")?)
-                {
-                    let sealed = fields.optional_bytes("sealed")?.map(Box::from);
-                    match slot.as_str() {
-                        "primary" => device.primary = sealed,
-                        "secondary" => device.secondary = sealed,
-                        other => return Err(rows::corrupt("slot", other)),
-                    }
+                if let Some((_, device)) = found.last_mut() {
+                    take_credential(&fields, device)?;
                 }
             }
         }
@@ -119,6 +116,26 @@ impl Registry {
     }
 }
 
+/// Adds the secret and the fingerprint of a row to its device.
+fn take_credential(fields: &Fields<'_>, device: &mut DeviceAuthRow) -> Result<(), StoreError> {
+    if let Some(slot) = fields.optional_text("slot")? {
+        let sealed = fields.optional_bytes("sealed")?.map(Box::from);
+        match rows::slot("slot", &slot)? {
+            CredentialSlot::Primary => device.primary = sealed,
+            CredentialSlot::Secondary => device.secondary = sealed,
+        }
+    }
+    if let Some(slot) = fields.optional_text("fingerprint_slot")? {
+        let fingerprint = Some(fields.digest("fingerprint")?);
+        let [primary, secondary] = &mut device.fingerprints;
+        match rows::slot("fingerprint_slot", &slot)? {
+            CredentialSlot::Primary => *primary = fingerprint,
+            CredentialSlot::Secondary => *secondary = fingerprint,
+        }
+    }
+    Ok(())
+}
+
 fn read(fields: &Fields<'_>) -> Result<DeviceAuthRow, StoreError> {
     Ok(DeviceAuthRow {
         device_id: fields.parsed("id")?,
@@ -128,5 +145,6 @@ fn read(fields: &Fields<'_>) -> Result<DeviceAuthRow, StoreError> {
         enabled: fields.flag("enabled")?,
         primary: None,
         secondary: None,
+        fingerprints: [None; 2],
     })
 }

@@ -27,4 +27,7 @@ pub(super) async fn run(pool: &AnyPool) -> Result<(), StoreError> {
     Ok(Migrator::with_migrations(migrations).run(pool).await?)
 }
 
-const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("migrations/0001_initial.sql"))];
+const FILES: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("migrations/0001_initial.sql")),
+    (2, "identity", include_str!("migrations/0002_identity.sql")),
+];

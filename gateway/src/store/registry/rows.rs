@@ -5,7 +5,7 @@ use std::{fmt::Display, str::FromStr};
 use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
-    model::{BlobId, DeliveryState, Id, Millis},
+    model::{BlobId, CredentialSlot, DeliveryState, Id, Millis},
     store::StoreError,
 };
 
@@ -112,6 +112,14 @@ pub(super) const fn state_number(state: DeliveryState) -> i64 {
         DeliveryState::Delivered => 3,
         DeliveryState::Failed => 4,
     }
+}
+
+/// Which of a device's two credentials a stored word means.
+pub(super) fn slot(column: &'static str, word: &str) -> Result<CredentialSlot, StoreError> {
+    [CredentialSlot::Primary, CredentialSlot::Secondary]
+        .into_iter()
+        .find(|slot| slot.as_str() == word)
+        .ok_or_else(|| corrupt(column, word))
 }
 
 /// A number as it is stored. Sizes stay far below the limit: a resource has at most 1 GiB.

@@ -187,6 +187,8 @@ pub struct DeviceView {
     node_id: NodeId,
     /// A label of up to 64 characters; stands in no topic.
     name: String,
+    /// Up to 100 characters for people.
+    description: String,
     /// How it proves who it is.
     #[schema(schema_with = schema::auth_kind)]
     auth: AuthKind,
@@ -214,6 +216,7 @@ impl From<Device> for DeviceView {
             product_id: device.product_id,
             node_id: device.node_id,
             name: device.name,
+            description: device.description,
             auth: device.auth,
             psk_encoding: device.psk_encoding,
             enabled: device.enabled,
@@ -252,6 +255,9 @@ pub struct NewDeviceBody {
     /// A label of up to 64 characters.
     #[serde(default)]
     pub(in crate::edge::http) name: String,
+    /// Up to 100 characters for people.
+    #[serde(default)]
+    pub(in crate::edge::http) description: String,
     /// Default: the first kind that the product allows.
     #[serde(default)]
     #[schema(schema_with = schema::auth_kind)]
@@ -259,10 +265,17 @@ pub struct NewDeviceBody {
     /// 8 to 32 letters, digits, `_` and `-`; default: 32 random hexadecimal digits.
     #[serde(default)]
     pub(in crate::edge::http) secret: Option<String>,
-    /// Default: `text`. Cannot be changed later.
+    /// Default: `base64` where the product allows Tencent's form alone, `hex` where it allows CoAP alone, else
+    /// `text`. Cannot be changed later.
     #[serde(default)]
     #[schema(schema_with = schema::psk_encoding)]
-    pub(in crate::edge::http) psk_encoding: PskEncoding,
+    pub(in crate::edge::http) psk_encoding: Option<PskEncoding>,
+    /// SHA-256 of its certificate, 64 hexadecimal digits with or without colons; for `x509`, which needs it.
+    #[serde(default)]
+    pub(in crate::edge::http) fingerprint: Option<String>,
+    /// The same of a second certificate that it may come with.
+    #[serde(default)]
+    pub(in crate::edge::http) secondary_fingerprint: Option<String>,
 }
 
 /// What of a device can be changed; what is left out stays.
@@ -272,6 +285,9 @@ pub struct DevicePatchBody {
     /// A label of up to 64 characters.
     #[serde(default)]
     pub(in crate::edge::http) name: Option<String>,
+    /// Up to 100 characters for people.
+    #[serde(default)]
+    pub(in crate::edge::http) description: Option<String>,
     /// False: the device cannot connect any more.
     #[serde(default)]
     pub(in crate::edge::http) enabled: Option<bool>,

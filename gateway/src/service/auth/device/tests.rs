@@ -4,9 +4,7 @@ use headgate_protocol::identity::NodeId;
 
 use super::*;
 use crate::{
-    model::{
-        Actor, CredentialSlot, PskEncoding, Role, Secret, Transports, product::tests::product,
-    },
+    model::{Actor, CredentialSlot, Role, Secret, Transports, product::tests::product},
     service::registry::{NewDevice, RegistryService},
     store::registry::{DevicePatch, sqlite_url},
 };
@@ -59,13 +57,8 @@ impl Fixture {
 
     async fn add(&self, node: &str, secret: Option<&str>) -> Secret {
         let new = NewDevice {
-            product_id: ProductId::new("meter").unwrap(),
-            node_id: NodeId::new(node).unwrap(),
-            device_id: None,
-            name: String::new(),
-            auth: None,
-            psk_encoding: PskEncoding::Text,
             secret: secret.map(|text| Secret::given(text.to_owned()).unwrap()),
+            ..NewDevice::of(ProductId::new("meter").unwrap(), NodeId::new(node).unwrap())
         };
         let created = self.service.create_device(&self.actor, new).await.unwrap();
         created.secret.unwrap()
@@ -152,8 +145,8 @@ async fn a_frozen_device_is_told_so_only_with_its_secret() {
     let id = DeviceId::new("meter_n1").unwrap();
     assert!(fixture.claim("meter_n1", secret.as_bytes()).await.is_ok());
     let patch = |enabled| DevicePatch {
-        name: None,
         enabled: Some(enabled),
+        ..DevicePatch::default()
     };
     fixture
         .service

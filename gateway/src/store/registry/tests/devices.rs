@@ -3,7 +3,10 @@
 use headgate_protocol::identity::DeviceId;
 
 use super::*;
-use crate::model::{CredentialForm, CredentialSlot, Device, Transports, device::tests::device};
+use crate::model::{
+    AuthKind, CredentialForm, CredentialSlot, Device, Fingerprint, Transports,
+    device::tests::device,
+};
 
 fn credential(slot: CredentialSlot, byte: u8) -> SealedCredential {
     SealedCredential {
@@ -14,7 +17,10 @@ fn credential(slot: CredentialSlot, byte: u8) -> SealedCredential {
 }
 
 async fn add(fixture: &Fixture, product: &Product, device: &Device) -> Result<(), StoreError> {
-    let credentials = [credential(CredentialSlot::Primary, 1)];
+    let credentials = DeviceCredentials {
+        secrets: vec![credential(CredentialSlot::Primary, 1)],
+        fingerprints: Vec::new(),
+    };
     fixture
         .insert_device(
             device,
@@ -56,7 +62,7 @@ async fn devices_are_stored_changed_and_deleted() {
 
     let patch = DevicePatch {
         name: Some("Käte".to_owned()),
-        enabled: None,
+        ..DevicePatch::default()
     };
     let changed = fixture
         .patch_device(&stored.id, &patch, at(7), &audit("device.update"))
@@ -69,8 +75,8 @@ async fn devices_are_stored_changed_and_deleted() {
     };
     assert_eq!(changed, expected);
     let patch = DevicePatch {
-        name: None,
         enabled: Some(false),
+        ..DevicePatch::default()
     };
     let changed = fixture
         .patch_device(&stored.id, &patch, at(8), &audit("device.freeze"))
@@ -270,8 +276,8 @@ async fn devices_are_filtered() {
         add(&fixture, &product(kind), &device).await.unwrap();
     }
     let frozen = DevicePatch {
-        name: None,
         enabled: Some(false),
+        ..DevicePatch::default()
     };
     fixture
         .patch_device(
@@ -352,4 +358,42 @@ async fn debug_shows_no_sealed_secret() {
     add(&fixture, &product("meter"), &device).await.unwrap();
     let found = fixture.devices_by_alias(&["meter_n1"]).await.unwrap();
     assert!(!format!("{found:?}").contains("[1, 1"));
+}
+
+#[tokio::test]
+async fn a_certificate_device_is_found_with_its_fingerprints() {
+    let fixture = Fixture::with_product("meter").await;
+    let product = product("meter");
+    let credentials = DeviceCredentials {
+        secrets: Vec::new(),
+        fingerprints: vec![
+            (CredentialSlot::Primary, Fingerprint::new([1; 32])),
+            (CredentialSlot::Secondary, Fingerprint::new([2; 32])),
+        ],
+    };
+    for node in ["n1", "n2"] {
+        let mut device = device("meter", node);
+        device.auth = AuthKind::X509;
+        let aliases = device.aliases(&product);
+        fixture
+            .insert_device(&device, &aliases, &credentials, &audit("device.create"))
+            .await
+            .unwrap();
+    }
+    let found = fixture
+        .devices_by_alias(&["meter_n1", "meter_n2", "meter_n3"])
+        .await
+        .unwrap();
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(alias, row)| (alias, row.fingerprints, row.primary.is_none()))
+        .collect();
+    let both = [Some([1; 32]), Some([2; 32])];
+    assert_eq!(
+        found,
+        [
+            ("meter_n1".to_owned(), both, true),
+            ("meter_n2".to_owned(), both, true)
+        ]
+    );
 }

@@ -369,7 +369,7 @@ async fn a_device_with_an_open_delivery_is_not_deleted() {
         .insert_device(
             &device,
             &device.aliases(&product("meter")),
-            &[],
+            &DeviceCredentials::default(),
             &audit("x"),
         )
         .await
