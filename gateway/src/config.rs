@@ -5,6 +5,7 @@
 //! start; `app.rs` hands each part its own section, nobody else sees the whole.
 //! Invariants: a `Config` is checked; every problem is reported at once; no secret is shown.
 
+mod applications;
 mod auth;
 mod check;
 pub mod data_dir;
@@ -32,6 +33,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use self::{
+    applications::{ApplicationsConfig, MailboxConfig},
     auth::AuthConfig,
     delivery::DeliveryConfig,
     files::FilesConfig,
@@ -83,6 +85,10 @@ pub struct Config {
     pub blobs: BlobsConfig,
     /// Authentication.
     pub auth: AuthConfig,
+    /// Applications.
+    pub applications: ApplicationsConfig,
+    /// Messages that wait for devices.
+    pub mailbox: MailboxConfig,
     /// Delivery of resources.
     pub delivery: DeliveryConfig,
     /// The quota of resources.
@@ -143,6 +149,8 @@ impl Config {
             sessions: section(from),
             blobs: section(from),
             auth: section(from),
+            applications: section(from),
+            mailbox: section(from),
             delivery: section(from),
             resources: section(from),
             shutdown: section(from),
@@ -166,6 +174,8 @@ impl Config {
             section(&self.sessions),
             section(&self.blobs),
             section(&self.auth),
+            section(&self.applications),
+            section(&self.mailbox),
             section(&self.delivery),
             section(&self.resources),
             section(&self.shutdown),

@@ -6,11 +6,13 @@
 //! in the clear except [`Secret`], which is wiped when dropped and prints nothing.
 
 pub mod actor;
+pub mod app;
 pub mod blob;
 pub mod certificate;
 pub mod device;
 pub mod fingerprint;
 pub mod id;
+pub mod message;
 pub mod page;
 pub mod product;
 pub mod random;
@@ -21,11 +23,13 @@ pub mod text;
 pub mod time;
 
 pub use actor::{Actor, AuditEntry, Role};
+pub use app::{Application, Binding};
 pub use blob::{BlobId, Digests, PART_BYTES};
 pub use certificate::{CertificateError, CertificateInfo, CertificateWarning, PeerCertificate};
 pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding};
 pub use fingerprint::Fingerprint;
 pub use id::{Id, IdGenerator};
+pub use message::{DeviceName, Message, MessageProperties};
 pub use page::{InvalidPage, Page, Paged};
 pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};
 pub use random::{NoRandomness, random};

@@ -2,6 +2,7 @@
 //!
 //! Services own no sockets and speak no SQL; edges and sessions call them, stores serve them.
 
+pub mod app;
 pub mod auth;
 pub mod delivery;
 pub mod presence;
@@ -9,8 +10,9 @@ pub mod registry;
 pub mod resource;
 pub mod seal;
 pub mod topics;
+pub mod uplink;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{
-    DeviceFilter, DevicePatch, ResourceFilter, ResourcePatch, TaskFilter,
+    AppFilter, AppPatch, DeviceFilter, DevicePatch, ResourceFilter, ResourcePatch, TaskFilter,
 };

@@ -1,4 +1,4 @@
-//! The names of things: products, devices and resources, each a type that holds only a legal name.
+//! The names of things: products, devices, applications and resources, each a type that holds only a legal name.
 //!
 //! A value of these types has been checked once, where it came in, and is never checked again.
 //! Cloning shares the text.
@@ -120,6 +120,11 @@ name! {
     ResourceName, "resource name", check_resource_name
 }
 
+name! {
+    /// An application in the whole gateway: 1 to 64 letters, digits, `_` and `-`.
+    AppId, "application id", check_app_id
+}
+
 impl DeviceId {
     /// The device id that a device gets when none is given.
     pub fn default_for(product: &ProductId, node: &NodeId) -> Self {
@@ -150,6 +155,16 @@ fn check_device_id(text: &str) -> Result<(), &'static str> {
         return Err("must have 1 to 128 characters");
     }
     check_bytes(text, is_device_byte).ok_or("may hold only letters, digits, '_', ':' and '-'")
+}
+
+fn check_app_id(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > 64 {
+        return Err("must have 1 to 64 characters");
+    }
+    check_bytes(text, |b| {
+        b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')
+    })
+    .ok_or("may hold only letters, digits, '_' and '-'")
 }
 
 fn check_resource_name(text: &str) -> Result<(), &'static str> {
@@ -197,6 +212,16 @@ mod tests {
         }
         for good in ["0", "AA:bb:01", "a_b-c", &"x".repeat(64)] {
             assert!(NodeId::new(good).is_ok(), "{good:?} must be taken");
+        }
+    }
+
+    #[test]
+    fn application_ids_hold_what_no_client_id_is_cut_at() {
+        for bad in ["", "a:b", "a.b", "a/b", "a b", "é", &"x".repeat(65)] {
+            assert!(AppId::new(bad).is_err(), "{bad:?} must be refused");
+        }
+        for good in ["0", "billing", "a_b-c", &"x".repeat(64)] {
+            assert!(AppId::new(good).is_ok(), "{good:?} must be taken");
         }
     }
 

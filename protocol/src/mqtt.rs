@@ -16,6 +16,7 @@ mod packet_id;
 mod properties;
 mod qos;
 mod reason;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -36,5 +37,6 @@ pub use packet_id::PacketId;
 pub use properties::{PayloadFormat, Properties};
 pub use qos::QoS;
 pub use reason::ReasonCode;
+pub use subscriptions::SubscriptionIndex;
 pub use topic::{TopicFilter, TopicName};
 pub use version::ProtocolVersion;

@@ -19,12 +19,14 @@ use crate::{
         tls::{ServerTls, TlsError},
     },
     service::{
-        auth::{AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
+        app::AppService,
+        auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
         delivery::{DeliveryParts, DeliveryService, LinkSigner},
         presence::Presence,
         registry::RegistryService,
         resource::{ResourceError, ResourceService},
         seal::{SealError, Sealer},
+        uplink::{Uplink, UplinkParts},
     },
     session::{Node, SessionTable},
     shutdown::Shutdown,
@@ -169,6 +171,7 @@ impl App {
             &config.auth,
             &metrics,
         )?;
+        let (apps, uplink) = open_apps(&config, &stores, &metrics, shutdown).await?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
         let node = Arc::new(Node::new(
             authenticator.clone(),
@@ -193,6 +196,8 @@ impl App {
             .await?,
             delivery: delivery.clone(),
             sessions: links,
+            apps,
+            uplink,
             tokens,
             limits: http::Limits::new(&config.http, &config.resources, &config.delivery),
             shutdown: edges.clone(),
@@ -268,6 +273,33 @@ async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, Stor
         sessions: SessionStore::open(&sessions).await?,
         blobs: BlobStore::open(&blobs).await?,
     })
+}
+
+/// Applications, and the way of messages between them and devices.
+async fn open_apps(
+    config: &Config,
+    stores: &Stores,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<(AppService, Uplink), StoreError> {
+    let authenticator = AppAuthenticator::new(stores.registry.clone());
+    let parts = UplinkParts {
+        registry: stores.registry.clone(),
+        sessions: stores.sessions.clone(),
+        authenticator: authenticator.clone(),
+        applications: config.applications.clone(),
+        mailbox: config.mailbox.clone(),
+        metrics: metrics.clone(),
+    };
+    let uplink = Uplink::start(parts, shutdown).await?;
+    let apps = AppService::new(
+        stores.registry.clone(),
+        authenticator,
+        uplink.clone(),
+        config.applications.clone(),
+        shutdown.clone(),
+    );
+    Ok((apps, uplink))
 }
 
 async fn first_start(

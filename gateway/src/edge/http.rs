@@ -52,8 +52,8 @@ use self::{
 use crate::{
     config::{DeliveryConfig, HttpConfig, ResourceConfig},
     service::{
-        auth::TokenAuthenticator, delivery::DeliveryService, registry::RegistryService,
-        resource::ResourceService,
+        app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
+        registry::RegistryService, resource::ResourceService, uplink::Uplink,
     },
     session::SessionTable,
     shutdown::Shutdown,
@@ -101,6 +101,10 @@ pub struct ApiState {
     pub delivery: DeliveryService,
     /// Which devices are connected.
     pub sessions: Arc<SessionTable>,
+    /// Applications.
+    pub apps: AppService,
+    /// Messages between devices and applications.
+    pub uplink: Uplink,
     /// Who has which token.
     pub tokens: TokenAuthenticator,
     /// Bounds of what a request may bring.

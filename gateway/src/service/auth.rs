@@ -3,12 +3,14 @@
 //! Invariants: an unknown name and a wrong secret get the same answer for the same work; secrets are compared in
 //! constant time, opened only for the comparison and wiped after it; nothing here logs or shows one.
 
+mod application;
 mod device;
 mod lookup;
 mod operator;
 
 use std::{io, sync::Arc};
 
+pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
 pub use device::{AuthenticatedDevice, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
 

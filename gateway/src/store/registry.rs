@@ -8,7 +8,9 @@
 //! where one statement serves many. All methods are cancel safe: a dropped future rolls its transaction back.
 
 mod account;
+mod app;
 mod audit;
+mod binding;
 mod delivery;
 mod device;
 mod lookup;
@@ -29,6 +31,8 @@ use sqlx::{
 
 pub use account::{OperatorRow, TokenRow};
 pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
+pub use app::{AppFilter, AppPatch, AppSecretRow};
+pub use binding::Bound;
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use task::TaskFilter;

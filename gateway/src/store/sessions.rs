@@ -1,8 +1,10 @@
-//! Transfer cursors: how far each delivery's bytes were acknowledged, in a SQLite file of their own.
+//! The state of sessions: transfer cursors (how far each delivery's bytes were acknowledged) and the messages that
+//! wait for devices, in a SQLite file of their own.
 //!
 //! Apart from the registry, so that an import there never holds up a checkpoint here. `synchronous = NORMAL`: a
 //! crash of the process loses nothing, a loss of power the last checkpoints, and then bytes are sent again.
 
+mod mailbox;
 mod ranges;
 
 use std::path::Path;
@@ -11,6 +13,8 @@ use sqlx::{
     ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+pub use mailbox::{MailCount, MailGone, mail_bytes};
 
 use crate::{
     model::{Id, Millis},
@@ -64,6 +68,7 @@ impl SessionStore {
         )
         .execute(&pool)
         .await?;
+        mailbox::create(&pool).await?;
         Ok(Self { pool })
     }
 

@@ -64,7 +64,7 @@ labels! {
 }
 
 labels! {
-    /// Why a message to a device was dropped.
+    /// Why a message to a device or an application was dropped.
     pub enum DropReason {
         /// The device's outbox holds as many messages or bytes as it may.
         OutboxFull = "outbox_full",
@@ -74,5 +74,11 @@ labels! {
         Offline = "offline",
         /// The device has no subscription that matches.
         NoSubscription = "no_subscription",
+        /// As many messages wait for the device, or for all devices, as may.
+        MailboxFull = "mailbox_full",
+        /// The message waited for as long as it may.
+        Expired = "expired",
+        /// A session of an application has no room for it.
+        ApplicationFull = "application_full",
     }
 }

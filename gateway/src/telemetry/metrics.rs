@@ -106,6 +106,8 @@ pub struct Families {
     pub chunk_cache: ChunkCache,
     /// Bytes in the outboxes of all devices.
     pub outbox_bytes: IntGauge,
+    /// Messages that wait for devices.
+    pub mailbox_messages: IntGauge,
     /// Connections that are not read from for now.
     pub paused_connections: IntGauge,
     /// Connections that ended an older one of the same device.
@@ -155,7 +157,7 @@ impl Families {
         );
         let dropped = make.counters(
             "messages_dropped_total",
-            "Messages to devices that were dropped.",
+            "Messages to devices and applications that were dropped.",
             &["reason"],
         );
         let packets = make.counters(
@@ -198,6 +200,7 @@ impl Families {
             chunks_in_flight: make.gauge("chunks_in_flight", "Chunks sent, not acknowledged."),
             chunk_cache: ChunkCache::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
+            mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
             session_takeovers: make.counter(
                 "session_takeovers_total",
@@ -234,7 +237,7 @@ impl Families {
         &self.disconnects[reason.index()]
     }
 
-    /// Messages to devices dropped for `reason`.
+    /// Messages dropped for `reason`.
     pub fn messages_dropped(&self, reason: DropReason) -> &IntCounter {
         &self.messages_dropped[reason.index()]
     }

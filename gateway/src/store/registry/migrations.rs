@@ -30,4 +30,9 @@ pub(super) async fn run(pool: &AnyPool) -> Result<(), StoreError> {
 const FILES: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "identity", include_str!("migrations/0002_identity.sql")),
+    (
+        3,
+        "application",
+        include_str!("migrations/0003_application.sql"),
+    ),
 ];

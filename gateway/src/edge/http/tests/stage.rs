@@ -11,11 +11,12 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::{AuthConfig, FilesConfig},
+    config::{ApplicationsConfig, AuthConfig, FilesConfig, MailboxConfig},
     service::{
-        auth::DeviceAuthenticator,
+        auth::{AppAuthenticator, DeviceAuthenticator},
         delivery::{DeliveryParts, LinkSigner},
         seal::Sealer,
+        uplink::UplinkParts,
     },
     store::{
         blobs::BlobStore,
@@ -114,6 +115,23 @@ impl Stage {
         };
         let shutdown = Shutdown::new();
         let files = FilesConfig::default();
+        let app_authenticator = AppAuthenticator::new(registry.clone());
+        let uplink = UplinkParts {
+            registry: registry.clone(),
+            sessions: sessions.clone(),
+            authenticator: app_authenticator.clone(),
+            applications: ApplicationsConfig::default(),
+            mailbox: MailboxConfig::default(),
+            metrics: Metrics::new(),
+        };
+        let uplink = Uplink::start(uplink, &shutdown).await.expect("an uplink");
+        let apps = AppService::new(
+            registry.clone(),
+            app_authenticator,
+            uplink.clone(),
+            ApplicationsConfig::default(),
+            shutdown.clone(),
+        );
         let parts = DeliveryParts {
             registry: registry.clone(),
             sessions,
@@ -138,6 +156,8 @@ impl Stage {
                 .await
                 .expect("deliveries"),
             sessions: Arc::default(),
+            apps,
+            uplink,
             tokens,
             limits,
             shutdown,

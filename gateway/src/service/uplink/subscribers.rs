@@ -1,0 +1,251 @@
+//! The sessions of applications and what they subscribed to.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use dashmap::DashMap;
+use headgate_protocol::{
+    identity::{AppId, DeviceId},
+    mqtt::{QoS, SubscriptionIndex, TopicFilter},
+};
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::model::Message;
+
+/// Tells a session of an application from every other of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId(u64);
+
+/// What a session of an application wants of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeOptions {
+    /// The highest `QoS` at which it wants messages.
+    pub qos: QoS,
+    /// Whether its own messages are left out.  Spec: MQTT 5.0 s3.8.3.1.
+    pub no_local: bool,
+}
+
+/// Why a subscription is not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSubscribed {
+    /// The session holds as many as it may.
+    #[error("more subscriptions than an application's session may hold")]
+    TooMany,
+}
+
+/// Whether a session has a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It will send it.
+    Taken,
+    /// It has no room: the message is lost for it, and counted.
+    Full,
+}
+
+/// Why the sessions of an application are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// An operator disabled the application.
+    Disabled,
+    /// An operator deleted the application.
+    Deleted,
+    /// An operator replaced its secret and wanted its sessions to end.
+    SecretReset,
+}
+
+/// A session of an application, as messages reach it.
+///
+/// Called with locks held: an implementation must not block, nor call the [`super::Uplink`].
+pub trait Sink: Send + Sync {
+    /// Takes a message to send at this `QoS`, once however many of its subscriptions match.
+    fn offer(&self, message: &Arc<Message>, qos: QoS) -> Offered;
+
+    /// Drops what it has taken and not sent yet of these devices: the application may not see it any more.
+    fn revoke(&self, is_revoked: &dyn Fn(&DeviceId) -> bool);
+
+    /// The session is to end.
+    fn close(&self, reason: Ended);
+}
+
+/// Every session of every application on this node.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    apps: DashMap<AppId, Arc<RwLock<Sessions>>>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Sessions {
+    index: SubscriptionIndex<SubscriberId, SubscribeOptions>,
+    sinks: HashMap<SubscriberId, Arc<dyn Sink>>,
+}
+
+/// How a message was taken by the sessions of an application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fanned {
+    pub(super) taken: u32,
+    pub(super) full: u32,
+}
+
+impl Subscribers {
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        app: &AppId,
+        sink: Arc<dyn Sink>,
+        max: usize,
+    ) -> Subscriber {
+        let id = SubscriberId(self.next.fetch_add(1, Ordering::Relaxed));
+        // The entry stays locked, so that it is not taken out as empty meanwhile.
+        let entry = self.apps.entry(app.clone()).or_default();
+        entry.write().sinks.insert(id, sink);
+        Subscriber {
+            subscribers: Arc::clone(self),
+            sessions: Arc::clone(&entry),
+            app: app.clone(),
+            id,
+            filters: HashSet::new(),
+            max_filters: max,
+        }
+    }
+
+    /// Offers a message to every session of an application that subscribed to it, except where `from` does not want
+    /// its own.
+    pub(super) fn offer(
+        &self,
+        app: &AppId,
+        message: &Arc<Message>,
+        from: Option<SubscriberId>,
+    ) -> Fanned {
+        let mut fanned = Fanned::default();
+        let Some(sessions) = self.apps.get(app).map(|entry| Arc::clone(&entry)) else {
+            return fanned;
+        };
+        let sessions = sessions.read();
+        let mut wanted: SmallVec<[(SubscriberId, QoS); 8]> = SmallVec::new();
+        sessions
+            .index
+            .for_each_match(&message.topic, |id, options| {
+                if !(options.no_local && from == Some(*id)) {
+                    wanted.push((*id, options.qos));
+                }
+            });
+        // Overlapping subscriptions of a session are one message, at the highest QoS. [MQTT-3.3.4-2]
+        wanted.sort_unstable_by_key(|&(id, qos)| (id, Reverse(qos)));
+        wanted.dedup_by_key(|(id, _)| *id);
+        for (id, granted) in wanted {
+            let Some(sink) = sessions.sinks.get(&id) else {
+                continue;
+            };
+            match sink.offer(message, message.qos.min(granted)) {
+                Offered::Taken => fanned.taken += 1,
+                Offered::Full => fanned.full += 1,
+            }
+        }
+        fanned
+    }
+
+    pub(super) fn revoke(&self, app: &AppId, is_revoked: &dyn Fn(&DeviceId) -> bool) {
+        self.for_each(app, |sink| sink.revoke(is_revoked));
+    }
+
+    pub(super) fn close(&self, app: &AppId, reason: Ended) {
+        self.for_each(app, |sink| sink.close(reason));
+    }
+
+    fn for_each(&self, app: &AppId, act: impl Fn(&dyn Sink)) {
+        let sessions = self.apps.get(app).map(|entry| Arc::clone(&entry));
+        if let Some(sessions) = sessions {
+            for sink in sessions.read().sinks.values() {
+                act(&**sink);
+            }
+        }
+    }
+}
+
+/// A session of an application that is attached; dropped, it is detached with all of its subscriptions.
+pub struct Subscriber {
+    subscribers: Arc<Subscribers>,
+    sessions: Arc<RwLock<Sessions>>,
+    app: AppId,
+    id: SubscriberId,
+    filters: HashSet<TopicFilter>,
+    max_filters: usize,
+}
+
+impl Subscriber {
+    /// Whom messages of this session come from.
+    pub const fn id(&self) -> SubscriberId {
+        self.id
+    }
+
+    /// The application.
+    pub const fn app(&self) -> &AppId {
+        &self.app
+    }
+
+    /// Has messages that `filter` matches offered from now on; an equal filter is replaced. A shared subscription is
+    /// the caller's to refuse.
+    ///
+    /// # Errors
+    /// [`NotSubscribed::TooMany`].
+    pub fn subscribe(
+        &mut self,
+        filter: &TopicFilter,
+        options: SubscribeOptions,
+    ) -> Result<(), NotSubscribed> {
+        if !self.filters.contains(filter) {
+            if self.filters.len() >= self.max_filters {
+                return Err(NotSubscribed::TooMany);
+            }
+            self.filters.insert(filter.clone());
+        }
+        self.sessions.write().index.insert(filter, self.id, options);
+        Ok(())
+    }
+
+    /// Has them offered no more; says whether there was such a subscription.
+    pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
+        self.sessions.write().index.remove(filter, &self.id);
+        self.filters.remove(filter)
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        {
+            let mut sessions = self.sessions.write();
+            sessions.sinks.remove(&self.id);
+            for filter in &self.filters {
+                sessions.index.remove(filter, &self.id);
+            }
+        }
+        self.subscribers.apps.remove_if(&self.app, |_, sessions| {
+            Arc::ptr_eq(sessions, &self.sessions) && sessions.read().sinks.is_empty()
+        });
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber")
+            .field("app", &self.app)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Subscribers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribers")
+            .field("apps", &self.apps.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,302 @@
+//! Messages that wait for devices.
+
+use std::{fmt::Display, str::FromStr};
+
+use bytes::Bytes;
+use headgate_protocol::{
+    identity::DeviceId,
+    mqtt::{PayloadFormat, QoS},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, sqlite::SqliteRow};
+
+use crate::{
+    model::{DeviceName, Id, Message, MessageProperties, Millis},
+    store::{
+        StoreError,
+        sessions::{BLOCK, SessionStore},
+    },
+};
+
+/// How much waits for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailCount {
+    /// The device.
+    pub device: DeviceId,
+    /// Messages.
+    pub messages: usize,
+    /// What they take, in bytes.
+    pub bytes: u64,
+}
+
+/// A message that was taken out of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailGone {
+    /// Its id.
+    pub id: Id,
+    /// The device that it waited for.
+    pub device: DeviceId,
+    /// What it took, in bytes.
+    pub bytes: u64,
+}
+
+/// Properties as they are stored.
+#[derive(Serialize, Deserialize)]
+struct StoredProperties {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content_type: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response_topic: Option<Box<str>>,
+    /// In hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation_data: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    user: Vec<(Box<str>, Box<str>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
+}
+
+/// Makes the table where there is none.
+pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
+    for statement in [
+        "CREATE TABLE IF NOT EXISTS mailbox (id INTEGER NOT NULL PRIMARY KEY, device TEXT NOT NULL, \
+         product TEXT NOT NULL, node TEXT NOT NULL, topic TEXT NOT NULL, qos INTEGER NOT NULL, payload BLOB NOT NULL, \
+         properties TEXT NOT NULL, at INTEGER NOT NULL, expires_at INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS mailbox_by_device ON mailbox (device, id)",
+        "CREATE INDEX IF NOT EXISTS mailbox_by_expiry ON mailbox (expires_at)",
+    ] {
+        sqlx::query(statement).execute(pool).await?;
+    }
+    Ok(())
+}
+
+impl SessionStore {
+    /// Stores messages with their ids and times of expiry, and takes others out, all or nothing; gives what was taken
+    /// out.
+    ///
+    /// # Cancel safety
+    /// Safe: all or nothing happens.
+    pub async fn change_mail(
+        &self,
+        new: &[(Id, &Message, Millis)],
+        gone: &[Id],
+    ) -> Result<Vec<MailGone>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        for block in new.chunks(MAIL_BLOCK) {
+            let mut properties = Vec::with_capacity(block.len());
+            for (_, message, _) in block {
+                properties.push(encode(&message.properties)?);
+            }
+            let mut sql = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO mailbox (id, device, product, node, topic, qos, payload, properties, at, expires_at, bytes) ",
+            );
+            let rows = block.iter().zip(properties);
+            sql.push_values(rows, |mut row, ((id, message, expires_at), properties)| {
+                row.push_bind(id.as_i64())
+                    .push_bind(message.device.device_id.to_string())
+                    .push_bind(message.device.product_id.to_string())
+                    .push_bind(message.device.node_id.to_string())
+                    .push_bind(message.topic.to_string())
+                    .push_bind(i64::from(message.qos.bits()))
+                    .push_bind(message.payload.to_vec())
+                    .push_bind(properties)
+                    .push_bind(message.at.as_i64())
+                    .push_bind(expires_at.as_i64())
+                    .push_bind(stored_size(message));
+            });
+            sql.build()
+                .persistent(block.len() == 1 || block.len() == MAIL_BLOCK)
+                .execute(&mut *tx)
+                .await?;
+        }
+        let mut removed = Vec::with_capacity(gone.len());
+        for block in gone.chunks(BLOCK) {
+            let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM mailbox WHERE id IN (");
+            let mut ids = sql.separated(", ");
+            for id in block {
+                ids.push_bind(id.as_i64());
+            }
+            sql.push(") RETURNING id, device, bytes");
+            let rows = sql
+                .build()
+                .persistent(block.len() == BLOCK || block.len() == 1)
+                .fetch_all(&mut *tx)
+                .await?;
+            for row in &rows {
+                removed.push(read_gone(row)?);
+            }
+        }
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    /// Takes out what waits for a device; gives it.
+    pub async fn clear_mail(&self, device: &DeviceId) -> Result<Vec<MailGone>, StoreError> {
+        let rows = sqlx::query("DELETE FROM mailbox WHERE device = $1 RETURNING id, device, bytes")
+            .bind(device.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(read_gone).collect()
+    }
+
+    /// Takes out up to [`BLOCK`] messages whose time is over; gives them.
+    pub async fn expire_mail(&self, now: Millis) -> Result<Vec<MailGone>, StoreError> {
+        let rows = sqlx::query(
+            "DELETE FROM mailbox WHERE id IN (SELECT id FROM mailbox WHERE expires_at <= $1 ORDER BY expires_at \
+             LIMIT $2) RETURNING id, device, bytes",
+        )
+        .bind(now.as_i64())
+        .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read_gone).collect()
+    }
+
+    /// Up to `limit` messages that wait for a device, in the order of their storing, those after `after`.
+    pub async fn mail(
+        &self,
+        device: &DeviceId,
+        after: Option<Id>,
+        limit: usize,
+        now: Millis,
+    ) -> Result<Vec<(Id, Message)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, device, product, node, topic, qos, payload, properties, at, expires_at, bytes FROM mailbox \
+             WHERE device = $1 AND id > $2 AND expires_at > $3 ORDER BY id LIMIT $4",
+        )
+        .bind(device.as_str())
+        .bind(after.map_or(0, Id::as_i64))
+        .bind(now.as_i64())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How much waits for each device that anything waits for.
+    pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT device, COUNT(*) AS messages, SUM(bytes) AS bytes FROM mailbox GROUP BY device",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(MailCount {
+                    device: parsed(row, "device")?,
+                    messages: usize::try_from(row.try_get::<i64, _>("messages")?).unwrap_or(0),
+                    bytes: row.try_get::<i64, _>("bytes")?.cast_unsigned(),
+                })
+            })
+            .collect()
+    }
+
+    /// The greatest id of a message that waits.
+    pub async fn last_mail(&self) -> Result<Option<Id>, StoreError> {
+        let row = sqlx::query("SELECT MAX(id) AS last FROM mailbox")
+            .fetch_one(&self.pool)
+            .await?;
+        let last: Option<i64> = row.try_get("last")?;
+        last.map(|last| Id::from_i64(last).map_err(|error| corrupt("id", error)))
+            .transpose()
+    }
+}
+
+/// What a message takes of the mailboxes' budget: itself, and what a row costs.
+pub fn mail_bytes(message: &Message) -> u64 {
+    const ROW_BYTES: u64 = 200;
+    ROW_BYTES + message.size() as u64
+}
+
+fn stored_size(message: &Message) -> i64 {
+    i64::try_from(mail_bytes(message)).unwrap_or(i64::MAX)
+}
+
+fn read_gone(row: &SqliteRow) -> Result<MailGone, StoreError> {
+    Ok(MailGone {
+        id: Id::from_i64(row.try_get("id")?).map_err(|error| corrupt("id", error))?,
+        device: parsed(row, "device")?,
+        bytes: row.try_get::<i64, _>("bytes")?.cast_unsigned(),
+    })
+}
+
+fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
+    let id = Id::from_i64(row.try_get("id")?).map_err(|error| corrupt("id", error))?;
+    let qos: i64 = row.try_get("qos")?;
+    let message = Message {
+        device: DeviceName {
+            device_id: parsed(row, "device")?,
+            product_id: parsed(row, "product")?,
+            node_id: parsed(row, "node")?,
+        },
+        topic: parsed(row, "topic")?,
+        payload: Bytes::from(row.try_get::<Vec<u8>, _>("payload")?),
+        qos: u8::try_from(qos)
+            .ok()
+            .and_then(QoS::from_bits)
+            .ok_or_else(|| corrupt("qos", qos))?,
+        properties: decode(row.try_get("properties")?)?,
+        at: Millis::from_i64(row.try_get("at")?),
+    };
+    Ok((id, message))
+}
+
+fn encode(properties: &MessageProperties) -> Result<String, StoreError> {
+    let stored = StoredProperties {
+        text: properties
+            .payload_format
+            .map(|format| format == PayloadFormat::Utf8),
+        content_type: properties.content_type.clone(),
+        response_topic: properties
+            .response_topic
+            .as_ref()
+            .map(|topic| topic.as_str().into()),
+        correlation_data: properties.correlation_data.as_ref().map(hex::encode),
+        user: properties.user.clone(),
+        expires_at: properties.expires_at.map(Millis::as_i64),
+    };
+    serde_json::to_string(&stored).map_err(|error| corrupt("properties", error))
+}
+
+fn decode(text: &str) -> Result<MessageProperties, StoreError> {
+    let stored: StoredProperties =
+        serde_json::from_str(text).map_err(|error| corrupt("properties", error))?;
+    let response_topic = stored.response_topic.as_deref().map(str::parse).transpose();
+    let correlation_data = stored.correlation_data.map(hex::decode).transpose();
+    Ok(MessageProperties {
+        payload_format: stored.text.map(|text| {
+            if text {
+                PayloadFormat::Utf8
+            } else {
+                PayloadFormat::Unspecified
+            }
+        }),
+        content_type: stored.content_type,
+        response_topic: response_topic.map_err(|error| corrupt("properties", error))?,
+        correlation_data: correlation_data
+            .map_err(|error| corrupt("properties", error))?
+            .map(Bytes::from),
+        user: stored.user,
+        expires_at: stored.expires_at.map(Millis::from_i64),
+    })
+}
+
+fn parsed<T: FromStr<Err: Display>>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    text.parse().map_err(|error| corrupt(column, error))
+}
+
+fn corrupt(column: &'static str, reason: impl Display) -> StoreError {
+    StoreError::Corrupt {
+        column,
+        reason: reason.to_string(),
+    }
+}
+
+/// Messages of one statement at most: eleven values each.
+const MAIL_BLOCK: usize = 100;
