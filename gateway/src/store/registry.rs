@@ -30,9 +30,9 @@ use sqlx::{
 };
 
 pub use account::{OperatorRow, TokenRow};
-pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
 pub use app::{AppFilter, AppPatch, AppSecretRow};
 pub use binding::Bound;
+pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use task::TaskFilter;

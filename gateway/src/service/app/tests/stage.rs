@@ -26,7 +26,7 @@ use crate::{
     },
     shutdown::Shutdown,
     store::{
-        registry::{Registry, sqlite_url},
+        registry::{DeviceCredentials, Registry, sqlite_url},
         sessions::SessionStore,
     },
     telemetry::metrics::Metrics,
@@ -218,6 +218,7 @@ impl Stage {
                 product_id: ProductId::new("P").unwrap(),
                 node_id: node,
                 name: String::new(),
+                description: String::new(),
                 auth: AuthKind::None,
                 psk_encoding: PskEncoding::Text,
                 enabled: true,
@@ -227,7 +228,12 @@ impl Stage {
             };
             let audit = self.actor.did("device.create", &device.id, "");
             self.registry
-                .insert_device(&device, &device.aliases(&product("P")), &[], &audit)
+                .insert_device(
+                    &device,
+                    &device.aliases(&product("P")),
+                    &DeviceCredentials::default(),
+                    &audit,
+                )
                 .await
                 .unwrap();
         }
