@@ -1,6 +1,6 @@
 //! Who a CONNECT claims to be, and whether what it holds proves it.
 //!
-//! [`Claim::read`] recognises the form by the shape of ClientId and username, [`Claim::proof`] reads the password
+//! [`Claim::read`] recognises the form by the shape of client id and username, [`Claim::proof`] reads the password
 //! and what is signed beside it, [`Proof::is_of`] compares with a secret that the caller looked up. Time comes from the
 //! caller; nothing here looks anything up or stores anything.
 //! Invariants: identities are looked up whole, never split; no outcome depends in its time on what a secret is; a
@@ -23,7 +23,7 @@ pub use self::{huawei::SignType, tencent::Method};
 pub enum Form {
     /// The username is the device id and the password is the secret itself.
     Native,
-    /// The ClientId holds an hour, which keys an HMAC over the secret.
+    /// The client id holds an hour, which keys an HMAC over the secret.
     Huawei,
     /// The secret keys an HMAC over the username, which holds an end.
     Tencent,
@@ -82,9 +82,9 @@ enum Kind<'a> {
 impl<'a> Claim<'a> {
     /// Reads the claim out of CONNECT's fields.
     ///
-    /// An application's ClientId begins with `app:` and its username, Huawei's with its username and an hour,
-    /// Tencent's username with its ClientId. Otherwise the identity is the username up to a `?` (some SDKs append
-    /// a query there), else the ClientId.
+    /// An application's client id begins with `app:` and its username, Huawei's with its username and an hour,
+    /// Tencent's username with its client id. Otherwise the identity is the username up to a `?` (some SDKs append
+    /// a query there), else the client id.
     pub fn read(client_id: &'a str, username: Option<&'a str>, password: Option<&'a [u8]>) -> Self {
         let username = username.unwrap_or_default();
         let named = username.split_once('?').map_or(username, |(name, _)| name);

@@ -347,6 +347,8 @@ fn spawn_upkeep(
     check: Check,
     shutdown: &Shutdown,
 ) {
+    let (logins, stop) = (node.authenticator.clone(), shutdown.token().clone());
+    shutdown.spawn(async move { stop.run_until_cancelled(logins.throttle().run()).await });
     let (node, stop) = (Arc::clone(node), shutdown.token().clone());
     shutdown.spawn(async move { stop.run_until_cancelled(node.slots.run()).await });
     let (presence, stop) = (presence.clone(), shutdown.token().clone());
@@ -445,6 +447,7 @@ impl Listeners {
         let gate = Gate::new(
             config.mqtt.max_connections,
             config.mqtt.max_handshakes,
+            node.authenticator.clone(),
             node.metrics.clone(),
         );
         for (listener, tls) in [(self.mqtts, Some(tls.clone())), (self.mqtt, None)] {

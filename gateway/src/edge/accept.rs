@@ -1,6 +1,11 @@
 //! Accepting device connections: bounded in number, in handshakes and in time.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -8,7 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::telemetry::metrics::Metrics;
+use crate::{service::auth::DeviceAuthenticator, telemetry::metrics::Metrics};
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,6 +40,7 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 pub struct Gate {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    authenticator: DeviceAuthenticator,
     metrics: Metrics,
 }
 
@@ -59,10 +65,18 @@ impl Drop for HandshakePermit {
 
 impl Gate {
     /// A gate for so many connections, and so many handshakes at a time.
-    pub fn new(max_connections: usize, max_handshakes: usize, metrics: Metrics) -> Self {
+    ///
+    /// `authenticator` knows which networks have to wait.
+    pub fn new(
+        max_connections: usize,
+        max_handshakes: usize,
+        authenticator: DeviceAuthenticator,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             connections: Arc::new(Semaphore::new(max_connections)),
             handshakes: Arc::new(Semaphore::new(max_handshakes)),
+            authenticator,
             metrics,
         }
     }
@@ -71,7 +85,7 @@ impl Gate {
     ///
     /// While as many handshakes as may be are under way nothing is accepted: the kernel's backlog
     /// holds what comes, which costs this process nothing. One connection more than may be is
-    /// closed at once.
+    /// closed at once, and so is one from a network that has to wait.
     ///
     /// # Cancel safety
     /// Safe: nothing that was accepted is lost.
@@ -93,6 +107,10 @@ impl Gate {
                     continue;
                 }
             };
+            if !self.may_connect(address) {
+                self.metrics.connect_attempts.throttled.inc();
+                continue;
+            }
             let Ok(connection) = Arc::clone(&self.connections).try_acquire_owned() else {
                 self.metrics.connect_attempts.over_limit.inc();
                 continue;
@@ -106,5 +124,10 @@ impl Gate {
             };
             return (tcp, address, ConnectionPermit(connection), handshake);
         }
+    }
+
+    fn may_connect(&self, address: SocketAddr) -> bool {
+        let throttle = self.authenticator.throttle();
+        throttle.admits_connection(address.ip(), Instant::now())
     }
 }

@@ -4,15 +4,18 @@
 //! constant time, opened only for the comparison and wiped after it; nothing here logs or shows one.
 
 mod application;
+mod changes;
 mod device;
 mod lookup;
 mod operator;
+mod throttle;
 
 use std::{io, sync::Arc};
 
 pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
 pub use device::{AuthenticatedDevice, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
+pub use throttle::Throttle;
 
 use headgate_protocol::credential::Unproven;
 
@@ -46,6 +49,15 @@ pub enum AuthError {
     /// The certificate is the device's own, but not one to come in with.
     #[error(transparent)]
     Certificate(#[from] CertificateRefusal),
+    /// The device is who it says, but its product does not allow what it speaks.
+    #[error("the product does not allow this protocol")]
+    WrongTransport,
+    /// Too many logins with this name, or from its network, failed: nothing was looked at.
+    #[error("too many failed logins")]
+    Throttled,
+    /// What is registered was changed while it was looked at.
+    #[error("what is registered is being changed")]
+    Changing,
     /// The registry could not be asked.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
@@ -118,6 +130,8 @@ impl AuthError {
                 | Self::Malformed { .. }
                 | Self::Stale { .. }
                 | Self::Certificate(_)
+                | Self::WrongTransport
+                | Self::Throttled
         )
     }
 }

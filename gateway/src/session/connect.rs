@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::Millis,
-    service::auth::{AuthError, Peer},
+    service::auth::{AuthError, AuthenticatedDevice, Peer},
     telemetry::metrics::DisconnectReason,
 };
 
@@ -44,31 +44,23 @@ pub async fn admit(
         connect.username.as_deref(),
         connect.password.as_deref(),
     );
-    let device = match node
-        .authenticator
-        .authenticate(&claim, peer, Millis::now())
-        .await
-    {
+    let device = match login(node, &claim, peer).await {
         Ok(device) => device,
-        Err(error) => {
-            let reason = refusal(&error, connect.version);
-            count(node, &error);
-            tracing::info!(client_id = %connect.client_id, %error, "a client was refused");
-            connection.refuse(reason);
-            return Err(Box::new(Refused { connection, reason }));
-        }
+        Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
     };
-    if !device.product.transports.mqtt {
-        tracing::info!(device_id = %device.device_id, "refused: the product does not allow MQTT");
-        node.metrics.auth_failures.disabled.inc();
-        connection.refuse(ReasonCode::NotAuthorized);
-        return Err(Box::new(Refused {
-            connection,
-            reason: ReasonCode::NotAuthorized,
-        }));
-    }
     let rules = node.table.topics().rules(&device.product);
     let (handle, took_over) = node.table.enter(&device.device_id, rules);
+    if !node.authenticator.is_current(&claim, &device) {
+        // It may just have been frozen, and whoever did that found no session to close.
+        node.table.leave(&handle);
+        return Err(refuse(
+            node,
+            connection,
+            connect,
+            peer,
+            &AuthError::Changing,
+        ));
+    }
     if took_over {
         node.metrics.session_takeovers.inc();
         node.metrics.disconnects(DisconnectReason::Takeover).inc();
@@ -93,6 +85,65 @@ pub async fn admit(
     Ok(session)
 }
 
+/// Checks who a device is, unless it, or its network, has to wait because of logins that failed.
+async fn login(
+    node: &Node,
+    claim: &Claim<'_>,
+    peer: &Peer,
+) -> Result<AuthenticatedDevice, AuthError> {
+    let (throttle, address) = (node.authenticator.throttle(), peer.address.ip());
+    let begun = Instant::now();
+    // Whoever is connected cannot be locked out by others who use its name.
+    if !throttle.admits_login(claim, address, begun) && !is_connected(node, claim) {
+        return Err(AuthError::Throttled);
+    }
+    let outcome = node
+        .authenticator
+        .authenticate(claim, peer, Millis::now())
+        .await
+        .and_then(|device| {
+            if device.product.transports.mqtt {
+                Ok(device)
+            } else {
+                Err(AuthError::WrongTransport)
+            }
+        });
+    match &outcome {
+        Ok(_) => throttle.succeeded(claim, address, Instant::now()),
+        Err(error) if error.is_refusal() => throttle.failed(claim, address, Instant::now()),
+        // The gateway's own fault counts against nobody.
+        Err(_) => {}
+    }
+    outcome
+}
+
+fn is_connected(node: &Node, claim: &Claim<'_>) -> bool {
+    let device = node.authenticator.device_in_memory(claim);
+    device.is_some_and(|device| node.table.of(&device).is_some())
+}
+
+/// Turns a client away, and says so in CONNACK, metrics and log.
+fn refuse(
+    node: &Node,
+    mut connection: Connection<Sent>,
+    connect: &Connect,
+    peer: &Peer,
+    error: &AuthError,
+) -> Box<Refused> {
+    let reason = refusal(error, connect.version);
+    count(node, error);
+    if error.is_refusal() {
+        if let Some(left_out) = node.logins.admit(Instant::now()) {
+            let from = peer.address.ip();
+            tracing::info!(client_id = %connect.client_id, %from, %error, left_out, "a client was refused");
+        }
+    } else {
+        tracing::warn!(client_id = %connect.client_id, %error, "a client could not be let in");
+    }
+    connection.refuse(reason);
+    Box::new(Refused { connection, reason })
+}
+
 /// An unknown device and a wrong secret get the same answer.
 fn refusal(error: &AuthError, version: ProtocolVersion) -> ReasonCode {
     match error {
@@ -101,6 +152,10 @@ fn refusal(error: &AuthError, version: ProtocolVersion) -> ReasonCode {
         {
             ReasonCode::BadUserNameOrPassword
         }
+        AuthError::Throttled if version == ProtocolVersion::V5 => {
+            ReasonCode::ConnectionRateExceeded
+        }
+        AuthError::Throttled => ReasonCode::ServerUnavailable,
         error if error.is_refusal() => ReasonCode::NotAuthorized,
         _ => ReasonCode::ServerUnavailable,
     }
@@ -110,10 +165,11 @@ fn count(node: &Node, error: &AuthError) {
     let failures = &node.metrics.auth_failures;
     match error {
         AuthError::Refused => failures.unknown_or_wrong.inc(),
-        AuthError::Disabled => failures.disabled.inc(),
+        AuthError::Disabled | AuthError::WrongTransport => failures.disabled.inc(),
         AuthError::Malformed { .. } => failures.malformed.inc(),
         AuthError::Stale { .. } => failures.stale.inc(),
         AuthError::Certificate(_) => failures.certificate.inc(),
+        AuthError::Throttled => failures.throttled.inc(),
         _ => {}
     }
 }

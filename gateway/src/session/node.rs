@@ -45,6 +45,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// Which refusals of topics are logged.
     pub refusals: Sampler,
+    /// Which refusals of logins are logged.
+    pub logins: Sampler,
     /// Bytes that sockets have not taken, over all sessions.
     backlog_bytes: AtomicUsize,
 }
@@ -79,6 +81,7 @@ impl Node {
             connection_limits,
             metrics,
             refusals: Sampler::default(),
+            logins: Sampler::default(),
         }
     }
 

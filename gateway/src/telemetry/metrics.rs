@@ -16,7 +16,7 @@ use prometheus::{
 };
 
 pub use self::groups::{
-    AuthFailures, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
+    AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
 };
 pub(super) use self::maker::Maker;
 pub use super::labels::{DisconnectReason, DropReason};
@@ -88,6 +88,8 @@ pub struct Families {
     pub handshake_seconds: Histogram,
     /// Devices that were not let in.
     pub auth_failures: AuthFailures,
+    /// What is remembered of logins.
+    pub auth_throttle: AuthThrottle,
     /// Queries for devices that were not in memory; each is for all that wait.
     pub auth_queries: IntCounter,
     /// Bytes of the protocol, inside TLS.
@@ -180,6 +182,7 @@ impl Families {
                 HANDSHAKE_BUCKETS,
             ),
             auth_failures: AuthFailures::new(make),
+            auth_throttle: AuthThrottle::new(make),
             auth_queries: make.counter(
                 "auth_queries_total",
                 "Queries for devices that were not in memory.",

@@ -1,4 +1,4 @@
-//! An application's form: ClientId `app:{app_id}[:instance]`, username `{app_id}`, password its secret.
+//! An application's form: client id `app:{app_id}[:instance]`, username `{app_id}`, password its secret.
 //!
 //! Several instances of one application differ in what follows the second colon.
 

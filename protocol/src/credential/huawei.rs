@@ -1,4 +1,4 @@
-//! Huawei's form: ClientId `{device_id}_0_{sign type}_{YYYYMMDDHH}`, username `{device_id}`, password the hexadecimal
+//! Huawei's form: client id `{device_id}_0_{sign type}_{YYYYMMDDHH}`, username `{device_id}`, password the hexadecimal
 //! HMAC-SHA256 whose key is the hour as text and whose message is the secret.
 //!
 //! The hour is UTC. It is checked only where the sign type says so; one SDK takes it from local time.
@@ -19,7 +19,7 @@ pub enum SignType {
     ThisHour,
 }
 
-/// Sign type and hour of a ClientId.
+/// Sign type and hour of a client id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp<'a> {
     sign_type: SignType,
@@ -34,7 +34,7 @@ pub(super) struct Signature<'a> {
 }
 
 impl<'a> Stamp<'a> {
-    /// The stamp, where the ClientId is the username with one behind it.
+    /// The stamp, where the client id is the username with one behind it.
     pub(super) fn read(client_id: &'a str, username: &str) -> Option<Self> {
         let rest = client_id.strip_prefix(username)?;
         let (sign_type, hour) = if let Some(hour) = rest.strip_prefix("_0_0_") {

@@ -1,4 +1,4 @@
-//! Tencent's form: ClientId `{ProductID}{DeviceName}`, username `{ClientId};{sdkappid};{connid};{expiry}`, password
+//! Tencent's form: client id `{ProductID}{DeviceName}`, username `{ClientId};{sdkappid};{connid};{expiry}`, password
 //! `hex(HMAC(base64decode(secret), username));{method}`.
 //!
 //! The username is signed as it came. Its connid repeats, so it is no nonce, and its end is whatever an SDK makes of
@@ -33,7 +33,7 @@ pub(super) struct Signature<'a> {
     username: &'a str,
 }
 
-/// Whether CONNECT's fields have this form: a username of four parts of which the first is the ClientId.
+/// Whether CONNECT's fields have this form: a username of four parts of which the first is the client id.
 pub(super) fn is(client_id: &str, username: &str) -> bool {
     let rest = username.strip_prefix(client_id);
     let behind = rest.and_then(|rest| rest.strip_prefix(';'));

@@ -4,7 +4,7 @@ use super::*;
 
 /// 2026-11-21T05:30:00Z.
 const NOW: u64 = 1_795_239_000;
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 const HUAWEI_SECRET: &[u8] = b"12345678";
 const HUAWEI_PASSWORD: &str = "1ec5160485c7f8270f91fd06de9e8c6ae92e25a3effed086d5e64622697865a3";

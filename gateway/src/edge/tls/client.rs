@@ -121,7 +121,7 @@ fn with_key<T>(
     }
 }
 
-/// The contents of a key's AlgorithmIdentifier, as the verification algorithms name theirs.
+/// The contents of a key's algorithm identifier, as the verification algorithms name theirs.
 fn algorithm_of<'k>(key: &SubjectPublicKeyInfo<'k>) -> Result<&'k [u8], Error> {
     let (_, whole) = Any::from_der(key.raw).map_err(|_| BAD_ENCODING)?;
     let (_, algorithm) = Any::from_der(whole.data).map_err(|_| BAD_ENCODING)?;

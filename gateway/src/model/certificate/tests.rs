@@ -92,7 +92,7 @@ fn what_is_no_certificate_is_refused_by_what_it_is() {
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             CertificateError::Malformed,
         ),
-        (&[0x30; MAX_BYTES + 1], CertificateError::TooLarge),
+        (&vec![0x30; MAX_BYTES + 1], CertificateError::TooLarge),
     ] {
         assert_eq!(inspect(bytes, now()), Err(expected));
     }

@@ -5,11 +5,8 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use headgate_protocol::{
@@ -17,17 +14,22 @@ use headgate_protocol::{
     identity::{DeviceId, NodeId, ProductId},
 };
 use quick_cache::sync::Cache;
+use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
     config::AuthConfig,
-    model::{AuthKind, CredentialForm, Device, Millis, PeerCertificate, Product},
+    model::{
+        AuthKind, CertificateWarning, CredentialForm, Device, Millis, PeerCertificate, Product,
+    },
     service::{
-        auth::{AuthError, lookup::Lookups},
+        auth::{
+            AuthError, CertificateRefusal, changes::Changes, lookup::Lookups, throttle::Throttle,
+        },
         seal::Sealer,
     },
     store::registry::{DeviceAuthRow, Registry},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, sampler::Sampler},
 };
 
 /// Who is at the other end of a connection, beside what it claims.
@@ -50,6 +52,8 @@ pub struct AuthenticatedDevice {
     pub product: Arc<Product>,
     /// The form of its CONNECT, whose topics it expects.
     pub form: Form,
+    /// What had been changed in the registry when this was true.
+    changes: u64,
 }
 
 /// Authenticates devices. Cloning shares the cache.
@@ -62,6 +66,7 @@ struct Inner {
     registry: Registry,
     sealer: Sealer,
     lookups: Lookups,
+    throttle: Throttle,
     /// Found devices by the string that named them, secrets sealed. Strings that name nothing are not kept: they
     /// would let a stranger push the fleet out.
     devices: Cache<Box<str>, Arc<DeviceAuthRow>>,
@@ -69,10 +74,13 @@ struct Inner {
     /// Held by the one look-up of a product that queries.
     product_turn: AsyncMutex<()>,
     /// Counts what was invalidated, so that a look-up that began before is not kept after it.
-    changes: AtomicU64,
+    changes: Changes,
     /// Sealed like a secret; opened where a device has none, so that every answer takes the same work.
     dummy: Vec<u8>,
     huawei_clock_skew: Duration,
+    allow_expired_certificates: bool,
+    /// Lines about certificates that are let in.
+    warnings: Sampler,
 }
 
 impl DeviceAuthenticator {
@@ -90,14 +98,17 @@ impl DeviceAuthenticator {
         Ok(Self {
             inner: Arc::new(Inner {
                 lookups: Lookups::new(registry.clone(), metrics),
+                throttle: Throttle::new(config, metrics),
                 registry,
                 sealer,
                 devices: Cache::new(config.cache_entries),
                 products: Cache::new(PRODUCT_ENTRIES),
                 product_turn: AsyncMutex::default(),
-                changes: AtomicU64::new(0),
+                changes: Changes::new(),
                 dummy,
                 huawei_clock_skew: config.huawei_clock_skew,
+                allow_expired_certificates: config.allow_expired_certificates,
+                warnings: Sampler::default(),
             }),
         })
     }
@@ -118,45 +129,90 @@ impl DeviceAuthenticator {
     pub async fn authenticate(
         &self,
         claim: &Claim<'_>,
-        _peer: &Peer,
+        peer: &Peer,
         now: Millis,
+    ) -> Result<AuthenticatedDevice, AuthError> {
+        let mut changes = self.inner.changes.of(claim.identity);
+        for _ in 0..MAX_ATTEMPTS {
+            let outcome = self.attempt(claim, peer, now, changes).await;
+            // What was changed meanwhile may have been read before.
+            let latest = self.inner.changes.of(claim.identity);
+            if outcome.is_err() || latest == changes {
+                return outcome;
+            }
+            changes = latest;
+        }
+        Err(AuthError::Changing)
+    }
+
+    async fn attempt(
+        &self,
+        claim: &Claim<'_>,
+        peer: &Peer,
+        now: Millis,
+        changes: u64,
     ) -> Result<AuthenticatedDevice, AuthError> {
         let Some(form) = device_form(claim.form) else {
             return Err(AuthError::Refused);
         };
         let found = self.inner.device(claim.identity).await?;
-        let row = self.inner.check_password(found, claim, now)?;
+        let certificate = certified(found.as_deref(), peer);
+        let row = match (found, certificate) {
+            (Some(row), Some(_)) => row,
+            (found, _) => self.inner.check_password(found, claim, now)?,
+        };
         if !row.enabled {
             return Err(AuthError::Disabled);
         }
         let product = self.inner.product(&row.product_id).await?;
         let product = product.ok_or(AuthError::Refused)?;
-        if !product.credential_forms.contains(&form) {
-            return Err(AuthError::Refused);
+        match certificate {
+            Some(certificate) => self.inner.check_certificate(&row, certificate, now)?,
+            None if product.credential_forms.contains(&form) => {}
+            None => return Err(AuthError::Refused),
         }
         Ok(AuthenticatedDevice {
             device_id: row.device_id.clone(),
             node_id: row.node_id.clone(),
             product,
             form: claim.form,
+            changes,
         })
+    }
+
+    /// Whether nothing was changed in the registry since this device was let in by this claim. To be asked once its
+    /// session can be found: from then on whoever freezes it closes that session.
+    pub fn is_current(&self, claim: &Claim<'_>, device: &AuthenticatedDevice) -> bool {
+        self.inner.changes.of(claim.identity) == device.changes
+    }
+
+    /// The device that a claim names, where it is kept in memory.
+    pub fn device_in_memory(&self, claim: &Claim<'_>) -> Option<DeviceId> {
+        device_form(claim.form)?;
+        let row = self.inner.devices.get(claim.identity)?;
+        Some(row.device_id.clone())
+    }
+
+    /// What is remembered of logins that failed, for all who let someone in.
+    pub fn throttle(&self) -> &Throttle {
+        &self.inner.throttle
     }
 
     /// Forgets what was kept of a device. To be called after its credentials, its state or itself are changed in
     /// the registry: the next claim is checked against what is stored then.
     pub fn invalidate(&self, device: &Device) {
         let inner = &self.inner;
-        // First, so that a look-up under way sees it before or after it keeps what it found.
-        inner.changes.fetch_add(1, Ordering::SeqCst);
-        inner.devices.remove(device.id.as_str());
-        inner.devices.remove(device.node_id.as_str());
         let joined = format!("{}{}", device.product_id, device.node_id);
-        inner.devices.remove(joined.as_str());
+        for name in [device.id.as_str(), device.node_id.as_str(), &joined] {
+            // First, so that a look-up under way sees it before or after it keeps what it found.
+            inner.changes.note(name);
+            inner.devices.remove(name);
+        }
     }
 
     /// Forgets what was kept of a product, and of all devices: their names may depend on it.
     pub fn invalidate_product(&self, product: &ProductId) {
-        self.inner.changes.fetch_add(1, Ordering::SeqCst);
+        self.inner.changes.note_all();
         self.inner.products.remove(product);
         self.inner.devices.clear();
     }
@@ -172,6 +228,18 @@ const fn device_form(form: Form) -> Option<CredentialForm> {
     }
 }
 
+/// The certificate that a device came with, when it is one that the device is registered with.
+fn certified<'p>(row: Option<&DeviceAuthRow>, peer: &'p Peer) -> Option<&'p PeerCertificate> {
+    let certificate = peer.certificate.as_deref()?;
+    let row = row.filter(|row| row.auth == AuthKind::X509)?;
+    let own = certificate.fingerprint().as_bytes();
+    let mut is_known = false;
+    for registered in row.fingerprints.iter().flatten() {
+        is_known |= bool::from(registered.ct_eq(own));
+    }
+    is_known.then_some(certificate)
+}
+
 impl Inner {
     /// What the registry holds of the device that a string names.
     async fn device(&self, identity: &str) -> Result<Option<Arc<DeviceAuthRow>>, AuthError> {
@@ -181,11 +249,11 @@ impl Inner {
         if let Some(row) = self.devices.get(identity) {
             return Ok(Some(row));
         }
-        let changes = self.changes.load(Ordering::SeqCst);
+        let changes = self.changes.of(identity);
         let found = self.lookups.find(identity).await?;
         if let Some(row) = &found {
             self.devices.insert(identity.into(), Arc::clone(row));
-            if self.changes.load(Ordering::SeqCst) != changes {
+            if self.changes.of(identity) != changes {
                 self.devices.remove(identity);
             }
         }
@@ -201,13 +269,13 @@ impl Inner {
         if let Some(product) = self.products.get(id) {
             return Ok(Some(product));
         }
-        let changes = self.changes.load(Ordering::SeqCst);
+        let changes = self.changes.of(id.as_str());
         let Some(product) = self.registry.product(id).await? else {
             return Ok(None);
         };
         let product = Arc::new(product);
         self.products.insert(id.clone(), Arc::clone(&product));
-        if self.changes.load(Ordering::SeqCst) != changes {
+        if self.changes.of(id.as_str()) != changes {
             self.products.remove(id);
         }
         Ok(Some(product))
@@ -242,6 +310,36 @@ impl Inner {
         }
         Ok(is_right)
     }
+
+    /// Whether a registered certificate is one to be let in with now.
+    fn check_certificate(
+        &self,
+        row: &DeviceAuthRow,
+        certificate: &PeerCertificate,
+        now: Millis,
+    ) -> Result<(), AuthError> {
+        let info = certificate
+            .describe(now)
+            .map_err(CertificateRefusal::Unreadable)?;
+        for warning in info.warnings {
+            let refusal = match &warning {
+                CertificateWarning::Expired { since } => {
+                    Some(CertificateRefusal::Expired { since: *since })
+                }
+                CertificateWarning::NotYetValid { until } => {
+                    Some(CertificateRefusal::NotYetValid { until: *until })
+                }
+                _ => None,
+            };
+            if let Some(refusal) = refusal.filter(|_| !self.allow_expired_certificates) {
+                return Err(refusal.into());
+            }
+            if let Some(left_out) = self.warnings.admit(Instant::now()) {
+                tracing::warn!(device_id = %row.device_id, %warning, left_out, "a device's certificate");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for DeviceAuthenticator {
@@ -254,6 +352,8 @@ impl std::fmt::Debug for DeviceAuthenticator {
 
 /// Products kept in memory.
 const PRODUCT_ENTRIES: usize = 1_000;
+/// Changes during one login after which it is given up.
+const MAX_ATTEMPTS: usize = 8;
 /// Longest alias of a device: anything longer names none.
 const MAX_IDENTITY_BYTES: usize = 128;
 /// No device can have this id.

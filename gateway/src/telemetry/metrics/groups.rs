@@ -23,6 +23,8 @@ pub struct ConnectAttempts {
     pub protocol_error: IntCounter,
     /// There were too many connections.
     pub over_limit: IntCounter,
+    /// Too many logins from its network failed: it was closed before TLS.
+    pub throttled: IntCounter,
 }
 
 /// `headgate_auth_failures_total` by reason.
@@ -38,6 +40,21 @@ pub struct AuthFailures {
     pub stale: IntCounter,
     /// The device's own certificate has ended, or has not begun.
     pub certificate: IntCounter,
+    /// The name, or its network, has to wait: nothing was looked at.
+    pub throttled: IntCounter,
+}
+
+/// `headgate_auth_throttle_entries` by table.
+#[derive(Debug)]
+pub struct AuthThrottle {
+    /// Names, as seen from one network, whose logins failed.
+    pub failed_names: IntGauge,
+    /// Networks from which logins failed.
+    pub failed_networks: IntGauge,
+    /// Names that were let in.
+    pub known_names: IntGauge,
+    /// Networks from which names were let in.
+    pub known_networks: IntGauge,
 }
 
 /// `headgate_bytes_total` by protocol and direction.
@@ -117,6 +134,7 @@ impl ConnectAttempts {
             timeout: attempts.with_label_values(&["mqtt", "timeout"]),
             protocol_error: attempts.with_label_values(&["mqtt", "protocol_error"]),
             over_limit: attempts.with_label_values(&["mqtt", "over_limit"]),
+            throttled: attempts.with_label_values(&["mqtt", "throttled"]),
         }
     }
 }
@@ -134,6 +152,23 @@ impl AuthFailures {
             malformed: failures.with_label_values(&["malformed"]),
             stale: failures.with_label_values(&["stale"]),
             certificate: failures.with_label_values(&["certificate"]),
+            throttled: failures.with_label_values(&["throttled"]),
+        }
+    }
+}
+
+impl AuthThrottle {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let entries = make.gauges(
+            "auth_throttle_entries",
+            "What is remembered of logins, counted each minute.",
+            &["table"],
+        );
+        Self {
+            failed_names: entries.with_label_values(&["failed_names"]),
+            failed_networks: entries.with_label_values(&["failed_networks"]),
+            known_names: entries.with_label_values(&["known_names"]),
+            known_networks: entries.with_label_values(&["known_networks"]),
         }
     }
 }
