@@ -1,11 +1,15 @@
 //! The composition root: builds stores, services, sessions and edges, runs them, and ends them in
 //! order. The only file that names all four layers.
 
+mod keys;
 mod start;
 
 use std::time::Duration;
 
-pub use self::start::{App, FirstStart, StartError};
+pub use self::{
+    keys::rotate as rotate_key,
+    start::{App, FirstStart, StartError},
+};
 use crate::{
     config::{Config, data_dir::Ports},
     session::CloseReason,

@@ -4,6 +4,7 @@
 //! Invariants: what was asked for goes to standard output, everything else to standard error.
 
 mod config;
+mod keys;
 pub mod process;
 pub mod progress;
 
@@ -16,7 +17,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::config::run as config;
+pub use self::{config::run as config, keys::run as keys};
 use crate::config::{Config, ConfigError, Loaded, Sources};
 
 /// Exit code: it ran and something went wrong.
@@ -44,6 +45,9 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Change the keys that the gateway keeps
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 /// What to do with the configuration.
@@ -53,6 +57,14 @@ pub enum ConfigCommand {
     Check(SourceArgs),
     /// Show what is in force and where each value comes from, secrets redacted
     Print(SourceArgs),
+}
+
+/// What to do with the keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a new sealing key and seal every stored secret with it; the gateway must be stopped.
+    /// Cut off, the same command goes on where it ended
+    Rotate(SourceArgs),
 }
 
 /// Where the configuration comes from.

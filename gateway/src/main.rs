@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         Ok(Cli {
             command: Command::Config(command),
         }) => cli::config(command),
+        Ok(Cli {
+            command: Command::Keys(command),
+        }) => cli::keys(command),
         Err(code) => code,
     }
 }

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio::net::TcpListener;
 
 use crate::{
+    app::keys::SEALING_KEY,
     config::{
         Config, Secret, ShutdownConfig,
         data_dir::{DataDir, DataDirError, Ports, write_private},
@@ -16,7 +17,7 @@ use crate::{
         http::{self, ApiState, idempotency::Answers, listener::Plain},
         mqtt,
         ops::OpsListener,
-        tls::{ServerTls, TlsError},
+        tls::{ClientChains, ServerTls, TlsError},
     },
     service::{
         app::AppService,
@@ -141,7 +142,7 @@ impl App {
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
         let (tls, ca_file) = load_tls(&config, &data_dir, &metrics)?;
-        let sealer = Sealer::open_or_create(&data_dir.join("keys").join("sealing.key"))?;
+        let sealer = Sealer::open_or_create(&data_dir.join(SEALING_KEY))?;
         let stores = open_stores(&config, &data_dir).await?;
         sealer.bind(&stores.registry).await?;
         let tokens =
@@ -171,6 +172,7 @@ impl App {
             &config.auth,
             &metrics,
         )?;
+        authenticator.connect_chains(Arc::new(ClientChains::default()));
         let (apps, uplink) = open_apps(&config, &stores, &metrics, shutdown).await?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
         let node = Arc::new(Node::new(
@@ -260,19 +262,33 @@ fn load_tls(
 }
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
-    // The configuration has been checked: these begin with `sqlite://` and `file://`.
-    let path = |url: &Option<Secret>, scheme: &str, name: &str| match url {
-        Some(url) => PathBuf::from(url.expose().trim_start_matches(scheme)),
-        None => data_dir.join(name),
-    };
-    let registry = path(&config.registry.url, "sqlite://", "registry.db");
-    let sessions = path(&config.sessions.url, "sqlite://", "sessions.db");
-    let blobs = path(&config.blobs.url, "file://", "blobs");
+    let sessions = store_path(config.sessions.url.as_ref(), data_dir, "sessions.db");
+    let blobs = store_path(config.blobs.url.as_ref(), data_dir, "blobs");
     Ok(Stores {
-        registry: Registry::open(&sqlite_url(&registry), config.registry.read_connections).await?,
+        registry: open_registry(config, data_dir).await?,
         sessions: SessionStore::open(&sessions).await?,
         blobs: BlobStore::open(&blobs).await?,
     })
+}
+
+/// The registry alone.
+pub(super) async fn open_registry(
+    config: &Config,
+    data_dir: &DataDir,
+) -> Result<Registry, StoreError> {
+    let path = store_path(config.registry.url.as_ref(), data_dir, "registry.db");
+    Registry::open(&sqlite_url(&path), config.registry.read_connections).await
+}
+
+/// Where a store is kept, whose address the configuration has checked to be a local one.
+fn store_path(url: Option<&Secret>, data_dir: &DataDir, name: &str) -> PathBuf {
+    url.map_or_else(
+        || data_dir.join(name),
+        |url| {
+            let url = url.expose();
+            PathBuf::from(url.split_once("://").map_or(url, |(_, path)| path))
+        },
+    )
 }
 
 /// Applications, and the way of messages between them and devices.

@@ -2,14 +2,17 @@
 //!
 //! A sealed secret is `1 | key id (8) | nonce (12) | ciphertext | tag (16)`; the name of its owner is associated
 //! data, so that it opens nowhere else. The key is a file of 32 bytes that only its owner may read; a file with
-//! another size or wider permissions is refused, never mended.
+//! another size or wider permissions is refused, never mended. While a rotation is under way there are two keys: the new
+//! one seals, both open.
+
+mod rotate;
 
 use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -17,6 +20,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+pub use self::rotate::{Rotated, rotate};
 use crate::{
     model::{NoRandomness, random},
     store::{StoreError, registry::Registry},
@@ -66,10 +70,16 @@ pub enum SealError {
     Store(#[from] StoreError),
 }
 
-/// Seals and opens secrets. Cloning shares the key.
+/// Seals and opens secrets. Cloning shares the keys.
 #[derive(Clone)]
 pub struct Sealer {
-    key: Arc<LessSafeKey>,
+    key: Arc<Key>,
+    /// The key before, while a rotation has not come to its end.
+    former: Option<Arc<Key>>,
+}
+
+struct Key {
+    key: LessSafeKey,
     id: [u8; KEY_ID_LEN],
 }
 
@@ -79,34 +89,39 @@ impl Sealer {
     /// # Errors
     /// [`SealError::Permissions`], [`SealError::Size`] and [`SealError::File`]: the gateway cannot start.
     pub fn open_or_create(path: &Path) -> Result<Self, SealError> {
-        let key = match read_key(path) {
+        let sealer = match Self::read(path) {
             Err(SealError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 create_key(path)?;
-                read_key(path)?
+                Self::read(path)?
             }
             other => other?,
         };
-        Self::from_key(&key)
+        if sealer.former.is_some() {
+            tracing::warn!(
+                "a rotation of the sealing key has not ended: run `headgate keys rotate`"
+            );
+        }
+        Ok(sealer)
     }
 
-    /// A sealer with the given key.
-    fn from_key(key: &[u8; KEY_LEN]) -> Result<Self, SealError> {
-        let unbound = UnboundKey::new(&AES_256_GCM, key).map_err(|_| SealError::Broken)?;
-        let digest = Sha256::new()
-            .chain_update(b"headgate sealing key id\0")
-            .chain_update(key)
-            .finalize();
-        let mut id = [0; KEY_ID_LEN];
-        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Ok(Self {
-            key: Arc::new(LessSafeKey::new(unbound)),
-            id,
-        })
+    /// Reads the key from a file, and the one that is to replace it where a rotation was begun.
+    fn read(path: &Path) -> Result<Self, SealError> {
+        let key = Arc::new(Key::new(&*read_key(path)?)?);
+        match read_key(&next_key_path(path)) {
+            Ok(next) => Ok(Self {
+                key: Arc::new(Key::new(&next)?),
+                former: Some(key),
+            }),
+            Err(SealError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { key, former: None })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The key's id, 16 hexadecimal digits: says which key sealed something and nothing about the key.
     pub fn key_id(&self) -> String {
-        hex::encode(self.id)
+        hex::encode(self.key.id)
     }
 
     /// Makes sure that what the registry holds was sealed with this key; the first key that asks becomes the
@@ -119,7 +134,8 @@ impl Sealer {
         let bound = registry
             .setting_or_insert(KEY_SETTING, own.as_bytes())
             .await?;
-        if bound == own.as_bytes() {
+        let former = self.former.as_ref().map(|former| hex::encode(former.id));
+        if bound == own.as_bytes() || former.is_some_and(|former| bound == former.as_bytes()) {
             Ok(())
         } else {
             Err(SealError::OtherKey {
@@ -137,11 +153,12 @@ impl Sealer {
         let nonce: [u8; NONCE_LEN] = random()?;
         let mut sealed = Vec::with_capacity(HEAD_LEN + secret.len() + TAG_LEN);
         sealed.push(FORMAT);
-        sealed.extend_from_slice(&self.id);
+        sealed.extend_from_slice(&self.key.id);
         sealed.extend_from_slice(&nonce);
         // On a copy, so that nothing readable is left where the ciphertext goes.
         let mut body = Zeroizing::new(secret.to_vec());
         let tag = self
+            .key
             .key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
@@ -162,18 +179,48 @@ impl Sealer {
         let (head, body) = sealed.split_at_checked(HEAD_LEN).ok_or(SealError::Broken)?;
         let (&format, head) = head.split_first().ok_or(SealError::Broken)?;
         let (id, nonce) = head.split_at_checked(KEY_ID_LEN).ok_or(SealError::Broken)?;
-        if format != FORMAT || id != self.id {
-            return Err(SealError::Broken);
-        }
+        let key = self.keys().find(|key| format == FORMAT && id == key.id);
+        let key = key.ok_or(SealError::Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Broken)?;
         let mut secret = Zeroizing::new(body.to_vec());
-        let len = self
+        let len = key
             .key
             .open_in_place(nonce, Aad::from(owner.as_bytes()), &mut secret)
             .map_err(|_| SealError::Broken)?
             .len();
         secret.truncate(len);
         Ok(secret)
+    }
+
+    /// Whether these bytes are something that the key before this one sealed.
+    fn is_sealed_before(&self, bytes: &[u8]) -> bool {
+        let former = self.former.as_ref();
+        former.is_some_and(|key| {
+            let id = bytes
+                .strip_prefix(&[FORMAT])
+                .and_then(|rest| rest.get(..KEY_ID_LEN));
+            bytes.len() >= HEAD_LEN + TAG_LEN && id == Some(&key.id[..])
+        })
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&*self.key).chain(self.former.as_deref())
+    }
+}
+
+impl Key {
+    fn new(key: &[u8; KEY_LEN]) -> Result<Self, SealError> {
+        let unbound = UnboundKey::new(&AES_256_GCM, key).map_err(|_| SealError::Broken)?;
+        let digest = Sha256::new()
+            .chain_update(b"headgate sealing key id\0")
+            .chain_update(key)
+            .finalize();
+        let mut id = [0; KEY_ID_LEN];
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Ok(Self {
+            key: LessSafeKey::new(unbound),
+            id,
+        })
     }
 }
 
@@ -232,10 +279,23 @@ fn create_key(path: &Path) -> Result<(), SealError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io(error)),
         _ => {}
     }
+    sync_directory_of(path)
+}
+
+/// Has the names in a file's directory on the disk.
+fn sync_directory_of(path: &Path) -> Result<(), SealError> {
     let directory = path.parent().unwrap_or(path);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(io)
+        .map_err(|source| SealError::File {
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+/// Where the key stands that is to replace the one at `path`.
+fn next_key_path(path: &Path) -> PathBuf {
+    path.with_extension("next")
 }
 
 const FORMAT: u8 = 1;
@@ -253,12 +313,15 @@ mod tests {
     use crate::store::registry::sqlite_url;
 
     fn sealer(byte: u8) -> Sealer {
-        Sealer::from_key(&[byte; KEY_LEN]).unwrap()
+        Sealer {
+            key: Arc::new(Key::new(&[byte; KEY_LEN]).unwrap()),
+            former: None,
+        }
     }
 
     #[test]
     fn what_is_sealed_opens_for_its_owner_alone() {
-        let sealer = sealer(1);
+        let (sealer, other) = (sealer(1), sealer(2));
         let sealed = sealer.seal("p_d1", b"topsecret").unwrap();
         assert_eq!(*sealer.open("p_d1", &sealed).unwrap(), b"topsecret");
         assert!(!sealed.windows(9).any(|window| window == b"topsecret"));
@@ -266,7 +329,6 @@ mod tests {
             sealer.open("p_d2", &sealed),
             Err(SealError::Broken)
         ));
-        let other = Sealer::from_key(&[2; KEY_LEN]).unwrap();
         assert!(other.open("p_d1", &sealed).is_err());
     }
 

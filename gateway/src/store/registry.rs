@@ -18,6 +18,7 @@ mod migrations;
 mod product;
 mod resource;
 mod rows;
+mod sealed;
 mod sql;
 mod task;
 mod version;
@@ -35,6 +36,7 @@ pub use binding::Bound;
 pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
+pub use sealed::SealedSecret;
 pub use task::TaskFilter;
 pub use version::NewVersion;
 
