@@ -8,6 +8,7 @@
 //! rustls's buffered `ServerConnection` is driven by hand here; `docs/decisions/0003` says why and
 //! what comes after it.
 
+mod chain;
 mod client;
 
 use std::{
@@ -29,6 +30,7 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 
+pub use self::chain::ClientChains;
 use self::client::AnyCertificate;
 use super::http::listener::AcceptStream;
 use crate::{model::PeerCertificate, session::Batch};

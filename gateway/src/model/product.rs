@@ -4,6 +4,7 @@ use headgate_protocol::identity::ProductId;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    certificate::{self, CertificateError},
     device::AuthKind,
     text::{self, InvalidField},
     time::Millis,
@@ -24,6 +25,9 @@ pub struct Product {
     pub auth_kinds: Vec<AuthKind>,
     /// In whose forms its devices may write their credentials; at least one.
     pub credential_forms: Vec<CredentialForm>,
+    /// Authorities to one of which its devices' certificates must lead, PEM; `None`: any certificate whose fingerprint is
+    /// registered.
+    pub client_ca: Option<String>,
     /// Topics that its devices may use besides the default ones.
     pub topic_policy: TopicPolicy,
     /// What makes a delivery delivered.
@@ -115,6 +119,7 @@ impl Product {
                 "is not exactly 10 letters and digits, which Tencent's credential form needs",
             ));
         }
+        self.client_ca.as_deref().map_or(Ok(()), check_client_ca)?;
         if self.reachable_after_uplink_secs == Some(0) {
             return Err(InvalidField::new("reachable_after_uplink_secs", "is 0"));
         }
@@ -142,6 +147,27 @@ impl TopicPolicy {
         }
         Ok(())
     }
+}
+
+fn check_client_ca(pem: &str) -> Result<(), InvalidField> {
+    let invalid = |reason: String| InvalidField::new("client_ca", reason);
+    let malformed = |error: CertificateError| invalid(error.to_string());
+    let authorities = certificate::read_pem(pem.as_bytes()).map_err(malformed)?;
+    if authorities.len() > MAX_AUTHORITIES {
+        return Err(invalid(format!(
+            "has more than {MAX_AUTHORITIES} certificates"
+        )));
+    }
+    for authority in &authorities {
+        let info = certificate::describe(authority, Millis::now()).map_err(malformed)?;
+        if !certificate::is_authority(authority).map_err(malformed)? {
+            let subject = info.subject;
+            return Err(invalid(format!(
+                "has the certificate of {subject:?}, which is no authority's"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn check_set<T: PartialEq>(field: &'static str, items: &[T]) -> Result<(), InvalidField> {
@@ -191,6 +217,8 @@ fn check_filter(filter: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Certificates of authorities that a product may have.
+const MAX_AUTHORITIES: usize = 16;
 const TENCENT_ID_LEN: usize = 10;
 /// Filters of one direction in a topic policy.
 const MAX_FILTERS: usize = 64;
@@ -209,6 +237,7 @@ pub(crate) mod tests {
             transports: Transports::default(),
             auth_kinds: vec![AuthKind::Secret],
             credential_forms: vec![CredentialForm::Native],
+            client_ca: None,
             topic_policy: TopicPolicy::default(),
             confirm: Confirm::Report,
             trust_done: false,
@@ -234,6 +263,11 @@ pub(crate) mod tests {
         refused(|p| p.auth_kinds.clear(), "auth_kinds");
         refused(|p| p.auth_kinds.push(AuthKind::Secret), "auth_kinds");
         refused(|p| p.credential_forms.clear(), "credential_forms");
+        let leaf = include_str!("certificate/weak.pem");
+        refused(|p| p.client_ca = Some(String::new()), "client_ca");
+        refused(|p| p.client_ca = Some(leaf.to_owned()), "client_ca");
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        refused(|p| p.client_ca = Some(key.to_owned()), "client_ca");
         refused(
             |p| p.reachable_after_uplink_secs = Some(0),
             "reachable_after_uplink_secs",

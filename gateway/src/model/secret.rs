@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use zeroize::Zeroizing;
 
 use crate::model::{device::PskEncoding, text::InvalidField};
 
-/// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`. Wiped when dropped, never printed.
+/// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`, or of base64 with its `+`, `/` and `=`, as one platform
+/// makes them. Wiped when dropped, never printed.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -29,10 +34,11 @@ impl Secret {
             .0
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+            && !secret.is_base64()
         {
             return Err(InvalidField::new(
                 "secret",
-                "has characters other than A-Z, a-z, 0-9, _ and -",
+                "has characters other than A-Z, a-z, 0-9, _ and -, and is no base64",
             ));
         }
         Ok(secret)
@@ -51,10 +57,7 @@ impl Secret {
         let legal = match encoding {
             PskEncoding::Text => true,
             PskEncoding::Hex => hex::decode(self.as_bytes()).map(Zeroizing::new).is_ok(),
-            PskEncoding::Base64 => URL_SAFE_NO_PAD
-                .decode(self.as_bytes())
-                .map(Zeroizing::new)
-                .is_ok(),
+            PskEncoding::Base64 => self.is_base64(),
         };
         if legal {
             Ok(())
@@ -62,6 +65,18 @@ impl Secret {
             let reason = format!("is not {}, as psk_encoding says", encoding.as_str());
             Err(InvalidField::new("secret", reason))
         }
+    }
+
+    /// Whether it is base64 in either alphabet, with or without padding.
+    fn is_base64(&self) -> bool {
+        let decodes = |alphabet| {
+            let config = GeneralPurposeConfig::new()
+                .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+                .with_decode_allow_trailing_bits(true);
+            let decoded = GeneralPurpose::new(alphabet, config).decode(self.as_bytes());
+            decoded.map(Zeroizing::new).is_ok()
+        };
+        decodes(&STANDARD) || decodes(&URL_SAFE)
     }
 
     /// The secret as bytes, for sealing and comparing.
@@ -87,7 +102,13 @@ mod tests {
 
     #[test]
     fn given_secrets_follow_the_rule() {
-        for good in ["12345678", "abc_DEF-", &"x".repeat(32)] {
+        for good in [
+            "12345678",
+            "abc_DEF-",
+            &"x".repeat(32),
+            "MDEyMzQ1Njc4OWFiY2RlZg==",
+            "ab+/cd+/",
+        ] {
             assert_eq!(Secret::given(good.to_owned()).unwrap().reveal(), good);
         }
         for bad in [
@@ -97,6 +118,8 @@ mod tests {
             "1234567 ",
             "1234567é",
             "12345678\0",
+            "MDEyMzQ1N=c4OWFiY2RlZg==",
+            "ab+/cd+/-",
         ] {
             assert!(Secret::given(bad.to_owned()).is_err(), "{bad}");
         }
@@ -117,6 +140,7 @@ mod tests {
             ("123456789", PskEncoding::Hex, false),
             ("1234567x", PskEncoding::Hex, false),
             ("1234_-78", PskEncoding::Base64, true),
+            ("MDEyMzQ1Njc4OWFiY2RlZg==", PskEncoding::Base64, true),
             ("123456789", PskEncoding::Base64, false),
         ] {
             let secret = Secret::given(text.to_owned()).unwrap();

@@ -13,7 +13,7 @@ mod throttle;
 use std::{io, sync::Arc};
 
 pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
-pub use device::{AuthenticatedDevice, DeviceAuthenticator, Peer};
+pub use device::{AuthenticatedDevice, ChainVerifier, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
 pub use throttle::Throttle;
 
@@ -89,6 +89,12 @@ pub enum CertificateRefusal {
     NotYetValid {
         /// When.
         until: Millis,
+    },
+    /// It does not lead to an authority of the product.
+    #[error("the certificate leads to no authority of the product: {reason}")]
+    Foreign {
+        /// Why not.
+        reason: String,
     },
     /// It cannot be read.
     #[error("the certificate {0}")]

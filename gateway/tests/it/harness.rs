@@ -9,6 +9,7 @@ mod command;
 mod daemon;
 mod gateway;
 mod http;
+mod identity;
 mod transfer;
 
 use std::{future::Future, time::Duration};
@@ -22,6 +23,7 @@ pub(crate) use self::{
     daemon::Daemon,
     gateway::{Device, Gateway, Site},
     http::{Answer, fetch},
+    identity::{Authority, Identity, listens_for_requests},
     transfer::{Announced, chunk_of},
 };
 

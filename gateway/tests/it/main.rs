@@ -9,6 +9,7 @@ mod connect;
 mod files;
 mod harness;
 mod layers;
+mod login;
 mod malformed;
 mod metrics;
 mod queue;

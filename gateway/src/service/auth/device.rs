@@ -5,7 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,15 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The certificate whose key it proved to hold.
     pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// Checks chains of certificates; TLS does, in another layer.
+pub trait ChainVerifier: Send + Sync {
+    /// Whether a device's certificate leads to one of these authorities (PEM) at that time.
+    ///
+    /// # Errors
+    /// Why it does not, for the log.
+    fn verify(&self, peer: &PeerCertificate, authorities: &str, at: Millis) -> Result<(), String>;
 }
 
 /// A device that proved who it is.
@@ -79,6 +88,7 @@ struct Inner {
     dummy: Vec<u8>,
     huawei_clock_skew: Duration,
     allow_expired_certificates: bool,
+    chains: OnceLock<Arc<dyn ChainVerifier>>,
     /// Lines about certificates that are let in.
     warnings: Sampler,
 }
@@ -108,9 +118,16 @@ impl DeviceAuthenticator {
                 dummy,
                 huawei_clock_skew: config.huawei_clock_skew,
                 allow_expired_certificates: config.allow_expired_certificates,
+                chains: OnceLock::new(),
                 warnings: Sampler::default(),
             }),
         })
+    }
+
+    /// Says who checks whether a certificate leads to a product's authorities; until then none does.
+    pub fn connect_chains(&self, chains: Arc<dyn ChainVerifier>) {
+        // A second one would change nothing.
+        let _first = self.inner.chains.set(chains);
     }
 
     /// Checks a claim, and the certificate that came with it, at `now`.
@@ -167,7 +184,10 @@ impl DeviceAuthenticator {
         let product = self.inner.product(&row.product_id).await?;
         let product = product.ok_or(AuthError::Refused)?;
         match certificate {
-            Some(certificate) => self.inner.check_certificate(&row, certificate, now)?,
+            Some(certificate) => {
+                self.inner
+                    .check_certificate(&row, &product, certificate, now)?;
+            }
             None if product.credential_forms.contains(&form) => {}
             None => return Err(AuthError::Refused),
         }
@@ -315,6 +335,7 @@ impl Inner {
     fn check_certificate(
         &self,
         row: &DeviceAuthRow,
+        product: &Product,
         certificate: &PeerCertificate,
         now: Millis,
     ) -> Result<(), AuthError> {
@@ -337,6 +358,20 @@ impl Inner {
             if let Some(left_out) = self.warnings.admit(Instant::now()) {
                 tracing::warn!(device_id = %row.device_id, %warning, left_out, "a device's certificate");
             }
+        }
+        if let Some(authorities) = &product.client_ca {
+            // One that may have ended is taken for what it was while it had not.
+            let at = if self.allow_expired_certificates {
+                now.clamp(info.not_before, info.not_after.max(info.not_before))
+            } else {
+                now
+            };
+            let chains = self.chains.get();
+            let reason = chains.map_or_else(
+                || Err("nothing can check that".to_owned()),
+                |chains| chains.verify(certificate, authorities, at),
+            );
+            reason.map_err(|reason| CertificateRefusal::Foreign { reason })?;
         }
         Ok(())
     }

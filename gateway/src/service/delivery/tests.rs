@@ -107,6 +107,7 @@ impl Stage {
                 transports: Transports::default(),
                 auth_kinds: vec![AuthKind::Secret],
                 credential_forms: vec![CredentialForm::Native],
+                client_ca: None,
                 topic_policy: TopicPolicy::default(),
                 confirm: Confirm::Report,
                 trust_done: false,

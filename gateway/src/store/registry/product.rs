@@ -26,6 +26,8 @@ struct Rules<'p> {
     transports: Transports,
     auth_kinds: std::borrow::Cow<'p, [AuthKind]>,
     credential_forms: std::borrow::Cow<'p, [CredentialForm]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_ca: Option<std::borrow::Cow<'p, str>>,
     topic_policy: std::borrow::Cow<'p, TopicPolicy>,
 }
 
@@ -234,6 +236,7 @@ fn read(row: &AnyRow) -> Result<Product, StoreError> {
         transports: rules.transports,
         auth_kinds: rules.auth_kinds.into_owned(),
         credential_forms: rules.credential_forms.into_owned(),
+        client_ca: rules.client_ca.map(std::borrow::Cow::into_owned),
         topic_policy: rules.topic_policy.into_owned(),
         confirm: match fields.text("confirm")? {
             "report" => Confirm::Report,
@@ -257,6 +260,7 @@ fn rules_json(product: &Product) -> Result<String, StoreError> {
             transports: product.transports,
             auth_kinds: (&product.auth_kinds).into(),
             credential_forms: (&product.credential_forms).into(),
+            client_ca: product.client_ca.as_deref().map(Into::into),
             topic_policy: std::borrow::Cow::Borrowed(&product.topic_policy),
         },
     )

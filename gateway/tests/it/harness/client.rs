@@ -7,7 +7,7 @@ use headgate_protocol::mqtt::{
     ConnAck, Connect, Decoder, Limits, Packet, PacketId, ProtocolVersion, PubAck, Publish, QoS,
     ReasonCode, Role, Subscribe, Subscription,
 };
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::{
@@ -110,24 +110,45 @@ impl Client {
         Self::open_on(site, socket).await
     }
 
+    /// The same with TLS of the test's own.
+    pub(crate) async fn open_with(site: &Site, tls: Arc<ClientConfig>) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let opened = Self::try_open(site, socket, tls).await;
+        opened.expect("TLS")
+    }
+
+    /// The same with a gateway that may refuse the connection.
+    pub(crate) async fn may_open(site: &Site, tls: Arc<ClientConfig>) -> Option<Self> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        Self::try_open(site, socket, tls).await.ok()
+    }
+
     async fn open_on(site: &Site, socket: TcpSocket) -> Self {
+        let opened = Self::try_open(site, socket, Arc::clone(&site.tls)).await;
+        opened.expect("TLS")
+    }
+
+    async fn try_open(
+        site: &Site,
+        socket: TcpSocket,
+        tls: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
         let address: SocketAddr = site.ports.mqtts.expect("an MQTT listener");
         let opening = async {
-            let tcp = socket.connect(address).await.expect("it listens");
-            tcp.set_nodelay(true).expect("a socket");
+            let tcp = socket.connect(address).await?;
+            tcp.set_nodelay(true)?;
             let name = ServerName::try_from("localhost").expect("a name");
-            let connector = TlsConnector::from(Arc::clone(&site.tls));
-            connector.connect(name, tcp).await.expect("TLS")
+            TlsConnector::from(tls).connect(name, tcp).await
         };
-        Self {
-            stream: timeout(PATIENCE, opening).await.expect("TLS in time"),
+        Ok(Self {
+            stream: timeout(PATIENCE, opening).await.expect("TLS in time")?,
             decoder: Decoder::new(Role::Client, Limits::default()),
             version: ProtocolVersion::V311,
             buffer: BytesMut::new(),
             kept: VecDeque::new(),
             next_id: PacketId::MIN,
             acknowledges: true,
-        }
+        })
     }
 
     /// Introduces itself and gives the answer.

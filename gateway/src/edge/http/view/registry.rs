@@ -58,6 +58,9 @@ pub struct ProductView {
     /// In whose forms its devices may write their credentials.
     #[schema(schema_with = schema::credential_forms)]
     credential_forms: Vec<CredentialForm>,
+    /// Authorities to one of which its devices' certificates must lead, PEM; absent: any registered certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ca: Option<String>,
     /// Topics that its devices may use besides the default ones.
     topic_policy: TopicPolicyView,
     /// What makes a delivery delivered: the device's report, or the acknowledgement of every byte.
@@ -88,6 +91,7 @@ impl From<Product> for ProductView {
             },
             auth_kinds: product.auth_kinds,
             credential_forms: product.credential_forms,
+            client_ca: product.client_ca,
             topic_policy: TopicPolicyView {
                 publish: product.topic_policy.publish,
                 subscribe: product.topic_policy.subscribe,
@@ -125,6 +129,9 @@ pub struct ProductBody {
     #[serde(default)]
     #[schema(schema_with = schema::credential_forms)]
     credential_forms: Option<Vec<CredentialForm>>,
+    /// Up to 16 certificates of authorities, PEM. Default: a registered fingerprint is enough.
+    #[serde(default)]
+    client_ca: Option<String>,
     /// Default: nothing besides the default topics.
     #[serde(default)]
     topic_policy: TopicPolicyView,
@@ -159,6 +166,7 @@ impl ProductBody {
             credential_forms: self
                 .credential_forms
                 .unwrap_or_else(|| vec![CredentialForm::Native]),
+            client_ca: self.client_ca,
             topic_policy: TopicPolicy {
                 publish: self.topic_policy.publish,
                 subscribe: self.topic_policy.subscribe,
