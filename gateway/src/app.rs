@@ -72,7 +72,7 @@ impl App {
         tracing::info!("stopped");
     }
 
-    /// Tells devices to go, at the rate at which other nodes can take them.
+    /// Tells devices and applications to go, at the rate at which other nodes can take them.
     async fn close_sessions(&self) {
         let rate = usize::try_from(self.shutdown_config.disconnect_rate).unwrap_or(usize::MAX);
         let per_tick = (rate / 10).max(1);
@@ -81,6 +81,13 @@ impl App {
             tick.tick().await;
             for session in sessions {
                 session.close(CloseReason::Shutdown);
+            }
+        }
+        // Last: what devices said before they went still reaches them.
+        for sessions in self.node.applications.all().chunks(per_tick) {
+            tick.tick().await;
+            for session in sessions {
+                session.end(CloseReason::Shutdown);
             }
         }
     }

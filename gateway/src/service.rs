@@ -11,6 +11,7 @@ pub mod resource;
 pub mod seal;
 pub mod topics;
 pub mod uplink;
+pub mod vendor;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{

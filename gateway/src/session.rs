@@ -1,13 +1,15 @@
-//! One live device: its protocol state, its outbox, its pump and its limits.
+//! One live client, a device or an application: its protocol state, its outbox and its limits.
 //!
-//! A [`DeviceSession`] owns no socket. The edge hands it packets and asks it to fill batches; the
-//! services tell it through its [`SessionHandle`] that something waits. [`Node`] is what all
-//! sessions of the process share.
+//! A [`Session`] owns no socket. The edge hands it packets and asks it to fill batches; the
+//! services tell it through its handle that something waits. [`Node`] is what all sessions of the
+//! process share.
 
+mod application;
 mod batch;
 mod connect;
 mod device;
 mod handle;
+mod inbox;
 mod inspect;
 mod link;
 mod node;
@@ -17,14 +19,152 @@ mod slots;
 mod subscriptions;
 mod table;
 
+use std::{
+    fmt,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use headgate_protocol::mqtt::{Packet, ReasonCode};
+
 pub use self::{
+    application::{ApplicationHandle, ApplicationSession, ApplicationTable},
     batch::{Batch, Part},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},
     handle::{Canceled, CloseReason, SessionHandle},
+    inbox::InboxLimits,
     inspect::SessionInfo,
-    node::Node,
+    node::{Node, NodeParts},
     signals::Signals,
     slots::{SendingSlots, Ticket},
     table::SessionTable,
 };
+use crate::telemetry::metrics::DisconnectReason;
+
+/// The session of whoever is at the other end of a connection.
+///
+/// An application's is boxed and its futures are: there are few, and a device at rest must not pay
+/// for them.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every session is a device's, and stands in its connection without a detour"
+)]
+pub enum Session {
+    /// A device.
+    Device(DeviceSession),
+    /// An application.
+    Application(Box<ApplicationSession>),
+}
+
+impl Session {
+    /// Why the session ends, once it does: the edge writes what is left and closes.
+    pub fn closing(&self) -> Option<DisconnectReason> {
+        match self {
+            Self::Device(device) => device.closing(),
+            Self::Application(application) => application.closing(),
+        }
+    }
+
+    /// Whether more of what the client says can be taken.
+    pub fn wants_input(&self) -> bool {
+        match self {
+            Self::Device(device) => device.wants_input(),
+            Self::Application(application) => application.wants_input(),
+        }
+    }
+
+    /// Waits for a signal to the session.
+    pub fn poll_signals(&self, cx: &Context<'_>) -> Poll<Signals> {
+        match self {
+            Self::Device(device) => device.handle().poll_signals(cx),
+            Self::Application(application) => application.handle().poll_signals(cx),
+        }
+    }
+
+    /// Takes one packet.
+    pub async fn handle_packet(&mut self, now: Instant, packet: Packet) {
+        match self {
+            Self::Device(device) => device.handle_packet(now, packet).await,
+            Self::Application(application) => {
+                Box::pin(application.handle_packet(now, packet)).await;
+            }
+        }
+    }
+
+    /// Ends the session because of what the client sent.
+    pub fn close_on_violation(&mut self, reason: ReasonCode) {
+        match self {
+            Self::Device(device) => device.close_on_violation(reason),
+            Self::Application(application) => application.close_on_violation(reason),
+        }
+    }
+
+    /// Takes what others signalled; `address` is the client's, where the signals ask for it.
+    pub async fn handle_signals(
+        &mut self,
+        now: Instant,
+        signals: Signals,
+        address: Option<SocketAddr>,
+    ) {
+        match self {
+            Self::Device(device) => device.handle_signals(now, signals, address).await,
+            Self::Application(application) => {
+                Box::pin(application.handle_signals(signals)).await;
+            }
+        }
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called.
+    pub fn timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Device(device) => device.timeout(),
+            Self::Application(application) => application.timeout(),
+        }
+    }
+
+    /// Takes note of the time.
+    pub async fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Device(device) => device.handle_timeout(now).await,
+            Self::Application(application) => Box::pin(application.handle_timeout(now)).await,
+        }
+    }
+
+    /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
+    ///
+    /// The edge calls it only when the socket has taken everything before.
+    pub async fn fill(&mut self, batch: &mut Batch) {
+        match self {
+            Self::Device(device) => device.fill(batch).await,
+            Self::Application(application) => Box::pin(application.fill(batch)).await,
+        }
+    }
+
+    /// Takes note that the last batch was written, and whether the socket took all of it.
+    pub fn on_written(&mut self, all_taken: bool) {
+        if let Self::Device(device) = self {
+            device.on_written(all_taken);
+        }
+    }
+
+    /// The connection is gone.
+    pub fn end(self, reason: DisconnectReason) {
+        match self {
+            Self::Device(device) => device.end(reason),
+            Self::Application(application) => application.end(reason),
+        }
+    }
+}
+
+/// Whose session it is, for the log.
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => f.write_str(device.handle().device_id.as_str()),
+            Self::Application(application) => f.write_str(application.handle().client_id()),
+        }
+    }
+}

@@ -12,3 +12,4 @@ pub mod identity;
 pub mod mqtt;
 pub mod topics;
 pub mod transfer;
+pub mod vendor;

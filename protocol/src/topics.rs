@@ -181,6 +181,12 @@ impl ProductTopics {
         is_allowed(&self.more_publish).then_some(UpTopic::Data)
     }
 
+    /// Whether `device` gets what is published on `topic` though it has not subscribed: what goes
+    /// down on Huawei's topics, where devices subscribe to nothing.
+    pub fn hears_unsubscribed(&self, device: DeviceNames<'_>, topic: &str) -> bool {
+        self.vendors.huawei && device.is_huawei_down(topic)
+    }
+
     /// Whether `device` may subscribe to `filter`: every topic that the filter can match must be
     /// one that the device may see.
     pub fn may_subscribe(&self, device: DeviceNames<'_>, filter: &str) -> bool {

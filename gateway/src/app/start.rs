@@ -29,7 +29,7 @@ use crate::{
         seal::{SealError, Sealer},
         uplink::{Uplink, UplinkParts},
     },
-    session::{Node, SessionTable},
+    session::{Node, NodeParts, SessionTable},
     shutdown::Shutdown,
     store::{
         StoreError,
@@ -173,18 +173,23 @@ impl App {
             &metrics,
         )?;
         authenticator.connect_chains(Arc::new(ClientChains::default()));
-        let (apps, uplink) = open_apps(&config, &stores, &metrics, shutdown).await?;
+        let (apps, app_authenticator, uplink) =
+            open_apps(&config, &stores, &metrics, shutdown).await?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
-        let node = Arc::new(Node::new(
-            authenticator.clone(),
-            delivery.clone(),
-            presence.clone(),
-            config.mqtt.clone(),
-            config.delivery.clone(),
-            metrics.clone(),
-        ));
+        let node = Arc::new(Node::new(NodeParts {
+            authenticator: authenticator.clone(),
+            app_authenticator,
+            delivery: delivery.clone(),
+            uplink: uplink.clone(),
+            presence: presence.clone(),
+            mqtt: config.mqtt.clone(),
+            applications: config.applications.clone(),
+            delivery_config: config.delivery.clone(),
+            metrics: metrics.clone(),
+        }));
         let links: Arc<SessionTable> = Arc::clone(&node.table);
         delivery.connect_links(Arc::<SessionTable>::clone(&links));
+        uplink.connect_links(Arc::<SessionTable>::clone(&links));
         let readiness = Readiness::new();
         let edges = Shutdown::new();
         let api = ApiState {
@@ -200,6 +205,7 @@ impl App {
             sessions: links,
             apps,
             uplink,
+            requests: node.requests.clone(),
             tokens,
             limits: http::Limits::new(&config.http, &config.resources, &config.delivery),
             shutdown: edges.clone(),
@@ -297,7 +303,7 @@ async fn open_apps(
     stores: &Stores,
     metrics: &Metrics,
     shutdown: &Shutdown,
-) -> Result<(AppService, Uplink), StoreError> {
+) -> Result<(AppService, AppAuthenticator, Uplink), StoreError> {
     let authenticator = AppAuthenticator::new(stores.registry.clone());
     let parts = UplinkParts {
         registry: stores.registry.clone(),
@@ -310,12 +316,12 @@ async fn open_apps(
     let uplink = Uplink::start(parts, shutdown).await?;
     let apps = AppService::new(
         stores.registry.clone(),
-        authenticator,
+        authenticator.clone(),
         uplink.clone(),
         config.applications.clone(),
         shutdown.clone(),
     );
-    Ok((apps, uplink))
+    Ok((apps, authenticator, uplink))
 }
 
 async fn first_start(

@@ -19,6 +19,12 @@ section! {
         binding_cache_entries: usize = 100_000, Count(1..=10_000_000);
         /// Subscriptions that one MQTT session of an application may hold.
         max_subscriptions: usize = 1_000, Count(1..=100_000);
+        /// Messages that one MQTT session of an application has not taken yet; one more is lost for it and counted.
+        inbox_messages: usize = 10_000, Count(1..=1_000_000);
+        /// Bytes that they may hold.
+        inbox_bytes: usize = 8 * MIB, Size(64 * KIB..=1024 * MIB);
+        /// Requests to devices that wait for their responses at one time.
+        max_waiting_responses: usize = 1_024, Count(1..=100_000);
         /// Rows in one CSV of bindings.
         max_csv_rows: usize = 100_000, Count(1..=1_000_000);
         /// Event streams open at one time, over all applications.

@@ -53,7 +53,7 @@ use crate::{
     config::{DeliveryConfig, HttpConfig, ResourceConfig},
     service::{
         app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
-        registry::RegistryService, resource::ResourceService, uplink::Uplink,
+        registry::RegistryService, resource::ResourceService, uplink::Uplink, vendor::Requests,
     },
     session::SessionTable,
     shutdown::Shutdown,
@@ -105,6 +105,8 @@ pub struct ApiState {
     pub apps: AppService,
     /// Messages between devices and applications.
     pub uplink: Uplink,
+    /// Who waits for the response of a device.
+    pub requests: Requests,
     /// Who has which token.
     pub tokens: TokenAuthenticator,
     /// Bounds of what a request may bring.

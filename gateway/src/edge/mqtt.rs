@@ -23,7 +23,7 @@ use super::{
     tls::{DeviceStream, ReadOutcome, ServerTls},
 };
 use crate::{
-    session::{Batch, DeviceSession, Node, Signals},
+    session::{Batch, Node, Session, Signals},
     shutdown::Shutdown,
     telemetry::metrics::DisconnectReason,
 };
@@ -84,7 +84,7 @@ struct Live {
     node: Arc<Node>,
     stream: DeviceStream,
     decoder: Decoder,
-    session: DeviceSession,
+    session: Session,
     /// The beginning of a packet whose rest has not come; empty and without memory at rest.
     tail: BytesMut,
     /// `tail` may hold whole packets: they wait until the session takes input again.
@@ -109,7 +109,7 @@ impl Live {
         node: Arc<Node>,
         stream: DeviceStream,
         decoder: Decoder,
-        session: DeviceSession,
+        session: Session,
         tail: BytesMut,
     ) -> Self {
         let timer = Box::pin(tokio::time::sleep_until(far(&node).into()));
@@ -184,8 +184,8 @@ impl Live {
             timer,
             ..
         } = self;
-        poll_fn(|cx| {
-            if let Poll::Ready(signals) = session.handle().poll_signals(cx) {
+        poll_fn(move |cx| {
+            if let Poll::Ready(signals) = session.poll_signals(cx) {
                 return Poll::Ready(Wakeup::Signals(signals));
             }
             if stream.has_backlog()
@@ -280,7 +280,7 @@ impl Live {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::info!(device_id = %self.session.handle().device_id, %error, "a device broke the protocol");
+                    tracing::info!(client = %self.session, %error, "a client broke the protocol");
                     self.session.close_on_violation(error.reason_code());
                     break;
                 }

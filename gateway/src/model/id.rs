@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    num::NonZeroI64,
     str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -15,7 +16,7 @@ use crate::model::time::Millis;
 
 /// A positive, time-ordered identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(i64);
+pub struct Id(NonZeroI64);
 
 /// Why a text or a number is no [`Id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,23 +29,22 @@ impl Id {
     /// # Errors
     /// [`InvalidId`] when it is not positive.
     pub const fn from_i64(value: i64) -> Result<Self, InvalidId> {
-        if value > 0 {
-            Ok(Self(value))
-        } else {
-            Err(InvalidId)
+        match NonZeroI64::new(value) {
+            Some(value) if value.is_positive() => Ok(Self(value)),
+            _ => Err(InvalidId),
         }
     }
 
     /// The number as it is stored.
     pub const fn as_i64(self) -> i64 {
-        self.0
+        self.0.get()
     }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0_u8; TEXT_LEN];
-        let mut rest = self.0.cast_unsigned();
+        let mut rest = self.as_i64().cast_unsigned();
         for slot in text.iter_mut().rev() {
             *slot = ALPHABET[(rest & 31) as usize];
             rest >>= 5;
@@ -134,10 +134,14 @@ impl IdGenerator {
         let sequence = word & ((1 << SEQUENCE_BITS) - 1);
         let value =
             (millis << (SEQUENCE_BITS + NODE_BITS)) | (self.node << SEQUENCE_BITS) | sequence;
-        Id((value & i64::MAX.cast_unsigned()).cast_signed())
+        let value = (value & i64::MAX.cast_unsigned()).cast_signed();
+        // The word is at least 1 and so is the value, until 2093.
+        Id(NonZeroI64::new(value).unwrap_or(FIRST))
     }
 }
 
+/// The smallest number that an id can be.
+const FIRST: NonZeroI64 = NonZeroI64::new(1).expect("1 is not 0");
 /// 2024-01-01T00:00:00Z: 41 bits of milliseconds from here last until 2093.
 const EPOCH_MS: i64 = 1_704_067_200_000;
 const SEQUENCE_BITS: u32 = 12;

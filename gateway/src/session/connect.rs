@@ -3,11 +3,13 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use headgate_protocol::{
-    credential::Claim,
+    credential::{Claim, Form},
     mqtt::{Connect, Connection, ProtocolVersion, ReasonCode},
 };
 
 use super::{
+    Session,
+    application::ApplicationSession,
     device::{DeviceSession, Sent},
     node::Node,
 };
@@ -34,23 +36,76 @@ pub struct Refused {
 /// [`Refused`] with the answer that the client gets.
 pub async fn admit(
     node: &Arc<Node>,
-    mut connection: Connection<Sent>,
+    connection: Connection<Sent>,
     connect: &Connect,
     peer: &Peer,
     reached_at: Option<IpAddr>,
-) -> Result<DeviceSession, Box<Refused>> {
+) -> Result<Session, Box<Refused>> {
     let claim = Claim::read(
         &connect.client_id,
         connect.username.as_deref(),
         connect.password.as_deref(),
     );
-    let device = match login(node, &claim, peer).await {
+    if claim.form == Form::Application {
+        let session = admit_application(node, connection, connect, &claim, peer).await?;
+        return Ok(Session::Application(Box::new(session)));
+    }
+    let session = admit_device(node, connection, connect, &claim, peer, reached_at).await?;
+    Ok(Session::Device(session))
+}
+
+async fn admit_application(
+    node: &Arc<Node>,
+    connection: Connection<Sent>,
+    connect: &Connect,
+    claim: &Claim<'_>,
+    peer: &Peer,
+) -> Result<ApplicationSession, Box<Refused>> {
+    let (throttle, address) = (node.authenticator.throttle(), peer.address.ip());
+    let checked = if throttle.admits_login(claim, address, Instant::now()) {
+        let secret = claim.password.unwrap_or_default();
+        let checked = node
+            .app_authenticator
+            .authenticate(claim.identity, secret)
+            .await;
+        match &checked {
+            Ok(_) => throttle.succeeded(claim, address, Instant::now()),
+            Err(error) if error.is_refusal() => throttle.failed(claim, address, Instant::now()),
+            // The gateway's own fault counts against nobody.
+            Err(_) => {}
+        }
+        checked
+    } else {
+        Err(AuthError::Throttled)
+    };
+    let app = match checked {
+        Ok(app) => app,
+        Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
+    };
+    match ApplicationSession::open(node, &app, &connect.client_id, connection).await {
+        Ok(session) => Ok(session),
+        Err((connection, _changed)) => {
+            let error = AuthError::Changing;
+            Err(refuse(node, connection, connect, peer, &error))
+        }
+    }
+}
+
+async fn admit_device(
+    node: &Arc<Node>,
+    mut connection: Connection<Sent>,
+    connect: &Connect,
+    claim: &Claim<'_>,
+    peer: &Peer,
+    reached_at: Option<IpAddr>,
+) -> Result<DeviceSession, Box<Refused>> {
+    let device = match login(node, claim, peer).await {
         Ok(device) => device,
         Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
     };
     let rules = node.table.topics().rules(&device.product);
     let (handle, took_over) = node.table.enter(&device.device_id, rules);
-    if !node.authenticator.is_current(&claim, &device) {
+    if !node.authenticator.is_current(claim, &device) {
         // It may just have been frozen, and whoever did that found no session to close.
         node.table.leave(&handle);
         return Err(refuse(
@@ -80,8 +135,7 @@ pub async fn admit(
         reached_at,
         &connect.client_id,
     );
-    // CONNACK is the first thing that is written.
-    session.drain(Instant::now()).await;
+    session.begin(Instant::now()).await;
     Ok(session)
 }
 

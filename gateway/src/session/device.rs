@@ -7,6 +7,7 @@
 //! Invariants: chunks are sent only after `get_chunks` on this connection; what the device has not
 //! been sent yet is a cursor and never a queue; at most `mqtt.outbox_bytes` of control packets wait.
 
+mod mail;
 mod messages;
 mod sending;
 mod topics;
@@ -22,6 +23,7 @@ use headgate_protocol::{
     transfer::window::Chunk,
 };
 
+use self::mail::Mail;
 use super::{
     handle::{CloseReason, SessionHandle},
     inspect::SessionInfo,
@@ -32,6 +34,7 @@ use super::{
     subscriptions::Subscriptions,
 };
 use crate::{
+    model::Id,
     service::{auth::AuthenticatedDevice, delivery::LiveDelivery},
     telemetry::metrics::DisconnectReason,
 };
@@ -41,6 +44,8 @@ use crate::{
 pub enum Sent {
     /// A message that nothing depends on.
     Message,
+    /// A message from an application, which waits in the mailbox under this id.
+    Mail(Id),
     /// The announcement of the delivery that [`DeviceSession`] keeps.
     Announcement,
     /// A chunk of the request of this generation.
@@ -70,6 +75,10 @@ pub struct DeviceSession {
     handle: Arc<SessionHandle>,
     device: AuthenticatedDevice,
     subscriptions: Subscriptions,
+    /// Messages from applications on their way to the device.
+    mail: Option<Box<Mail>>,
+    /// Up to where the mailbox has been read on this connection.
+    read_to: Option<Id>,
     announcing: Announcing,
     /// The delivery whose announcement is on its way.
     announced: Option<Arc<LiveDelivery>>,
@@ -98,6 +107,8 @@ impl DeviceSession {
             handle,
             device,
             subscriptions: Subscriptions::default(),
+            mail: None,
+            read_to: None,
             announcing: Announcing::NotListening,
             announced: None,
             transfer: None,
@@ -106,6 +117,14 @@ impl DeviceSession {
             reached_at,
             client_id: is_named.then(|| client_id.into()),
         }
+    }
+
+    /// Says CONNACK, which is the first thing that is written, and looks for what waits.
+    pub(super) async fn begin(&mut self, now: Instant) {
+        if self.is_subscribed_since_connect() {
+            self.read_mailbox();
+        }
+        self.drain(now).await;
     }
 
     /// How others reach this session.
@@ -157,6 +176,9 @@ impl DeviceSession {
         if signals.has(Signal::Rules) {
             self.drop_forbidden();
         }
+        if signals.has(Signal::Mail) {
+            self.note_mail();
+        }
         if signals.has(Signal::Inspect) {
             self.answer_inspectors(address);
         }
@@ -179,6 +201,10 @@ impl DeviceSession {
             subscriptions: self.subscriptions.shown(),
             ..self.link.inspect()
         };
+        let info = SessionInfo {
+            outbox_messages: info.outbox_messages + self.mail.as_ref().map_or(0, |mail| mail.len()),
+            ..info
+        };
         for inspector in self.handle.take_inspectors() {
             // Whoever asked may have gone.
             let _gone = inspector.send(info.clone());
@@ -192,7 +218,8 @@ impl DeviceSession {
             Announcing::NotListening | Announcing::WhenWoken => None,
         };
         let memory = self.transfer.as_ref().and_then(|active| active.memory_due);
-        [self.link.connection.timeout(), announce, memory]
+        let mail = self.mail.as_ref().and_then(|mail| mail.timeout());
+        [self.link.connection.timeout(), announce, memory, mail]
             .into_iter()
             .flatten()
             .min()
@@ -227,7 +254,7 @@ impl DeviceSession {
     }
 
     /// Acts on everything that the connection has to say.
-    pub(super) async fn drain(&mut self, now: Instant) {
+    async fn drain(&mut self, now: Instant) {
         while let Some(event) = self.link.poll_event() {
             match event {
                 Event::Publish(publish) => self.handle_publish(publish).await,
@@ -238,7 +265,12 @@ impl DeviceSession {
                 Event::Connect(_) | Event::Disconnected(_) => {}
             }
         }
-        self.link.note_outbox(0);
+        self.note_outbox();
+    }
+
+    fn note_outbox(&mut self) {
+        let mail_bytes = self.mail.as_ref().map_or(0, |mail| mail.bytes());
+        self.link.note_outbox(mail_bytes);
     }
 
     fn take_slot(&mut self, now: Instant) {

@@ -16,10 +16,15 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
+    inbox::{Inbox, InboxLimits},
     inspect::SessionInfo,
     signals::{Signal, SignalSet, Signals},
 };
-use crate::{model::Millis, service::topics::ProductRules, telemetry::metrics::DisconnectReason};
+use crate::{
+    model::Millis,
+    service::{topics::ProductRules, uplink::Stored},
+    telemetry::metrics::DisconnectReason,
+};
 
 /// Cancelled transfers that a session has not told its device of; one more is dropped, and the
 /// device learns of it when it asks for bytes.
@@ -90,13 +95,14 @@ struct Details {
 
 #[derive(Debug, Default)]
 struct Rare {
+    mail: Inbox,
     canceled: Vec<Canceled>,
     inspectors: Vec<oneshot::Sender<SessionInfo>>,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.canceled.is_empty() && self.inspectors.is_empty()
+        self.mail.is_empty() && self.canceled.is_empty() && self.inspectors.is_empty()
     }
 }
 
@@ -128,6 +134,29 @@ impl SessionHandle {
     pub fn close(&self, reason: CloseReason) {
         self.details.lock().close.get_or_insert(reason);
         self.signals.raise(Signal::Close);
+    }
+
+    /// Hands over a message for the device; says whether the session will send it. One that it will
+    /// not, and that is stored, is found in the mailbox by the session itself.
+    pub fn offer(&self, message: Arc<Stored>, limits: InboxLimits) -> bool {
+        let is_stored = message.id.is_some();
+        let taken = {
+            let mut details = self.details.lock();
+            let rare = details.rare.get_or_insert_default();
+            rare.mail.offer(message, limits)
+        };
+        if taken || is_stored {
+            self.signals.raise(Signal::Mail);
+        }
+        taken
+    }
+
+    /// What was handed over since the last look.
+    pub(super) fn take_mail(&self) -> Inbox {
+        let mut details = self.details.lock();
+        let rare = details.rare.as_mut();
+        rare.map(|rare| std::mem::take(&mut rare.mail))
+            .unwrap_or_default()
     }
 
     /// Says that a transfer is over.

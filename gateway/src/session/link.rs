@@ -9,15 +9,30 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
-    Connection, Event, Message as Outgoing, NotSent, Output, Packet, ProtocolVersion, Publish, QoS,
-    ReasonCode, TopicName,
+    Connection, EncodeError, Event, Message as Outgoing, NotSent, Output, Packet, PacketId,
+    PacketType, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
 };
+use smallvec::SmallVec;
 
 use super::{batch::Batch, device::Sent, inspect::SessionInfo, node::Node};
 use crate::{
-    model::Millis,
+    model::{Message, Millis},
     telemetry::metrics::{DisconnectReason, DropReason},
 };
+
+/// Why a message was not put into a batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotPushed {
+    /// The client must acknowledge others first.
+    #[error("the client has as much to acknowledge as it takes")]
+    NoQuota,
+    /// The client never takes it.
+    #[error("the message is larger than the client takes")]
+    TooLarge,
+    /// It is no packet.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
 
 /// One client's connection, without what it is for.
 #[derive(Debug)]
@@ -125,23 +140,24 @@ impl Link {
         }
     }
 
+    /// Does not acknowledge a PUBLISH, because what it brought could not be handed on: an MQTT 5 client
+    /// is told so; an older one loses the connection, and sends it again on the next.
+    pub(super) fn fail(&mut self, publish: &Publish) {
+        if publish.qos == QoS::AtMostOnce {
+            return;
+        }
+        if self.version() == ProtocolVersion::V5 {
+            self.acknowledge(publish, ReasonCode::ImplementationSpecificError);
+        } else {
+            self.close(ReasonCode::UnspecifiedError, DisconnectReason::ServerError);
+        }
+    }
+
     /// Sends a message of the gateway's own.
     ///
     /// # Errors
     /// [`NotSent`] where it was dropped, which is counted.
-    pub(super) fn send(
-        &mut self,
-        topic: TopicName,
-        payload: Bytes,
-        qos: QoS,
-        tag: Sent,
-    ) -> Result<(), NotSent> {
-        let message = Outgoing {
-            topic,
-            payload,
-            qos,
-            tag,
-        };
+    pub(super) fn send(&mut self, message: Outgoing<Sent>) -> Result<(), NotSent> {
         self.connection.send(message).inspect_err(|error| {
             let reason = match error {
                 NotSent::OutboxFull => DropReason::OutboxFull,
@@ -150,6 +166,52 @@ impl Link {
             };
             self.node.metrics.messages_dropped(reason).inc();
         })
+    }
+
+    /// Puts a message into the batch, its payload uncopied.
+    ///
+    /// # Errors
+    /// [`NotPushed`]; the batch is as before then, and no identifier is taken.
+    pub(super) fn push(
+        &mut self,
+        batch: &mut Batch,
+        message: &Message,
+        qos: QoS,
+        tag: Sent,
+    ) -> Result<(), NotPushed> {
+        let version = self.version();
+        let mut publish = Publish::new(message.topic.clone(), message.payload.clone());
+        if version == ProtocolVersion::V5 {
+            publish.properties = message.properties.to_publish(Millis::now());
+        }
+        if qos != QoS::AtMostOnce {
+            publish.qos = QoS::AtLeastOnce;
+            publish.packet_id = Some(PacketId::MIN);
+        }
+        self.check_size(&publish)?;
+        if publish.packet_id.is_some() {
+            publish.packet_id = Some(self.connection.reserve(tag).ok_or(NotPushed::NoQuota)?);
+        }
+        let payload: SmallVec<[Bytes; 2]> = SmallVec::from_iter([message.payload.clone()]);
+        batch.push_packet(|head| publish.encode_header(version, head), payload)?;
+        self.node
+            .metrics
+            .packets_out(PacketType::Publish.number())
+            .inc();
+        Ok(())
+    }
+
+    /// Closes on a SUBSCRIBE that asks for what CONNACK said there is not; says whether it did.
+    pub(super) fn refuses(&mut self, subscribe: &Subscribe) -> bool {
+        let asks_for_identifier = subscribe
+            .properties
+            .as_ref()
+            .is_some_and(|properties| !properties.subscription_identifiers.is_empty());
+        if asks_for_identifier {
+            self.connection
+                .close(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        asks_for_identifier
     }
 
     /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
@@ -186,6 +248,21 @@ impl Link {
         if reason != DisconnectReason::Takeover {
             self.node.metrics.disconnects(reason).inc();
         }
+    }
+
+    /// [MQTT-3.1.2-24]: no packet above the client's Maximum Packet Size.
+    fn check_size(&self, publish: &Publish) -> Result<(), NotPushed> {
+        let max = self.connection.client_max_packet_bytes();
+        if max == u32::MAX {
+            return Ok(());
+        }
+        let mut head = BytesMut::new();
+        publish.encode_header(self.version(), &mut head)?;
+        let bytes = head.len() + publish.payload.len();
+        if bytes > usize::try_from(max).unwrap_or(usize::MAX) {
+            return Err(NotPushed::TooLarge);
+        }
+        Ok(())
     }
 
     fn encode(&mut self, packet: &Packet) {

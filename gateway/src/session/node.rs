@@ -7,10 +7,18 @@ use std::sync::{
 
 use headgate_protocol::mqtt::{ConnectionLimits, Limits};
 
-use super::{slots::SendingSlots, table::SessionTable};
+use super::{
+    application::ApplicationTable, inbox::InboxLimits, slots::SendingSlots, table::SessionTable,
+};
 use crate::{
-    config::{DeliveryConfig, MqttConfig},
-    service::{auth::DeviceAuthenticator, delivery::DeliveryService, presence::Presence},
+    config::{ApplicationsConfig, DeliveryConfig, MqttConfig},
+    service::{
+        auth::{AppAuthenticator, DeviceAuthenticator},
+        delivery::DeliveryService,
+        presence::Presence,
+        uplink::Uplink,
+        vendor::Requests,
+    },
     telemetry::{metrics::Metrics, sampler::Sampler},
 };
 
@@ -31,8 +39,16 @@ pub struct Node {
     pub delivery: DeliveryService,
     /// Who was seen when.
     pub presence: Presence,
+    /// Checks which application connects.
+    pub app_authenticator: AppAuthenticator,
+    /// Messages between devices and applications.
+    pub uplink: Uplink,
+    /// Who waits for the response of a device.
+    pub requests: Requests,
     /// Who is connected.
     pub table: Arc<SessionTable>,
+    /// Which sessions of applications there are.
+    pub applications: ApplicationTable,
     /// Who may send now.
     pub slots: SendingSlots,
     /// Settings of connections.
@@ -51,16 +67,46 @@ pub struct Node {
     backlog_bytes: AtomicUsize,
 }
 
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeParts {
+    /// Checks which device connects.
+    pub authenticator: DeviceAuthenticator,
+    /// Checks which application connects.
+    pub app_authenticator: AppAuthenticator,
+    /// Offers, bytes and reports.
+    pub delivery: DeliveryService,
+    /// Messages between devices and applications.
+    pub uplink: Uplink,
+    /// Who was seen when.
+    pub presence: Presence,
+    /// Settings of connections.
+    pub mqtt: MqttConfig,
+    /// Settings of applications.
+    pub applications: ApplicationsConfig,
+    /// Settings of deliveries.
+    pub delivery_config: DeliveryConfig,
+    /// Where it is counted.
+    pub metrics: Metrics,
+}
+
 impl Node {
     /// A node without sessions.
-    pub fn new(
-        authenticator: DeviceAuthenticator,
-        delivery: DeliveryService,
-        presence: Presence,
-        mqtt: MqttConfig,
-        delivery_config: DeliveryConfig,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(parts: NodeParts) -> Self {
+        let NodeParts {
+            mqtt,
+            applications,
+            delivery_config,
+            ..
+        } = parts;
+        let inbox = InboxLimits {
+            messages: mqtt.outbox_messages,
+            bytes: mqtt.outbox_bytes,
+        };
+        let application_inbox = InboxLimits {
+            messages: applications.inbox_messages,
+            bytes: applications.inbox_bytes,
+        };
         let connection_limits = Arc::new(ConnectionLimits {
             max_keep_alive: mqtt.max_keep_alive,
             outbox_messages: mqtt.outbox_messages,
@@ -71,15 +117,19 @@ impl Node {
         });
         Self {
             slots: SendingSlots::new(delivery_config.sending_slots, delivery_config.slot_hold),
-            table: Arc::new(SessionTable::default()),
+            table: Arc::new(SessionTable::new(inbox)),
+            applications: ApplicationTable::new(application_inbox),
             backlog_bytes: AtomicUsize::new(0),
-            authenticator,
-            delivery,
-            presence,
+            authenticator: parts.authenticator,
+            delivery: parts.delivery,
+            presence: parts.presence,
+            app_authenticator: parts.app_authenticator,
+            uplink: parts.uplink,
+            requests: Requests::new(applications.max_waiting_responses),
             mqtt,
             delivery_config,
             connection_limits,
-            metrics,
+            metrics: parts.metrics,
             refusals: Sampler::default(),
             logins: Sampler::default(),
         }

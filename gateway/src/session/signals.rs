@@ -23,6 +23,8 @@ pub(super) enum Signal {
     Rules = 1 << 4,
     /// Someone asks how the session is.
     Inspect = 1 << 5,
+    /// Messages wait for the client.
+    Mail = 1 << 6,
 }
 
 /// What has been signalled since the last look.

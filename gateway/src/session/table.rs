@@ -8,13 +8,17 @@ use std::sync::{
 use dashmap::{DashMap, Entry};
 use headgate_protocol::identity::{DeviceId, ProductId, ResourceName};
 
-use super::handle::{Canceled, CloseReason, SessionHandle};
+use super::{
+    handle::{Canceled, CloseReason, SessionHandle},
+    inbox::InboxLimits,
+};
 use crate::{
     model::Product,
     service::{
         delivery::DeviceLinks,
         registry::DeviceWatch,
         topics::{ProductRules, TopicBook},
+        uplink::{MessageLinks, Stored},
     },
 };
 
@@ -24,9 +28,18 @@ pub struct SessionTable {
     sessions: DashMap<DeviceId, Arc<SessionHandle>>,
     epochs: AtomicU64,
     topics: TopicBook,
+    inbox_limits: InboxLimits,
 }
 
 impl SessionTable {
+    /// A table without sessions, each of which will hold so much that it has not looked at.
+    pub fn new(inbox_limits: InboxLimits) -> Self {
+        Self {
+            inbox_limits,
+            ..Self::default()
+        }
+    }
+
     /// Enters a session of `device`; one that it has already is told to end.
     ///
     /// Gives the new session, and whether it took over.
@@ -108,6 +121,13 @@ impl DeviceLinks for SessionTable {
 
     fn is_connected(&self, device: &DeviceId) -> bool {
         self.sessions.contains_key(device)
+    }
+}
+
+impl MessageLinks for SessionTable {
+    fn offer(&self, device: &DeviceId, message: Arc<Stored>) -> bool {
+        self.of(device)
+            .is_some_and(|session| session.offer(message, self.inbox_limits))
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Families {
     process: ProcessMetrics,
     /// Devices connected by MQTT.
     pub connections_mqtt: IntGauge,
+    /// Applications connected by MQTT.
+    pub connections_applications: IntGauge,
     /// Connections to the files listener.
     pub connections_files: IntGauge,
     /// How MQTT connections began.
@@ -173,6 +175,7 @@ impl Families {
         };
         Self {
             connections_mqtt: connections.with_label_values(&["mqtt", "secret"]),
+            connections_applications: connections.with_label_values(&["mqtt", "application"]),
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),
             handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),

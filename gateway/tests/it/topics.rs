@@ -85,7 +85,10 @@ async fn a_changed_policy_acts_on_those_who_are_connected() {
         (held == 1).then_some(())
     })
     .await;
-    assert_eq!(client.publish("fleet/x", b"2").await, ReasonCode::Success);
+    assert_eq!(
+        client.publish("fleet/x", b"2").await,
+        ReasonCode::NoMatchingSubscribers
+    );
     assert_eq!(client.publish("P/d/x", b"3").await, ReasonCode::Success);
     assert_eq!(&client.message().await.payload[..], b"3", "and no 2");
 

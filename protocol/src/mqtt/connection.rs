@@ -34,7 +34,7 @@ pub struct ConnectionLimits {
     pub max_keep_alive: Duration,
     /// The most messages that wait for the client's Receive Maximum.
     pub outbox_messages: usize,
-    /// The most bytes of payload that wait likewise.
+    /// The most bytes of payload and properties that wait likewise.
     pub outbox_bytes: usize,
     /// The most packets that are under way to the client whatever its Receive Maximum.
     pub max_in_flight: u16,
@@ -83,6 +83,8 @@ pub struct Message<T> {
     pub qos: QoS,
     /// What to report when it is acknowledged.
     pub tag: T,
+    /// Properties of MQTT 5.0, left out for a client that does not speak it.
+    pub properties: Option<Box<Properties>>,
 }
 
 /// Why a message was not taken.
@@ -100,12 +102,21 @@ pub enum NotSent {
 }
 
 impl<T> Message<T> {
-    /// The most bytes that its PUBLISH may have: an identifier and an empty list of properties
-    /// are counted, and the longest form of the length.
+    /// The most bytes that its PUBLISH may have: an identifier is counted, and the longest form of
+    /// the lengths.
     fn packet_bytes(&self) -> u64 {
         const REST: usize = 1 + 4 + 2 + 2 + 1;
-        let bytes = self.topic.as_str().len() + self.payload.len() + REST;
+        let bytes = self
+            .bytes()
+            .saturating_add(self.topic.as_str().len() + REST);
         u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// What of it the sender may make as long as it likes.
+    fn bytes(&self) -> usize {
+        let properties = self.properties.as_ref();
+        let properties = properties.map_or(0, |properties| properties.publish_bytes());
+        self.payload.len().saturating_add(properties)
     }
 }
 
@@ -204,7 +215,7 @@ impl<T> Connection<T> {
         self.waiting.len()
     }
 
-    /// Bytes of payload that wait for the client's Receive Maximum.
+    /// Bytes of payload and properties that wait for the client's Receive Maximum.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -360,7 +371,7 @@ impl<T> Connection<T> {
             self.transmit_message(message);
             return Ok(());
         }
-        let bytes = self.waiting_bytes.saturating_add(message.payload.len());
+        let bytes = self.waiting_bytes.saturating_add(message.bytes());
         if self.waiting.len() >= self.limits.outbox_messages || bytes > self.limits.outbox_bytes {
             return Err(NotSent::OutboxFull);
         }
@@ -504,7 +515,7 @@ impl<T> Connection<T> {
                 let Some(message) = self.waiting.pop_front() else {
                     break;
                 };
-                self.waiting_bytes = self.waiting_bytes.saturating_sub(message.payload.len());
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(message.bytes());
                 self.transmit_message(message);
             }
         }
@@ -544,7 +555,7 @@ impl<T> Connection<T> {
             retain: false,
             topic: message.topic,
             packet_id,
-            properties: None,
+            properties: message.properties,
             payload: message.payload,
         };
         self.transmit(Packet::Publish(publish));

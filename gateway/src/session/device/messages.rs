@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headgate_protocol::{
-    mqtt::{QoS, TopicName},
+    mqtt::{Message as Outgoing, QoS, TopicName},
     transfer::{
         message::{DownMessage, GetChunks, TransferError, TransferErrorCode, UpMessage},
         window::Ask,
@@ -252,7 +252,12 @@ impl DeviceSession {
     /// Sends a message on the device's service topic, if it listens there.
     fn tell(&mut self, message: &DownMessage, tag: Sent) {
         let topic = self.names().down_service();
-        let Some(qos) = self.granted_qos(&topic) else {
+        self.tell_on(&topic, Bytes::from(message.to_json()), tag);
+    }
+
+    /// Sends a message of the gateway's own, if the device listens there.
+    pub(super) fn tell_on(&mut self, topic: &str, payload: Bytes, tag: Sent) {
+        let Some(qos) = self.granted_qos(topic) else {
             self.link
                 .node
                 .metrics
@@ -260,14 +265,18 @@ impl DeviceSession {
                 .inc();
             return;
         };
-        // Product and node ids hold no wildcard and no NUL.
+        // Product, node and device ids hold no wildcard and no NUL.
         let Ok(topic) = topic.parse::<TopicName>() else {
             return;
         };
-        if let Err(error) = self
-            .link
-            .send(topic, Bytes::from(message.to_json()), qos, tag)
-        {
+        let message = Outgoing {
+            topic,
+            payload,
+            qos,
+            tag,
+            properties: None,
+        };
+        if let Err(error) = self.link.send(message) {
             tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");
         }
     }

@@ -23,11 +23,15 @@ impl DeviceSession {
     pub async fn fill(&mut self, batch: &mut Batch) {
         self.link.take_control(batch);
         let now = Instant::now();
-        if self.link.closing.is_none() && self.may_send_chunks(now) {
+        if self.mail.is_some() && self.link.closing.is_none() {
+            Box::pin(self.fill_mail(now, batch)).await;
+        }
+        let mail_waits = self.mail.as_ref().is_some_and(|mail| mail.waits());
+        if self.link.closing.is_none() && !mail_waits && self.may_send_chunks(now) {
             self.fill_chunks(now, batch).await;
             self.link.take_control(batch);
         }
-        self.link.note_outbox(0);
+        self.note_outbox();
     }
 
     /// Takes note that the last batch was written, and whether the socket took all of it.
@@ -157,6 +161,7 @@ impl DeviceSession {
     pub(super) async fn handle_acknowledged(&mut self, now: Instant, sent: Sent) {
         match sent {
             Sent::Message => {}
+            Sent::Mail(id) => self.on_mail_acknowledged(id),
             Sent::Announcement => {
                 if let Some(delivery) = self.announced.take() {
                     Box::pin(self.link.node.delivery.on_announced(&delivery)).await;

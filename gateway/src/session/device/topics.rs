@@ -6,12 +6,20 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use headgate_protocol::{
-    mqtt::{Publish, QoS, ReasonCode, Subscribe, Subscription, TopicFilter, Unsubscribe},
+    credential::Form,
+    mqtt::{
+        Message as Outgoing, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe, Subscription,
+        TopicFilter, Unsubscribe,
+    },
     topics::{DeviceNames, UpTopic},
 };
 
 use super::{Announcing, DeviceSession, Sent};
-use crate::session::subscriptions::granted_reason;
+use crate::{
+    model::{DeviceName, Message, MessageProperties, Millis},
+    service::vendor::{Verdict, huawei, tencent},
+    session::subscriptions::granted_reason,
+};
 
 impl DeviceSession {
     /// The names by which the device stands in topics.
@@ -26,53 +34,102 @@ impl DeviceSession {
     pub(super) async fn handle_publish(&mut self, publish: Publish) {
         let topics = self.handle.rules.topics();
         let reason = match topics.classify_publish(self.names(), publish.topic.as_str()) {
+            // Boxed, like every rare wait of a session: ten thousand devices at rest would each
+            // keep room for it otherwise.
             Some(UpTopic::Service) => {
-                // Boxed, like every rare wait of a session: ten thousand devices at rest would
-                // each keep room for it otherwise.
                 Box::pin(self.handle_service_message(&publish.payload)).await;
-                ReasonCode::Success
+                Some(ReasonCode::Success)
             }
-            Some(UpTopic::Data | UpTopic::HuaweiEvents | UpTopic::TencentOperation) => {
-                self.loop_back(&publish);
-                ReasonCode::Success
+            Some(UpTopic::Data) => Box::pin(self.hand_on(&publish)).await,
+            Some(UpTopic::HuaweiEvents) => {
+                let received = Millis::now();
+                let verdict = huawei::ask(self.names(), &publish.payload, received, Millis::now());
+                Box::pin(self.follow(&publish, verdict)).await
+            }
+            Some(UpTopic::TencentOperation) => {
+                let received = Millis::now();
+                let verdict = tencent::ask(self.names(), &publish.payload, received, Millis::now());
+                Box::pin(self.follow(&publish, verdict)).await
             }
             None => {
                 self.log_refused("publish", publish.topic.as_str());
-                ReasonCode::NotAuthorized
+                Some(ReasonCode::NotAuthorized)
             }
         };
-        self.link.acknowledge(&publish, reason);
+        match reason {
+            Some(reason) => self.link.acknowledge(&publish, reason),
+            None => self.link.fail(&publish),
+        }
     }
 
-    /// Gives a device its own message back where it subscribed to that.
-    fn loop_back(&mut self, publish: &Publish) {
-        // Vendors' topics go one way each, and their platforms echo nothing.
-        if publish.topic.starts_with('$') {
-            return;
+    /// Does what the vendor's platform would do about a message to it.
+    async fn follow(&mut self, publish: &Publish, verdict: Verdict) -> Option<ReasonCode> {
+        match verdict {
+            Verdict::Answer { topic, payload } => {
+                self.tell_on(&topic, payload.into(), Sent::Message);
+                Some(ReasonCode::Success)
+            }
+            Verdict::Taken => Some(ReasonCode::Success),
+            Verdict::Data => self.hand_on(publish).await,
         }
-        if let Some(granted) = self.subscriptions.granted(publish.topic.as_str(), true) {
+    }
+
+    /// Hands a message of the device to the applications; `None` where it could not be.
+    async fn hand_on(&mut self, publish: &Publish) -> Option<ReasonCode> {
+        let at = Millis::now();
+        let message = Message {
+            device: DeviceName {
+                device_id: self.device.device_id.clone(),
+                product_id: self.device.product.id.clone(),
+                node_id: self.device.node_id.clone(),
+            },
+            topic: publish.topic.clone(),
             // A copy: the payload is a slice of the buffer that everyone on this thread reads into.
-            let payload = Bytes::copy_from_slice(&publish.payload);
-            let qos = publish.qos.min(granted);
-            if let Err(error) = self
-                .link
-                .send(publish.topic.clone(), payload, qos, Sent::Message)
-            {
-                tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");
+            payload: Bytes::copy_from_slice(&publish.payload),
+            qos: publish.qos,
+            properties: MessageProperties::of_publish(publish.properties.as_deref(), at),
+            at,
+        };
+        let is_heard = self.loop_back(&message) | self.link.node.requests.answer(&message);
+        match self.link.node.uplink.publish_from_device(message).await {
+            Ok(published) if published.receivers > 0 || is_heard => Some(ReasonCode::Success),
+            Ok(_) => Some(ReasonCode::NoMatchingSubscribers),
+            Err(error) => {
+                tracing::warn!(%error, device_id = %self.device.device_id, "a message could not be handed on");
+                None
             }
         }
+    }
+
+    /// Gives a device its own message back where it subscribed to that; says whether it did.
+    fn loop_back(&mut self, message: &Message) -> bool {
+        // Vendors' topics go one way each, and their platforms echo nothing.
+        if message.topic.starts_with('$') {
+            return false;
+        }
+        let Some(granted) = self.subscriptions.granted(&message.topic, true) else {
+            return false;
+        };
+        let own = Outgoing {
+            topic: message.topic.clone(),
+            payload: message.payload.clone(),
+            qos: message.qos.min(granted),
+            tag: Sent::Message,
+            properties: match self.link.version() {
+                ProtocolVersion::V5 => message.properties.to_publish(message.at),
+                _ => None,
+            },
+        };
+        let sent = self.link.send(own);
+        if let Err(error) = sent {
+            tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");
+        }
+        sent.is_ok()
     }
 
     pub(super) fn handle_subscribe(&mut self, now: Instant, subscribe: &Subscribe) {
-        let asks_for_identifier = subscribe
-            .properties
-            .as_ref()
-            .is_some_and(|properties| !properties.subscription_identifiers.is_empty());
-        if asks_for_identifier {
-            return self
-                .link
-                .connection
-                .close(ReasonCode::SubscriptionIdentifiersNotSupported);
+        if self.link.refuses(subscribe) {
+            return;
         }
         let reasons = subscribe
             .filters
@@ -80,6 +137,8 @@ impl DeviceSession {
             .map(|asked| self.subscribe(now, asked))
             .collect();
         self.link.connection.grant(subscribe.packet_id, reasons);
+        // What waits may be what it has subscribed to just now.
+        self.read_mailbox();
     }
 
     fn subscribe(&mut self, now: Instant, asked: &Subscription) -> ReasonCode {
@@ -145,7 +204,25 @@ impl DeviceSession {
 
     /// The QoS at which the device wants messages on this topic, if at all.
     pub(super) fn granted_qos(&self, topic: &str) -> Option<QoS> {
-        self.subscriptions.granted(topic, false)
+        self.subscriptions
+            .granted(topic, false)
+            .or_else(|| self.hears(topic).then_some(QoS::AtMostOnce))
+    }
+
+    /// Whether the device gets messages on this topic without a subscription: one that came in
+    /// Huawei's form subscribes to nothing.
+    fn hears(&self, topic: &str) -> bool {
+        self.is_subscribed_since_connect()
+            && self
+                .handle
+                .rules
+                .topics()
+                .hears_unsubscribed(self.names(), topic)
+    }
+
+    /// Whether messages may go to the device before it has subscribed.
+    pub(super) fn is_subscribed_since_connect(&self) -> bool {
+        self.device.form == Form::Huawei
     }
 
     fn note_listening(&mut self) {

@@ -7,8 +7,10 @@ use headgate_protocol::mqtt::{
     ConnAck, Connect, Decoder, Limits, Packet, PacketId, ProtocolVersion, PubAck, Publish, QoS,
     ReasonCode, Role, Subscribe, Subscription,
 };
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
+use sha2::Sha256;
 use smallvec::SmallVec;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -38,6 +40,7 @@ pub(crate) struct Client {
 pub(crate) struct Login {
     pub(crate) version: ProtocolVersion,
     pub(crate) keep_alive_secs: u16,
+    pub(crate) client_id: String,
     pub(crate) username: String,
     pub(crate) password: String,
 }
@@ -48,8 +51,21 @@ impl Login {
         Self {
             version: ProtocolVersion::V311,
             keep_alive_secs: 60,
+            client_id: device.id.clone(),
             username: device.id.clone(),
             password: device.secret.clone(),
+        }
+    }
+
+    /// The device in Huawei's form with sign type 0, which leaves the hour unchecked.
+    pub(crate) fn huawei(device: &Device) -> Self {
+        const HOUR: &str = "2026112105";
+        let mut mac = Hmac::<Sha256>::new_from_slice(HOUR.as_bytes()).expect("any key");
+        mac.update(device.secret.as_bytes());
+        Self {
+            client_id: format!("{}_0_0_{HOUR}", device.id),
+            password: hex::encode(mac.finalize().into_bytes()),
+            ..Self::of(device)
         }
     }
 
@@ -61,7 +77,7 @@ impl Login {
 
 /// The CONNECT of a login.
 pub(crate) fn connect(login: &Login) -> Packet {
-    let mut connect = Connect::new(login.version, login.username.as_str());
+    let mut connect = Connect::new(login.version, login.client_id.as_str());
     connect.keep_alive_secs = login.keep_alive_secs;
     connect.username = Some(login.username.as_str().into());
     connect.password = Some(Bytes::copy_from_slice(login.password.as_bytes()));

@@ -72,6 +72,7 @@ fn message(tag: u32, len: usize) -> Message<u32> {
         payload: Bytes::from(vec![0; len]),
         qos: QoS::AtLeastOnce,
         tag,
+        properties: None,
     }
 }
 
@@ -439,4 +440,34 @@ fn requests_to_subscribe_are_the_callers_to_answer() {
         drain(&mut server)[..],
         [Output::Transmit(Packet::SubAck(_))]
     ));
+}
+
+#[test]
+fn properties_go_along_and_count_as_bytes() {
+    let mut connect = connect(ProtocolVersion::V5, 60);
+    connect.properties = Some(Box::new(Properties {
+        receive_maximum: NonZeroU16::new(1),
+        ..Properties::default()
+    }));
+    let (mut server, ..) = open(connect);
+    let properties = Properties {
+        content_type: Some("x".repeat(60).into()),
+        ..Properties::default()
+    };
+    let with_properties = |tag| Message {
+        properties: Some(Box::new(properties.clone())),
+        ..message(tag, 0)
+    };
+    assert_eq!(server.send(with_properties(1)), Ok(()));
+    let output = drain(&mut server);
+    let [Output::Transmit(Packet::Publish(publish))] = &output[..] else {
+        panic!("{output:?}")
+    };
+    assert_eq!(publish.properties.as_deref(), Some(&properties));
+    assert_eq!(server.send(with_properties(2)), Ok(()), "it waits");
+    assert_eq!(
+        server.send(with_properties(3)),
+        Err(NotSent::OutboxFull),
+        "two of them are above 100 bytes"
+    );
 }

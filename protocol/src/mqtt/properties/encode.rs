@@ -5,7 +5,7 @@ use super::{
     allowed::{PropertySet, id},
 };
 use crate::mqtt::{
-    EncodeError, ProtocolVersion, QoS,
+    EncodeError, PacketType, ProtocolVersion, QoS,
     wire::{Count, MAX_VAR_INT, Sink},
 };
 
@@ -28,6 +28,16 @@ impl Properties {
         properties.write(context, &mut count)?;
         sink.var_int(count.bytes())?;
         properties.write(context, sink)
+    }
+
+    /// The bytes that these take in a PUBLISH, the longest form of their own length among them;
+    /// `usize::MAX` where they cannot stand there.
+    pub(in crate::mqtt) fn publish_bytes(&self) -> usize {
+        let mut count = Count::default();
+        match self.write(Context::Packet(PacketType::Publish), &mut count) {
+            Ok(()) => count.bytes() + 4,
+            Err(_) => usize::MAX,
+        }
     }
 
     fn write<S: Sink>(&self, context: Context, sink: &mut S) -> Result<(), EncodeError> {

@@ -156,6 +156,7 @@ impl Stage {
                 .await
                 .expect("deliveries"),
             sessions: Arc::default(),
+            requests: Requests::new(8),
             apps,
             uplink,
             tokens,

@@ -1,0 +1,235 @@
+//! The MQTT session of an application: what it hears of its devices, and what it tells them.
+//!
+//! Driven by the edge like a device's session. An application may have several at once, told apart
+//! by their whole ClientId. Messages for it gather in its handle's bounded inbox and go from there
+//! into batches as fast as the client takes them; what does not fit is dropped and counted.
+//! Invariants: it is offered messages of devices bound to it and no others; its publishes are
+//! acknowledged in their order, and only once they are stored.
+
+mod handle;
+mod publish;
+
+use std::{sync::Arc, time::Instant};
+
+use headgate_protocol::mqtt::{
+    Connection, Event, Packet, QoS, ReasonCode, Subscribe, Subscription, Unsubscribe,
+};
+
+pub use self::handle::{ApplicationHandle, ApplicationTable};
+use self::publish::Publishing;
+use super::{
+    batch::Batch,
+    device::Sent,
+    handle::CloseReason,
+    link::{Link, NotPushed},
+    node::Node,
+    signals::{Signal, Signals},
+    subscriptions::granted_reason,
+};
+use crate::{
+    model::Millis,
+    service::{
+        auth::AuthenticatedApp,
+        uplink::{Changed, Sink, SubscribeOptions, Subscriber},
+    },
+    telemetry::metrics::{DisconnectReason, DropReason},
+};
+
+/// Bytes of messages in one batch, unless it begins with a larger one.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// One session of an application.
+#[derive(Debug)]
+pub struct ApplicationSession {
+    link: Link,
+    handle: Arc<ApplicationHandle>,
+    subscriber: Subscriber,
+    publishing: Publishing,
+}
+
+impl ApplicationSession {
+    /// Lets an application in; an older session with this ClientId ends.
+    ///
+    /// # Errors
+    /// The connection, and [`Changed`] where the application was changed since it was looked up.
+    pub(super) async fn open(
+        node: &Arc<Node>,
+        app: &AuthenticatedApp,
+        client_id: &str,
+        mut connection: Connection<Sent>,
+    ) -> Result<Self, (Connection<Sent>, Changed)> {
+        let handle = node.applications.handle(client_id);
+        let sink: Arc<dyn Sink> = Arc::<ApplicationHandle>::clone(&handle);
+        let subscriber = match node.uplink.attach(app, sink) {
+            Ok(subscriber) => subscriber,
+            Err(changed) => return Err((connection, changed)),
+        };
+        if node.applications.enter(&handle) {
+            node.metrics.session_takeovers.inc();
+            node.metrics.disconnects(DisconnectReason::Takeover).inc();
+        }
+        connection.accept(Instant::now());
+        node.metrics.connections_applications.inc();
+        tracing::debug!(app_id = %app.id, client_id, "an application connected");
+        let mut session = Self {
+            link: Link::new(Arc::clone(node), connection),
+            handle,
+            subscriber,
+            publishing: Publishing::default(),
+        };
+        // CONNACK is the first thing that is written.
+        session.drain().await;
+        Ok(session)
+    }
+
+    /// How others reach this session.
+    pub fn handle(&self) -> &Arc<ApplicationHandle> {
+        &self.handle
+    }
+
+    /// Why the session ends, once it does.
+    pub fn closing(&self) -> Option<DisconnectReason> {
+        self.link.closing
+    }
+
+    /// Whether more of what the client says can be taken.
+    pub fn wants_input(&self) -> bool {
+        self.link.wants_input()
+    }
+
+    /// Takes one packet.
+    pub async fn handle_packet(&mut self, now: Instant, packet: Packet) {
+        self.link.connection.handle_packet(now, packet);
+        self.drain().await;
+    }
+
+    /// Ends the session because of what the client sent.
+    pub fn close_on_violation(&mut self, reason: ReasonCode) {
+        self.link.close_on_violation(reason);
+        self.link.note_outbox(0);
+    }
+
+    /// Takes what others signalled; messages are looked for by [`ApplicationSession::fill`].
+    pub async fn handle_signals(&mut self, signals: Signals) {
+        if signals.has(Signal::Close) {
+            let (reason, why) = CloseReason::explain(self.handle.close_reason());
+            self.link.close(reason, why);
+        }
+        self.drain().await;
+    }
+
+    /// When [`ApplicationSession::handle_timeout`] wants to be called.
+    pub fn timeout(&self) -> Option<Instant> {
+        self.link.connection.timeout()
+    }
+
+    /// Takes note of the time.
+    pub async fn handle_timeout(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+        self.drain().await;
+    }
+
+    /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
+    pub async fn fill(&mut self, batch: &mut Batch) {
+        // What came in one turn is stored in one commit, and acknowledged before more is read.
+        self.settle().await;
+        self.link.take_control(batch);
+        if self.link.closing.is_none() {
+            self.fill_messages(batch);
+        }
+        self.link.note_outbox(0);
+    }
+
+    /// The connection is gone.
+    pub fn end(mut self, reason: DisconnectReason) {
+        self.link.end(reason);
+        let node = &self.link.node;
+        node.metrics.connections_applications.dec();
+        node.applications.leave(&self.handle);
+        tracing::debug!(
+            app_id = %self.subscriber.app(),
+            client_id = self.handle.client_id(),
+            reason = reason.label(),
+            "an application's session ended"
+        );
+    }
+
+    fn fill_messages(&mut self, batch: &mut Batch) {
+        let Self { link, handle, .. } = self;
+        handle.drain(|message, qos| {
+            if batch.len() >= BATCH_BYTES {
+                return false;
+            }
+            if message.is_expired(Millis::now()) {
+                link.node.metrics.messages_dropped(DropReason::Expired).inc();
+                return true;
+            }
+            match link.push(batch, message, qos.min(QoS::AtLeastOnce), Sent::Message) {
+                Ok(()) => true,
+                Err(NotPushed::NoQuota) => false,
+                Err(error) => {
+                    link.node.metrics.messages_dropped(DropReason::TooLarge).inc();
+                    tracing::info!(client_id = handle.client_id(), %error, "a message to an application was dropped");
+                    true
+                }
+            }
+        });
+    }
+
+    async fn drain(&mut self) {
+        while let Some(event) = self.link.poll_event() {
+            match event {
+                Event::Publish(publish) => self.handle_publish(publish).await,
+                Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe),
+                Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
+                // The link keeps the last two to itself.
+                Event::Acknowledged(_) | Event::Connect(_) | Event::Disconnected(_) => {}
+            }
+        }
+        self.link.note_outbox(0);
+    }
+
+    fn handle_subscribe(&mut self, subscribe: &Subscribe) {
+        if self.link.refuses(subscribe) {
+            return;
+        }
+        let reasons = subscribe
+            .filters
+            .iter()
+            .map(|asked| self.subscribe(asked))
+            .collect();
+        self.link.connection.grant(subscribe.packet_id, reasons);
+    }
+
+    /// Any filter will do: only messages of devices bound to the application are looked at.
+    fn subscribe(&mut self, asked: &Subscription) -> ReasonCode {
+        if asked.filter.is_shared() {
+            return ReasonCode::SharedSubscriptionsNotSupported;
+        }
+        let options = SubscribeOptions {
+            qos: asked.qos.min(QoS::AtLeastOnce),
+            no_local: asked.no_local,
+        };
+        match self.subscriber.subscribe(&asked.filter, options) {
+            Ok(()) => granted_reason(options.qos),
+            Err(_too_many) => ReasonCode::QuotaExceeded,
+        }
+    }
+
+    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+        let reasons = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| {
+                if self.subscriber.unsubscribe(filter) {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NoSubscriptionExisted
+                }
+            })
+            .collect();
+        self.link
+            .connection
+            .confirm_unsubscribe(unsubscribe.packet_id, reasons);
+    }
+}

@@ -1,0 +1,38 @@
+//! Tencent's topics: the time, `$broadcast` and `$rrpc`.
+
+use headgate_protocol::mqtt::{QoS, ReasonCode};
+use serde_json::json;
+
+use crate::harness::{Client, Device, Gateway, Login, payload_json, publish};
+
+async fn device(gateway: &Gateway) -> Device {
+    let forms = json!({"credential_forms": ["native", "tencent"]});
+    gateway.product("PROD123456", &forms).await;
+    gateway.device("PROD123456", "dev1").await
+}
+
+#[tokio::test]
+async fn the_time_is_told_where_the_device_listens() {
+    let gateway = Gateway::start().await;
+    let device = device(&gateway).await;
+    let mut client = Client::log_in(&gateway, &Login::of(&device)).await;
+    let ask = br#"{"type": "get", "resource": ["time"]}"#;
+    client
+        .send(&publish("$sys/operation/PROD123456/dev1", ask, None))
+        .await;
+    assert!(client.ping().await.is_empty(), "it does not listen yet");
+    let topic = "$sys/operation/result/PROD123456/dev1";
+    let granted = client.subscribe(&[topic], QoS::AtMostOnce).await;
+    assert_eq!(granted, [ReasonCode::Success]);
+    client
+        .send(&publish("$sys/operation/PROD123456/dev1", ask, None))
+        .await;
+    let answer = client.message().await;
+    assert_eq!(answer.topic.as_str(), topic);
+    let answer = payload_json(&answer);
+    assert_eq!(answer["type"], "get");
+    let (seconds, sent) = (answer["time"].as_i64(), answer["ntptime2"].as_i64());
+    assert_eq!(seconds, sent.map(|millis| millis / 1000));
+    assert!(answer["ntptime1"].as_i64() <= sent && seconds > Some(1_700_000_000));
+    gateway.stop().await;
+}
