@@ -194,7 +194,8 @@ impl App {
         let edges = Shutdown::new();
         let api = ApiState {
             registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
-                .with_watch(Arc::<SessionTable>::clone(&links)),
+                .with_watch(Arc::<SessionTable>::clone(&links))
+                .with_uplink(uplink.clone()),
             resources: ResourceService::open(
                 stores.registry.clone(),
                 stores.blobs.clone(),
@@ -207,7 +208,13 @@ impl App {
             uplink,
             requests: node.requests.clone(),
             tokens,
-            limits: http::Limits::new(&config.http, &config.resources, &config.delivery),
+            limits: http::Limits::new(
+                &config.http,
+                &config.mqtt,
+                &config.resources,
+                &config.delivery,
+                &config.applications,
+            ),
             shutdown: edges.clone(),
             answers: Answers::default(),
         };

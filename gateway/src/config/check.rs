@@ -167,6 +167,15 @@ fn check_limits(config: &Config, collected: &mut Collected) {
             "must not be above delivery.step_timeout",
         ),
     ];
+    let http_idle = config
+        .http
+        .body_idle_timeout
+        .max(config.http.header_timeout);
+    let contained = contained.into_iter().chain([(
+        config.applications.stream_keep_alive < http_idle,
+        "applications.stream_keep_alive",
+        "must be below http.body_idle_timeout, which ends a stream without bytes",
+    )]);
     for (holds, key, message) in contained {
         if !holds {
             problem(collected, key, message);

@@ -5,8 +5,11 @@
 //! Invariants: a stranger learns nothing but that a token is needed; no body is held in memory
 //! beyond the limits in [`Limits`]; JSON has no field that is not read.
 
+mod apps;
 pub mod auth;
+mod bindings;
 mod content;
+mod csv_rows;
 mod deliveries;
 pub mod device_csv;
 mod devices;
@@ -17,6 +20,7 @@ pub mod idempotency;
 pub mod idle;
 mod linger;
 pub mod listener;
+mod messages;
 pub mod openapi;
 pub mod problem;
 mod products;
@@ -50,7 +54,7 @@ use self::{
     problem::{Kind, Problem},
 };
 use crate::{
-    config::{DeliveryConfig, HttpConfig, ResourceConfig},
+    config::{ApplicationsConfig, DeliveryConfig, HttpConfig, MqttConfig, ResourceConfig},
     service::{
         app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
         registry::RegistryService, resource::ResourceService, uplink::Uplink, vendor::Requests,
@@ -76,16 +80,34 @@ pub struct Limits {
     pub max_resource_bytes: u64,
     /// Rows of a CSV.
     pub max_task_rows: u32,
+    /// Rows of a CSV of bindings.
+    pub max_binding_rows: usize,
+    /// Longest topic, in bytes.
+    pub max_topic_bytes: usize,
+    /// Most levels in a topic.
+    pub max_topic_levels: usize,
+    /// How often a stream without messages is sent a comment.
+    pub stream_keep_alive: Duration,
 }
 
 impl Limits {
     /// The bounds that the configuration sets.
-    pub fn new(http: &HttpConfig, resources: &ResourceConfig, delivery: &DeliveryConfig) -> Self {
+    pub fn new(
+        http: &HttpConfig,
+        mqtt: &MqttConfig,
+        resources: &ResourceConfig,
+        delivery: &DeliveryConfig,
+        applications: &ApplicationsConfig,
+    ) -> Self {
         Self {
             max_json_bytes: http.max_request_bytes,
             max_csv_bytes: http.max_csv_bytes,
             max_resource_bytes: resources.max_size_bytes,
             max_task_rows: u32::try_from(delivery.max_task_rows).unwrap_or(u32::MAX),
+            max_binding_rows: applications.max_csv_rows,
+            max_topic_bytes: mqtt.max_topic_bytes,
+            max_topic_levels: mqtt.max_topic_levels,
+            stream_keep_alive: applications.stream_keep_alive,
         }
     }
 }
@@ -124,6 +146,9 @@ pub fn router(state: ApiState) -> Router {
     let (api, mut openapi) = OpenApiRouter::with_openapi(openapi::base())
         .merge(products::routes())
         .merge(devices::routes())
+        .merge(apps::routes())
+        .merge(bindings::routes())
+        .merge(messages::routes())
         .merge(sessions::routes())
         .merge(resources::routes())
         .merge(deliveries::routes())

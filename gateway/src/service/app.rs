@@ -6,11 +6,11 @@
 
 mod binding;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{fmt, future::Future};
 
-use headgate_protocol::identity::AppId;
+use headgate_protocol::identity::{AppId, DeviceId};
 
 pub use self::binding::BindReport;
 use crate::{
@@ -263,6 +263,34 @@ impl AppService {
         secret: &[u8],
     ) -> Result<AuthenticatedApp, AuthError> {
         self.authenticator.authenticate(app_id, secret).await
+    }
+
+    /// Finds the application that a secret alone stands for.
+    ///
+    /// # Errors
+    /// As [`AppAuthenticator::authenticate`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn authenticate_bearer(&self, secret: &str) -> Result<AuthenticatedApp, AuthError> {
+        self.authenticator.authenticate_bearer(secret).await
+    }
+
+    /// Drops what waits for a device; gives how many messages that were.
+    ///
+    /// # Errors
+    /// [`AppError::Interrupted`] where they could not be dropped.
+    pub async fn empty_mailbox(&self, actor: &Actor, device: &DeviceId) -> Result<usize, AppError> {
+        let (this, device, actor) = (self.clone(), device.clone(), actor.clone());
+        self.whole(async move {
+            let dropped = this.uplink.empty_mailbox(&device).await;
+            let dropped = dropped.map_err(|_| AppError::Interrupted)?;
+            let detail = format!("{dropped} messages");
+            let audit = actor.did("device.empty_mailbox", &device, detail);
+            this.registry.record(&audit).await?;
+            Ok(dropped)
+        })
+        .await
     }
 
     /// Carries a change out to its end, whatever becomes of the caller.

@@ -17,6 +17,7 @@ use crate::{
     service::{
         auth::DeviceAuthenticator,
         seal::{SealError, Sealer},
+        uplink::Uplink,
     },
     store::{StoreError, registry::Registry},
 };
@@ -90,6 +91,7 @@ pub struct RegistryService {
     sealer: Sealer,
     authenticator: DeviceAuthenticator,
     watch: Option<Arc<dyn DeviceWatch>>,
+    uplink: Option<Uplink>,
 }
 
 impl RegistryService {
@@ -104,6 +106,7 @@ impl RegistryService {
             sealer,
             authenticator,
             watch: None,
+            uplink: None,
         }
     }
 
@@ -111,6 +114,13 @@ impl RegistryService {
     #[must_use]
     pub fn with_watch(mut self, watch: Arc<dyn DeviceWatch>) -> Self {
         self.watch = Some(watch);
+        self
+    }
+
+    /// The same service, telling `uplink` of devices that are deleted: nothing waits for them any more.
+    #[must_use]
+    pub fn with_uplink(mut self, uplink: Uplink) -> Self {
+        self.uplink = Some(uplink);
         self
     }
 }

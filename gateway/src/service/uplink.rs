@@ -9,6 +9,7 @@
 //! not sent is dropped.
 
 mod bindings;
+mod history;
 mod mailbox;
 mod owners;
 mod subscribers;
@@ -17,16 +18,18 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use headgate_protocol::{
     identity::{AppId, DeviceId},
-    mqtt::QoS,
+    mqtt::{QoS, TopicFilter},
 };
 
 use self::{
     bindings::Bindings,
+    history::Histories,
     mailbox::NotStored,
     owners::Owners,
     subscribers::{Fanned, Subscribers},
 };
 pub use self::{
+    history::{EventId, EventStream, InvalidEventId, NotOpened, StreamEvent},
     mailbox::{Mailbox, Stored},
     subscribers::{
         Ended, NotSubscribed, Offered, Sink, SubscribeOptions, Subscriber, SubscriberId,
@@ -34,7 +37,7 @@ pub use self::{
 };
 use crate::{
     config::{ApplicationsConfig, MailboxConfig},
-    model::{DeviceName, Id, Message},
+    model::{DeviceName, Id, Message, random},
     service::auth::{AppAuthenticator, AuthenticatedApp},
     shutdown::Shutdown,
     store::{StoreError, registry::Registry, sessions::SessionStore},
@@ -125,6 +128,7 @@ struct Inner {
     bindings: Bindings,
     owners: Owners,
     subscribers: Arc<Subscribers>,
+    histories: Arc<Histories>,
     mailbox: Mailbox,
     config: ApplicationsConfig,
     max_message_bytes: usize,
@@ -158,6 +162,13 @@ impl Uplink {
         let (mailbox, writer) =
             mailbox::open(parts.sessions, parts.mailbox, &parts.metrics).await?;
         shutdown.spawn(writer.run(shutdown.token().clone()));
+        let histories = Arc::new(Histories::new(
+            parts.applications.clone(),
+            u16::from_ne_bytes(random()?),
+            parts.metrics.event_streams.clone(),
+        ));
+        let (swept, stop) = (Arc::clone(&histories), shutdown.token().clone());
+        shutdown.spawn(async move { stop.run_until_cancelled(swept.run()).await });
         let entries = parts.applications.binding_cache_entries;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -165,6 +176,7 @@ impl Uplink {
                 bindings: Bindings::new(parts.registry.clone(), entries),
                 owners: Owners::new(parts.registry, entries),
                 subscribers: Arc::default(),
+                histories,
                 mailbox,
                 config: parts.applications,
                 max_message_bytes,
@@ -201,6 +213,27 @@ impl Uplink {
             Ok(subscriber)
         } else {
             Err(Changed)
+        }
+    }
+
+    /// Opens a stream of the messages of an application's devices that `filter` matches, all without one; it goes on
+    /// behind the event `after`, as far as that is kept. `reader` is the application itself, where it is not an
+    /// operator who reads.
+    ///
+    /// # Errors
+    /// [`NotOpened`].
+    pub fn open_stream(
+        &self,
+        app: &AppId,
+        reader: Option<&AuthenticatedApp>,
+        filter: Option<TopicFilter>,
+        after: Option<EventId>,
+    ) -> Result<EventStream, NotOpened> {
+        let stream = self.inner.histories.open(app, filter, after)?;
+        // After it was opened, as in `attach`.
+        match reader {
+            Some(reader) if !self.inner.authenticator.is_current(reader) => Err(NotOpened::Changed),
+            _ => Ok(stream),
         }
     }
 
@@ -330,6 +363,7 @@ impl Uplink {
                 let one = inner.subscribers.offer(app, message, from);
                 fanned.taken += one.taken;
                 fanned.full += one.full;
+                fanned.taken += u32::from(inner.histories.push(app, message));
             }
             fanned
         };
@@ -364,6 +398,7 @@ impl Uplink {
         let gone: HashSet<_> = devices.iter().collect();
         let is_revoked = |device: &DeviceId| gone.contains(device);
         self.inner.subscribers.revoke(app, &is_revoked);
+        self.inner.histories.revoke(app, &is_revoked);
     }
 
     /// An application may not come in any more, or not with what it came in with; the authenticator knows.
@@ -372,6 +407,7 @@ impl Uplink {
             self.inner.bindings.forget_all();
         }
         self.inner.subscribers.close(app, reason);
+        self.inner.histories.close(app, reason);
     }
 
     /// A device was deleted in the registry: what waits for it goes, and its ids are free.

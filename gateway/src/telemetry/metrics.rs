@@ -112,6 +112,8 @@ pub struct Families {
     pub outbox_bytes: IntGauge,
     /// Messages that wait for devices.
     pub mailbox_messages: IntGauge,
+    /// Event streams that applications and operators read.
+    pub event_streams: IntGauge,
     /// Connections that are not read from for now.
     pub paused_connections: IntGauge,
     /// Connections that ended an older one of the same device.
@@ -206,6 +208,7 @@ impl Families {
             chunks_in_flight: make.gauge("chunks_in_flight", "Chunks sent, not acknowledged."),
             chunk_cache: ChunkCache::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
+            event_streams: make.gauge("event_streams", "Open event streams of applications."),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
             session_takeovers: make.counter(

@@ -7,6 +7,7 @@
 mod client;
 mod command;
 mod daemon;
+mod events;
 mod gateway;
 mod http;
 mod identity;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     client::{Client, Login, connect, payload_json, publish, subscribe},
     command::{Printed, need, run},
     daemon::Daemon,
+    events::{Event, Events},
     gateway::{Device, Gateway, Site},
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},

@@ -30,6 +30,8 @@ const FAMILIES: &[&str] = &[
     "headgate_outbox_bytes",
     "headgate_paused_connections",
     "headgate_messages_dropped_total",
+    "headgate_mailbox_messages",
+    "headgate_event_streams",
     "headgate_session_takeovers_total",
     "headgate_store_seconds",
     "headgate_tls_certificate_not_after_seconds",

@@ -1,8 +1,10 @@
 //! Who asks, and whether they may.
 //!
-//! A layer turns the bearer token into an [`Actor`] once per request; handlers name the role that
-//! they need by taking [`Viewer`], [`Operator`] or [`Admin`].
-//! Invariants: no path below `/api/v1` answers a stranger anything but 401. Spec: RFC 6750.
+//! A layer turns what the `Authorization` header holds into an [`Actor`], or into an application, once
+//! per request; handlers name the role that they need by taking [`Viewer`], [`Operator`] or [`Admin`],
+//! or [`Caller`] where applications may come too.
+//! Invariants: no path below `/api/v1` answers a stranger anything but 401; an application meets only
+//! what takes a [`Caller`]. Spec: RFC 6750, RFC 7617.
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -11,11 +13,18 @@ use axum::{
     response::Response,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use headgate_protocol::identity::AppId;
+use zeroize::Zeroizing;
+
 use super::{
     ApiState,
     problem::{Kind, Problem},
 };
-use crate::model::{Actor, Role};
+use crate::{
+    model::{Actor, Role},
+    service::auth::{AppAuthenticator, AuthenticatedApp},
+};
 
 /// Someone who may read.
 #[derive(Debug, Clone)]
@@ -29,31 +38,81 @@ pub struct Operator(pub Actor);
 #[derive(Debug, Clone)]
 pub struct Admin(pub Actor);
 
-/// Lets those in who bring a valid token, and notes who they are.
+/// An operator, or an application, each limited to its own.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// An operator or a token.
+    Actor(Actor),
+    /// An application.
+    App(AuthenticatedApp),
+}
+
+impl Caller {
+    /// Lets every operator pass, and the application itself; gives the latter. Other applications are told that
+    /// there is no such one.
+    pub(super) fn may_read_of(&self, app: &AppId) -> Result<Option<&AuthenticatedApp>, Problem> {
+        match self {
+            Self::Actor(_) => Ok(None),
+            Self::App(caller) if caller.id == *app => Ok(Some(caller)),
+            Self::App(_) => Err(Problem::not_found("application")),
+        }
+    }
+}
+
+/// What an `Authorization` header holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials {
+    Bearer(Zeroizing<String>),
+    /// Username and password.
+    Basic(String, Zeroizing<String>),
+}
+
+/// Lets those in who bring a valid token or an application's secret, and notes who they are.
 pub(super) async fn authenticate(
     State(state): State<ApiState>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let Some(token) = bearer(request.headers()) else {
+    let Some(credentials) = credentials(request.headers()) else {
         return Err(unauthenticated(
             "send a token as \"Authorization: Bearer <token>\"",
         ));
     };
-    let actor = match state.tokens.token(token).await {
-        Ok(actor) => actor,
-        Err(error) => return Err(error.into()),
-    };
-    request.extensions_mut().insert(actor);
+    let extensions = request.extensions_mut();
+    match credentials {
+        Credentials::Bearer(secret) if AppAuthenticator::is_secret(&secret) => {
+            extensions.insert(state.apps.authenticate_bearer(&secret).await?);
+        }
+        Credentials::Bearer(token) => {
+            extensions.insert(state.tokens.token(&token).await?);
+        }
+        Credentials::Basic(id, secret) => {
+            extensions.insert(state.apps.authenticate(&id, secret.as_bytes()).await?);
+        }
+    }
     Ok(next.run(request).await)
 }
 
-/// The token of an `Authorization` header; the scheme's case does not matter.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// What the `Authorization` header holds; the scheme's case does not matter.
+fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    let (scheme, rest) = value.split_once(' ')?;
+    let rest = rest.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Credentials::Bearer(Zeroizing::new(rest.to_owned())));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(rest).ok()?);
+    let (id, secret) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(Credentials::Basic(
+        id.to_owned(),
+        Zeroizing::new(secret.to_owned()),
+    ))
 }
 
 /// The answer to someone without a valid token.
@@ -63,8 +122,18 @@ pub(super) fn unauthenticated(detail: &'static str) -> Problem {
 
 fn actor_with(parts: &Parts, needed: Role) -> Result<Actor, Problem> {
     let Some(actor) = parts.extensions.get::<Actor>() else {
+        if parts.extensions.get::<AuthenticatedApp>().is_some() {
+            let detail = "an application may read its own messages and devices, and send to these";
+            return Err(Problem::new(Kind::Forbidden, detail));
+        }
         return Err(unauthenticated("a token is needed"));
     };
+    check_role(actor, needed)?;
+    Ok(actor.clone())
+}
+
+/// Checks that someone may do what needs a role.
+pub(super) fn check_role(actor: &Actor, needed: Role) -> Result<(), Problem> {
     if actor.role < needed {
         let detail = format!(
             "the token's role is {}, {} is needed",
@@ -73,7 +142,18 @@ fn actor_with(parts: &Parts, needed: Role) -> Result<Actor, Problem> {
         );
         return Err(Problem::new(Kind::Forbidden, detail));
     }
-    Ok(actor.clone())
+    Ok(())
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        match parts.extensions.get::<AuthenticatedApp>() {
+            Some(app) => Ok(Self::App(app.clone())),
+            None => actor_with(parts, Role::Viewer).map(Self::Actor),
+        }
+    }
 }
 
 /// Lets a handler ask for a role by the type of its argument.
@@ -136,19 +216,28 @@ mod tests {
     }
 
     #[test]
-    fn bearer_tokens_are_found() {
+    fn credentials_are_found() {
+        let bearer = |text: &str| Some(Credentials::Bearer(text.to_owned().into()));
+        let basic = |id: &str, secret: &str| {
+            Some(Credentials::Basic(id.to_owned(), secret.to_owned().into()))
+        };
         for (value, want) in [
-            ("Bearer abc", Some("abc")),
-            ("bearer  abc ", Some("abc")),
+            ("Bearer abc", bearer("abc")),
+            ("bearer  abc ", bearer("abc")),
             ("Bearer", None),
             ("Bearer ", None),
+            ("Basic YTpiOmM=", basic("a", "b:c")),
+            ("basic YTo=", basic("a", "")),
+            ("Basic YQ==", None),
             ("Basic abc", None),
+            ("Basic /w==", None),
+            ("Digest abc", None),
             ("abc", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-            assert_eq!(bearer(&headers), want, "{value:?}");
+            assert_eq!(credentials(&headers), want, "{value:?}");
         }
-        assert_eq!(bearer(&HeaderMap::new()), None);
+        assert_eq!(credentials(&HeaderMap::new()), None);
     }
 }

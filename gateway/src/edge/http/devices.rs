@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use headgate_protocol::identity::{DeviceId, ProductId};
+use headgate_protocol::identity::{AppId, DeviceId, ProductId};
 use serde::Deserialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -51,6 +51,9 @@ struct DeviceQuery {
     enabled: Option<bool>,
     /// Only those whose name, node id or device id holds this text, in any case.
     filter: Option<String>,
+    /// Only those that are bound to this application.
+    #[param(value_type = Option<String>)]
+    app: Option<AppId>,
 }
 
 /// Lists devices in the order of their ids.
@@ -70,6 +73,7 @@ async fn list(
         product: query.product,
         enabled: query.enabled,
         text: query.filter,
+        app: query.app,
     };
     Ok(Json(PageView::of(
         state.registry.devices(&filter, &page).await?,

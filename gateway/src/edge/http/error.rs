@@ -9,10 +9,12 @@ use super::{
 use crate::{
     model::InvalidField,
     service::{
+        app::AppError,
         auth::AuthError,
         delivery::{DeliveryError, RowError, RowErrorCode},
         registry::RegistryError,
         resource::ResourceError,
+        uplink::{NotOpened, NotSent},
     },
 };
 
@@ -36,6 +38,54 @@ impl From<RegistryError> for Problem {
             RegistryError::InUse { ref by, .. } => in_use(by, error.to_string()),
             RegistryError::Store(_) | RegistryError::Seal(_) | RegistryError::Random(_) => {
                 Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<AppError> for Problem {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::NotFound { what } => Self::not_found(what),
+            AppError::Conflict { what, .. } => taken(what, error.to_string()),
+            AppError::Invalid(error) => error.into(),
+            AppError::TooMany { .. } => Self::new(Kind::QuotaExceeded, error.to_string()),
+            AppError::Store(_) | AppError::Random(_) | AppError::Interrupted => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<NotSent> for Problem {
+    fn from(error: NotSent) -> Self {
+        match error {
+            // An application learns of no device that is not its own.
+            NotSent::NotBound | NotSent::UnknownDevice => Self::not_found("device"),
+            NotSent::ForeignTopic => Self::field("topic", error.to_string()),
+            NotSent::TooLarge { .. } => {
+                Self::new(Kind::TooLarge, error.to_string()).with_field("payload")
+            }
+            NotSent::MailboxFull => {
+                Self::new(Kind::MailboxFull, error.to_string()).with_retry_after(60)
+            }
+            NotSent::Offline => Self::new(Kind::Offline, error.to_string()),
+            NotSent::Unavailable => {
+                Self::new(Kind::Overloaded, error.to_string()).with_retry_after(5)
+            }
+            NotSent::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<NotOpened> for Problem {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::TooMany => {
+                Self::new(Kind::TooManyStreams, error.to_string()).with_retry_after(30)
+            }
+            NotOpened::Changed => {
+                Self::new(Kind::Overloaded, error.to_string()).with_retry_after(1)
             }
         }
     }
@@ -101,7 +151,7 @@ impl From<RowError> for RowProblem {
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         if error.is_refusal() {
-            unauthenticated("the token is not valid")
+            unauthenticated("the token or secret is not valid")
         } else {
             Self::internal(&error)
         }
@@ -111,7 +161,7 @@ impl From<AuthError> for Problem {
 /// A unique value that another record has, under the name that the API gives its field.
 fn taken(what: &'static str, detail: String) -> Problem {
     let field = match what {
-        "product id" => "id",
+        "product id" | "application id" => "id",
         "device id" => "device_id",
         "node id" | "device alias" => "node_id",
         "resource name" => "name",

@@ -29,7 +29,7 @@ use super::{
     extract::{buffer, media_type},
     problem::{Kind, Problem},
 };
-use crate::model::Actor;
+use crate::{model::Actor, service::auth::AuthenticatedApp};
 
 /// The header with the key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -209,12 +209,15 @@ fn key_of(request: &Request) -> Result<Digest, Problem> {
             )
             .with_field(KEY.as_str())
         })?;
-    let actor = request
-        .extensions()
+    let extensions = request.extensions();
+    let actor = extensions
         .get::<Actor>()
         .map_or("", |actor| actor.name.as_str());
+    let app = extensions
+        .get::<AuthenticatedApp>()
+        .map_or("", |app| app.id.as_str());
     let mut digest = Sha256::new();
-    for part in [actor, request.uri().path(), key] {
+    for part in [actor, app, request.uri().path(), key] {
         digest.update(part.as_bytes());
         digest.update([0]);
     }

@@ -57,8 +57,10 @@ pub(super) fn base() -> OpenApi {
         .version("1")
         .build();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let application = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
     let components = utoipa::openapi::ComponentsBuilder::new()
         .security_scheme("token", token)
+        .security_scheme("application", application)
         .schema(ProblemBody::name(), ProblemBody::schema())
         .schema(RowProblem::name(), RowProblem::schema())
         .build();
@@ -66,10 +68,9 @@ pub(super) fn base() -> OpenApi {
         .info(info)
         .servers(Some([ServerBuilder::new().url(BASE).build()]))
         .components(Some(components))
-        .security(Some([SecurityRequirement::new(
-            "token",
-            Vec::<String>::new(),
-        )]))
+        .security(Some(["token", "application"].map(|scheme| {
+            SecurityRequirement::new(scheme, Vec::<String>::new())
+        })))
         .build()
 }
 

@@ -66,6 +66,12 @@ pub enum Kind {
     ContentMismatch,
     /// This idempotency key was used for another request.
     KeyReused,
+    /// As many messages wait for the device as may.
+    MailboxFull,
+    /// The device is not connected.
+    Offline,
+    /// As many event streams are open as may be.
+    TooManyStreams,
     /// Too much is under way; try again later.
     Overloaded,
     /// A fault of the gateway.
@@ -74,6 +80,7 @@ pub enum Kind {
 
 impl Kind {
     /// Status, slug of the `type` and title.
+    #[expect(clippy::too_many_lines, reason = "a table: one entry for each kind")]
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
@@ -163,6 +170,17 @@ impl Kind {
                 S::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The key was used for another request",
+            ),
+            Self::MailboxFull => (
+                S::TOO_MANY_REQUESTS,
+                "mailbox-full",
+                "As many messages wait as may",
+            ),
+            Self::Offline => (S::CONFLICT, "offline", "The device is not connected"),
+            Self::TooManyStreams => (
+                S::TOO_MANY_REQUESTS,
+                "too-many-streams",
+                "As many event streams are open as may be",
             ),
             Self::Overloaded => (
                 S::SERVICE_UNAVAILABLE,

@@ -72,6 +72,11 @@ pub(super) fn run_state() -> Object {
     ])
 }
 
+/// What became of a message to a device.
+pub(super) fn sent() -> Object {
+    words(&["sent", "queued"])
+}
+
 /// A time, RFC 3339 in UTC with milliseconds.
 pub(super) fn time() -> Object {
     ObjectBuilder::new()

@@ -91,7 +91,7 @@ impl From<(String, QoS)> for SubscriptionView {
 }
 
 /// Shows the connection of a device; 404 where it has none.
-#[utoipa::path(get, path = "/devices/{device}/session", tag = "devices",
+#[utoipa::path(get, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
     responses((status = 200, body = SessionView), Problems))]
 async fn one(
@@ -113,7 +113,7 @@ async fn one(
 }
 
 /// Ends the connection of a device, which may connect again; 404 where it has none.
-#[utoipa::path(delete, path = "/devices/{device}/session", tag = "devices",
+#[utoipa::path(delete, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
     responses((status = 204), Problems))]
 async fn kick(

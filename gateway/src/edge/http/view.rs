@@ -1,6 +1,7 @@
 //! What the API shows and takes, apart from the model: its JSON stays as it is when the model
 //! changes.
 
+mod app;
 mod delivery;
 mod registry;
 
@@ -8,6 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use self::{
+    app::{
+        AppPatchBody, AppSecretView, AppView, BindBody, BindReportView, BindingView,
+        CreatedAppView, DroppedView, MessageView, NewAppBody, NewMessageBody, ResetAppSecretBody,
+        SentView, WaitingView,
+    },
     delivery::{
         CountsView, DeliveryView, NewResourceForm, NewTaskBody, NewTaskForm, PolicyView,
         ResourcePatchBody, ResourceView, TaskView, TimelineEntryView,

@@ -3,16 +3,23 @@
 mod message;
 mod stage;
 
+use headgate_protocol::mqtt::QoS;
+
 use self::stage::{Stage, app_id, device_id};
 use super::AppError;
 use crate::{
-    model::{CredentialSlot, Page},
+    model::{CredentialSlot, Message, Page},
     service::{
         auth::AuthError,
         uplink::{Changed, Ended},
     },
     store::registry::{AppFilter, AppPatch},
 };
+
+/// A message of device `node` of product `P`.
+pub(in crate::service) fn message(node: &str, topic: &str) -> Message {
+    stage::message(node, topic, QoS::AtLeastOnce)
+}
 
 #[tokio::test]
 async fn a_secret_opens_its_application_and_no_other() {

@@ -5,8 +5,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     model::{
-        Actor, AuthKind, CredentialSlot, Device, Fingerprint, InvalidField, Millis, Page, Paged,
-        PskEncoding, Secret, random, text,
+        Actor, AuthKind, CredentialSlot, Device, DeviceName, Fingerprint, InvalidField, Millis,
+        Page, Paged, PskEncoding, Secret, random, text,
     },
     service::registry::{RegistryError, RegistryService},
     store::registry::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential},
@@ -212,6 +212,7 @@ impl RegistryService {
         self.registry.delete_device(id, &audit).await?;
         self.authenticator.invalidate(&device);
         self.bar(id);
+        self.forget_messages(device).await;
         Ok(())
     }
 
@@ -224,6 +225,19 @@ impl RegistryService {
             .registry
             .record(&actor.did("device.kick", id, ""))
             .await?)
+    }
+
+    /// Nobody sees what a deleted device said, and a later one of its id gets nothing that waited for it.
+    async fn forget_messages(&self, device: Device) {
+        let Some(uplink) = &self.uplink else { return };
+        let name = DeviceName {
+            device_id: device.id,
+            product_id: device.product_id,
+            node_id: device.node_id,
+        };
+        if let Err(error) = uplink.on_device_deleted(&name).await {
+            tracing::error!(%error, device_id = %name.device_id, "messages for a deleted device are left");
+        }
     }
 
     fn bar(&self, id: &DeviceId) {

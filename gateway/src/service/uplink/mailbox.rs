@@ -217,6 +217,15 @@ impl Mailbox {
         }
     }
 
+    /// Until when a message waits.
+    pub fn expiry_of(&self, message: &Message) -> Millis {
+        let kept_until = message.at.after(self.shared.config.retention);
+        match message.properties.expires_at {
+            Some(end) => end.min(kept_until),
+            None => kept_until,
+        }
+    }
+
     /// The device has these: they are taken out, together with others. Never waits.
     pub fn delivered(&self, ids: impl IntoIterator<Item = Id>) {
         {
@@ -259,11 +268,7 @@ impl Mailbox {
     /// A cancelled call may have stored it.
     pub(super) async fn put(&self, message: &Arc<Message>) -> Result<Placed, NotStored> {
         let place = self.shared.reserve(message).ok_or(NotStored::Full)?;
-        let kept_until = message.at.after(self.shared.config.retention);
-        let expires_at = match message.properties.expires_at {
-            Some(end) => end.min(kept_until),
-            None => kept_until,
-        };
+        let expires_at = self.expiry_of(message);
         let (stored, done) = oneshot::channel();
         let order = Order::Put {
             message: Arc::clone(message),

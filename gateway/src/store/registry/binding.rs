@@ -1,6 +1,6 @@
 //! Which devices are bound to which applications.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use headgate_protocol::identity::{AppId, DeviceId};
 use sqlx::{Any, Transaction};
@@ -56,7 +56,8 @@ impl Registry {
         for block in devices.chunks(BLOCK) {
             let counts = counts(&mut tx, app, block).await?;
             let mut new = Vec::with_capacity(block.len());
-            for device in block {
+            let mut seen = HashSet::with_capacity(block.len());
+            for device in block.iter().filter(|device| seen.insert(*device)) {
                 match counts.get(device) {
                     None => bound.unknown.push(device.clone()),
                     Some(known) if known.is_bound => {}

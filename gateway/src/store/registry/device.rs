@@ -1,6 +1,6 @@
 //! Devices, their aliases and their sealed credentials.
 
-use headgate_protocol::identity::{DeviceId, ProductId};
+use headgate_protocol::identity::{AppId, DeviceId, ProductId};
 use sqlx::{Any, Transaction, any::AnyRow};
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct DeviceFilter {
     pub enabled: Option<bool>,
     /// Whose name, node id or device id holds this text, in any case.
     pub text: Option<String>,
+    /// Bound to this application.
+    pub app: Option<AppId>,
 }
 
 /// What is changed of a device; `None` stays.
@@ -224,6 +226,11 @@ impl Registry {
         sql.push(" WHERE 1 = 1");
         if let Some(product) = &filter.product {
             sql.push(" AND product_id = ").bind(product.as_str());
+        }
+        if let Some(app) = &filter.app {
+            sql.push(" AND id IN (SELECT device_id FROM app_device WHERE app_id = ")
+                .bind(app.as_str())
+                .push(")");
         }
         if let Some(enabled) = filter.enabled {
             sql.push(" AND enabled = ").bind(i64::from(enabled));

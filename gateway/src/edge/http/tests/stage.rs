@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::{ApplicationsConfig, AuthConfig, FilesConfig, MailboxConfig},
+    config::{AuthConfig, FilesConfig, MailboxConfig},
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
         delivery::{DeliveryParts, LinkSigner},
@@ -145,12 +145,14 @@ impl Stage {
         };
         let limits = Limits::new(
             &HttpConfig::default(),
+            &MqttConfig::default(),
             &resource_config,
             &DeliveryConfig::default(),
+            &ApplicationsConfig::default(),
         );
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
-            registry: RegistryService::new(registry, sealer, devices),
+            registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
             resources: resources.await.expect("resources"),
             delivery: DeliveryService::start(parts, &shutdown)
                 .await

@@ -187,15 +187,19 @@ async fn description_is_whole_and_names_every_route() {
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     let want = "\
-        DELETE /devices/{device}|DELETE /products/{product}|DELETE /resources/{resource}|\
-        GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /devices|GET /devices/{device}|\
-        GET /products|GET /products/{product}|GET /resources|GET /resources/{resource}|\
-        GET /resources/{resource}/content|GET /resources/{resource}/statistics|GET /tasks|\
-        GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|\
-        PATCH /devices/{device}|PATCH /resources/{resource}|\
+        DELETE /apps/{app}|DELETE /apps/{app}/devices|DELETE /apps/{app}/devices/{device}|\
+        DELETE /devices/{device}|DELETE /devices/{device}/messages|DELETE /devices/{device}/session|\
+        DELETE /products/{product}|DELETE /resources/{resource}|GET /apps|GET /apps/{app}|\
+        GET /apps/{app}/devices|GET /apps/{app}/messages|GET /deliveries/{delivery}|\
+        GET /deliveries/{delivery}/timeline|GET /devices|GET /devices/{device}|\
+        GET /devices/{device}/messages|GET /devices/{device}/session|GET /products|GET /products/{product}|\
+        GET /resources|GET /resources/{resource}|GET /resources/{resource}/content|\
+        GET /resources/{resource}/statistics|GET /tasks|GET /tasks/template.csv|GET /tasks/{task}|\
+        GET /tasks/{task}/deliveries|PATCH /apps/{app}|PATCH /devices/{device}|PATCH /resources/{resource}|\
+        POST /apps|POST /apps/{app}/devices|POST /apps/{app}/devices:csv|POST /apps/{app}/secret|\
         POST /deliveries/{delivery}/cancel|POST /deliveries/{delivery}/retry|POST /devices|\
-        POST /devices/{device}/secret|POST /products|POST /resources|POST /tasks|\
-        POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/resume|POST /tasks/{task}/retry|\
-        PUT /products/{product}|PUT /resources/{resource}/content";
+        POST /devices/{device}/messages|POST /devices/{device}/secret|POST /products|POST /resources|\
+        POST /tasks|POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/resume|\
+        POST /tasks/{task}/retry|PUT /products/{product}|PUT /resources/{resource}/content";
     assert_eq!(operations, want.split('|').collect::<Vec<_>>());
 }
