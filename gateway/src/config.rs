@@ -26,6 +26,7 @@ mod source;
 mod stores;
 mod tls;
 mod units;
+mod uploads;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub use self::{
     source::Sources,
     stores::{BlobsConfig, RegistryConfig, SessionsConfig},
     tls::TlsConfig,
+    uploads::UploadConfig,
 };
 use self::{
     section::{Section, Shown},
@@ -93,6 +95,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// The quota of resources.
     pub resources: ResourceConfig,
+    /// What devices upload.
+    pub uploads: UploadConfig,
     /// The way to stop.
     pub shutdown: ShutdownConfig,
 }
@@ -153,6 +157,7 @@ impl Config {
             mailbox: section(from),
             delivery: section(from),
             resources: section(from),
+            uploads: section(from),
             shutdown: section(from),
         }
     }
@@ -178,6 +183,7 @@ impl Config {
             section(&self.mailbox),
             section(&self.delivery),
             section(&self.resources),
+            section(&self.uploads),
             section(&self.shutdown),
         ]
     }

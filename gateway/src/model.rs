@@ -21,6 +21,7 @@ pub mod secret;
 pub mod task;
 pub mod text;
 pub mod time;
+pub mod upload;
 
 pub use actor::{Actor, AuditEntry, Role};
 pub use app::{Application, Binding};
@@ -41,3 +42,4 @@ pub use task::{
 };
 pub use text::InvalidField;
 pub use time::Millis;
+pub use upload::{Upload, UploadPhase};

@@ -5,15 +5,18 @@
 pub mod app;
 pub mod auth;
 pub mod delivery;
+pub mod link;
 pub mod presence;
 pub mod registry;
 pub mod resource;
 pub mod seal;
 pub mod topics;
 pub mod uplink;
+pub mod upload;
 pub mod vendor;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{
     AppFilter, AppPatch, DeviceFilter, DevicePatch, ResourceFilter, ResourcePatch, TaskFilter,
+    UploadFilter,
 };

@@ -1,4 +1,4 @@
-//! What must last: the registry of record, transfer cursors and blobs.
+//! What must last: the registry of record, transfer cursors, blobs and unfinished uploads.
 //!
 //! Stores know records and bytes, no rules: only services call them. Each owns its files or its database
 //! and nothing else.
@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod registry;
 pub mod sessions;
+pub mod spool;
 
 use std::io;
 

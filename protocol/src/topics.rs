@@ -14,6 +14,7 @@ use crate::identity::{DeviceId, NodeId, ProductId};
 /// The gateway's own topics; no policy reaches them.
 const RESOURCE: &str = "$resource/";
 const UP_SERVICE: &str = "$resource/up/service/";
+const UP_CHUNK: &str = "$resource/up/chunk/";
 const DOWN_SERVICE: &str = "$resource/down/service/";
 const DOWN_CHUNK: &str = "$resource/down/chunk/";
 
@@ -62,6 +63,9 @@ pub struct ProductTopics {
 pub enum UpTopic {
     /// `$resource/up/service/{product}/{device}`: a transfer message.
     Service,
+    /// `$resource/up/chunk/{product}/{device}/{transfer}/{offset}`: bytes of an upload, as
+    /// [`up_chunk`] splits it.
+    Chunk,
     /// The device's data, for applications.
     Data,
     /// `$oc/devices/{device_id}/sys/events/up`: for the gateway's services, or data.
@@ -152,6 +156,9 @@ impl ProductTopics {
     /// What a message that `device` published on `topic` is for; `None`: it may not use it.
     pub fn classify_publish(&self, device: DeviceNames<'_>, topic: &str) -> Option<UpTopic> {
         if topic.starts_with(RESOURCE) {
+            if let Some(chunk) = up_chunk(topic) {
+                return device.is_own(chunk.owner).then_some(UpTopic::Chunk);
+            }
             let owner = topic.strip_prefix(UP_SERVICE)?;
             return device.is_own(owner).then_some(UpTopic::Service);
         }
@@ -198,6 +205,28 @@ impl ProductTopics {
         is_allowed(&self.subscribe)
             || (!filter.starts_with(RESOURCE) && is_allowed(&self.more_subscribe))
     }
+}
+
+/// The parts of the topic on which a device sends a chunk of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpChunk<'a> {
+    /// `{product}/{device}`.
+    owner: &'a str,
+    /// Which upload, as the device writes it.
+    pub transfer: &'a str,
+    /// Where the bytes belong, as the device writes it.
+    pub offset: &'a str,
+}
+
+/// Splits `$resource/up/chunk/{product}/{device}/{transfer}/{offset}`.
+pub fn up_chunk(topic: &str) -> Option<UpChunk<'_>> {
+    let (rest, offset) = topic.strip_prefix(UP_CHUNK)?.rsplit_once('/')?;
+    let (owner, transfer) = rest.rsplit_once('/')?;
+    (!transfer.is_empty()).then_some(UpChunk {
+        owner,
+        transfer,
+        offset,
+    })
 }
 
 /// Where a device publishes its response to what is published on `topic`; `None` where the topic's

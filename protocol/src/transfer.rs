@@ -1,10 +1,12 @@
 //! Transfers: a resource on its way to one device, in messages and in chunks.
 //!
 //! [`message`] is what the two sides say in JSON, [`window`] decides which bytes go next and how
-//! far the device's acknowledgements reach, [`ranges`] remembers what has arrived.
+//! far the device's acknowledgements reach, [`ranges`] remembers what has arrived. [`upload`] is the
+//! same in the other direction.
 
 pub mod message;
 pub mod ranges;
+pub mod upload;
 pub mod window;
 
 /// The digest of a resource is also kept for each part of this many bytes: four default chunks.

@@ -13,7 +13,7 @@ use crate::{
     edge::{
         accept::{self, Gate},
         dev_cert::{self, DevelopmentCertificateError},
-        files,
+        files::{self, DeviceFiles},
         http::{self, ApiState, idempotency::Answers, listener::Plain},
         mqtt,
         ops::OpsListener,
@@ -22,12 +22,14 @@ use crate::{
     service::{
         app::AppService,
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
-        delivery::{DeliveryParts, DeliveryService, LinkSigner},
+        delivery::{DeliveryParts, DeliveryService},
+        link::{FileUrls, LinkSigner},
         presence::Presence,
         registry::RegistryService,
         resource::{ResourceError, ResourceService},
         seal::{SealError, Sealer},
         uplink::{Uplink, UplinkParts},
+        upload::{UploadParts, UploadService},
     },
     session::{Node, NodeParts, SessionTable},
     shutdown::Shutdown,
@@ -151,18 +153,40 @@ impl App {
         let listeners = Listeners::bind(&config).await?;
         let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let ports = listeners.ports();
+        let urls = FileUrls::new(
+            link_signer(&stores.registry, &sealer).await?,
+            config.files.public_url.clone(),
+            ports.files,
+            config.files.url_lifetime,
+        );
         let delivery = DeliveryService::start(
             DeliveryParts {
                 registry: stores.registry.clone(),
                 sessions: stores.sessions.clone(),
                 blobs: stores.blobs.clone(),
-                signer: link_signer(&stores.registry, &sealer).await?,
-                public_url: config.files.public_url.clone(),
-                files_listen: ports.files,
-                url_lifetime: config.files.url_lifetime,
+                urls: urls.clone(),
                 config: config.delivery.clone(),
                 metrics: metrics.clone(),
             },
+            shutdown,
+        )
+        .await?;
+        // Blobs that no record names are removed here: before uploads make new ones.
+        let resources = ResourceService::open(
+            stores.registry.clone(),
+            stores.blobs.clone(),
+            config.resources.clone(),
+        )
+        .await?;
+        let uploads = UploadService::start(
+            UploadParts {
+                registry: stores.registry.clone(),
+                blobs: stores.blobs.clone(),
+                urls,
+                config: config.uploads.clone(),
+                metrics: metrics.clone(),
+            },
+            &data_dir.join("spool"),
             shutdown,
         )
         .await?;
@@ -180,6 +204,7 @@ impl App {
             authenticator: authenticator.clone(),
             app_authenticator,
             delivery: delivery.clone(),
+            uploads: uploads.clone(),
             uplink: uplink.clone(),
             presence: presence.clone(),
             mqtt: config.mqtt.clone(),
@@ -189,6 +214,7 @@ impl App {
         }));
         let links: Arc<SessionTable> = Arc::clone(&node.table);
         delivery.connect_links(Arc::<SessionTable>::clone(&links));
+        uploads.connect_links(Arc::<SessionTable>::clone(&links));
         uplink.connect_links(Arc::<SessionTable>::clone(&links));
         let readiness = Readiness::new();
         let edges = Shutdown::new();
@@ -196,12 +222,8 @@ impl App {
             registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
                 .with_watch(Arc::<SessionTable>::clone(&links))
                 .with_uplink(uplink.clone()),
-            resources: ResourceService::open(
-                stores.registry.clone(),
-                stores.blobs.clone(),
-                config.resources.clone(),
-            )
-            .await?,
+            resources,
+            uploads: uploads.clone(),
             delivery: delivery.clone(),
             sessions: links,
             apps,
@@ -491,7 +513,8 @@ impl Listeners {
             }
         }
         if let Some(listener) = self.files {
-            let (source, acceptor) = (node.delivery.clone(), tls.http_acceptor());
+            let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());
+            let acceptor = tls.http_acceptor();
             let (files, metrics, stop) =
                 (config.files.clone(), node.metrics.clone(), edges.clone());
             edges.spawn(async move {

@@ -125,6 +125,7 @@ const HEADER_BYTES: usize = 512;
 /// Limits that contain one another.
 fn check_limits(config: &Config, collected: &mut Collected) {
     let (mqtt, delivery, resources) = (&config.mqtt, &config.delivery, &config.resources);
+    let uploads = &config.uploads;
     let contained = [
         (
             delivery.chunk_bytes + HEADER_BYTES <= mqtt.max_packet_bytes,
@@ -160,6 +161,26 @@ fn check_limits(config: &Config, collected: &mut Collected) {
             resources.max_size_bytes <= resources.max_total_bytes,
             "resources.max_size_bytes",
             "must not be above resources.max_total_bytes",
+        ),
+        (
+            uploads.chunk_bytes + HEADER_BYTES <= mqtt.max_packet_bytes,
+            "uploads.chunk_bytes",
+            "a chunk with its header must fit mqtt.max_packet_bytes",
+        ),
+        (
+            uploads.chunk_bytes <= uploads.window_bytes,
+            "uploads.window_bytes",
+            "must hold at least one chunk (uploads.chunk_bytes)",
+        ),
+        (
+            uploads.max_size_bytes <= uploads.max_bytes_per_device,
+            "uploads.max_size_bytes",
+            "must not be above uploads.max_bytes_per_device",
+        ),
+        (
+            uploads.max_bytes_per_device <= uploads.max_total_bytes,
+            "uploads.max_bytes_per_device",
+            "must not be above uploads.max_total_bytes",
         ),
         (
             delivery.slot_hold <= delivery.step_timeout,

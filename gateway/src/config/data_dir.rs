@@ -77,7 +77,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         make_private_dir(path)?;
         let lock = take_lock(path)?;
-        for part in ["blobs", "keys", "tls"] {
+        for part in ["blobs", "keys", "spool", "tls"] {
             make_private_dir(&path.join(part))?;
         }
         remove_if_there(&path.join(PORTS))?;

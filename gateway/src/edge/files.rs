@@ -1,4 +1,5 @@
-//! The device files listener: bytes of a delivery for devices that fetch over HTTPS.
+//! The device files listener: bytes of a delivery for devices that fetch over HTTPS, and of an
+//! upload from devices that send so.
 //!
 //! HTTP/1.1 and nothing but `/files/{signed}`; the signature is the whole authentication. What a
 //! request gets is decided by `head`, what it says of the outcome by plain short texts. Bytes are
@@ -10,18 +11,23 @@
 mod body;
 mod grant;
 mod head;
+mod put;
 
 use std::{convert::Infallible, future::Future, io, time::Duration};
 
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::{body::Incoming, service::service_fn};
+use prometheus::IntCounter;
 use tokio::net::TcpListener;
 
-pub use self::body::FileBody;
 use self::head::{PREFIX, refusal};
+pub use self::{body::FileBody, grant::DeviceFiles};
 use super::http::listener::{self, AcceptStream, Limits};
-use crate::{config::FilesConfig, shutdown::Shutdown, telemetry::metrics::Metrics};
+use crate::{
+    config::FilesConfig, service::upload::PutRefusal, shutdown::Shutdown,
+    telemetry::metrics::Metrics,
+};
 
 /// Time for the TLS handshake, and for a request's head once its connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +44,7 @@ pub enum Refusal {
     Expired,
     /// The delivery was cancelled.
     Canceled,
-    /// The delivery has ended.
+    /// The delivery or the upload has ended.
     Gone,
     /// It cannot be looked up now.
     Unavailable,
@@ -48,12 +54,50 @@ pub enum Refusal {
 pub trait FileSource: Clone + Send + Sync + 'static {
     /// What one request may read.
     type File: File;
+    /// What one request may send.
+    type Upload: UploadFile;
 
     /// Checks a signed address and opens what it names.
     ///
     /// # Errors
     /// Why it is not served.
     fn open(&self, signed: &str) -> impl Future<Output = Result<Self::File, Refusal>> + Send;
+
+    /// Checks a signed address for sending and opens what it names.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    fn open_upload(
+        &self,
+        signed: &str,
+    ) -> impl Future<Output = Result<Self::Upload, Refusal>> + Send;
+}
+
+/// An upload that a request may send.
+pub trait UploadFile: Send + Sync + 'static {
+    /// What takes its bytes.
+    type Receiver: Receiver;
+
+    /// Begins to take `length` bytes, whose MD5 is this where the head has it.
+    ///
+    /// # Errors
+    /// Why they are not taken.
+    fn begin(&self, length: u64, md5: Option<[u8; 16]>) -> Result<Self::Receiver, PutRefusal>;
+}
+
+/// Takes the bytes of one request, in order.
+pub trait Receiver: Send + 'static {
+    /// Takes some; more may follow when it returns.
+    ///
+    /// # Errors
+    /// Why they cannot be stored.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), PutRefusal>> + Send;
+
+    /// All were taken: they are stored when it returns.
+    ///
+    /// # Errors
+    /// Why they are not.
+    fn finish(self) -> impl Future<Output = Result<(), PutRefusal>> + Send;
 }
 
 /// One version of a resource on its way to one device.
@@ -94,33 +138,48 @@ pub async fn serve<A: AcceptStream, F: FileSource>(
         open_connections: Some(metrics.connections_files.clone()),
     };
     let bytes_out = metrics.bytes.out_files.clone();
+    let bytes_in = metrics.bytes.in_files.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (source, bytes_out) = (source.clone(), bytes_out.clone());
+        let bytes_in = bytes_in.clone();
         async move {
-            let response = respond(&source, &request).await;
+            let response = respond(&source, request, &bytes_in).await;
             Ok::<_, Infallible>(response.map(|body| body.counted_by(bytes_out)))
         }
     });
     listener::run(listener, acceptor, service, limits, shutdown).await;
 }
 
-/// The answer to one request; a body it may have is not read.
-async fn respond<F: FileSource>(source: &F, request: &Request<Incoming>) -> Response<FileBody> {
+/// The answer to one request; a body is read only where it is an upload's.
+async fn respond<F: FileSource>(
+    source: &F,
+    request: Request<Incoming>,
+    bytes_in: &IntCounter,
+) -> Response<FileBody> {
     let signed = match request.uri().path().strip_prefix(PREFIX) {
-        Some(signed) if !signed.is_empty() && !signed.contains('/') => signed,
+        Some(signed) if !signed.is_empty() && !signed.contains('/') => signed.to_owned(),
         _ => return refusal(StatusCode::NOT_FOUND, "no such path"),
     };
     let method = request.method();
+    if method == Method::PUT {
+        return put::take(source, &signed, request, bytes_in).await;
+    }
     if method != Method::GET && method != Method::HEAD {
         return head::method_not_allowed();
     }
-    match source.open(signed).await {
+    match source.open(&signed).await {
         Ok(file) => head::of_file(file, method, request.headers()),
-        Err(Refusal::BadSignature) => refusal(StatusCode::FORBIDDEN, "the address is not valid"),
-        Err(Refusal::Expired) => refusal(StatusCode::FORBIDDEN, "the address has expired"),
-        Err(Refusal::Canceled) => refusal(StatusCode::FORBIDDEN, "the delivery was cancelled"),
-        Err(Refusal::Gone) => refusal(StatusCode::GONE, "the delivery has ended"),
-        Err(Refusal::Unavailable) => refusal(
+        Err(refused) => refusal_of(refused),
+    }
+}
+
+fn refusal_of(refused: Refusal) -> Response<FileBody> {
+    match refused {
+        Refusal::BadSignature => refusal(StatusCode::FORBIDDEN, "the address is not valid"),
+        Refusal::Expired => refusal(StatusCode::FORBIDDEN, "the address has expired"),
+        Refusal::Canceled => refusal(StatusCode::FORBIDDEN, "the delivery was cancelled"),
+        Refusal::Gone => refusal(StatusCode::GONE, "it has ended"),
+        Refusal::Unavailable => refusal(
             StatusCode::SERVICE_UNAVAILABLE,
             "not available now, try again",
         ),

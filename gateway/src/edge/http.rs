@@ -31,6 +31,7 @@ mod schema;
 mod sessions;
 mod tasks;
 mod upload;
+mod uploads;
 pub mod view;
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -57,7 +58,8 @@ use crate::{
     config::{ApplicationsConfig, DeliveryConfig, HttpConfig, MqttConfig, ResourceConfig},
     service::{
         app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
-        registry::RegistryService, resource::ResourceService, uplink::Uplink, vendor::Requests,
+        registry::RegistryService, resource::ResourceService, uplink::Uplink,
+        upload::UploadService, vendor::Requests,
     },
     session::SessionTable,
     shutdown::Shutdown,
@@ -119,6 +121,8 @@ pub struct ApiState {
     pub registry: RegistryService,
     /// Resources.
     pub resources: ResourceService,
+    /// What devices send.
+    pub uploads: UploadService,
     /// Tasks and deliveries.
     pub delivery: DeliveryService,
     /// Which devices are connected.
@@ -152,6 +156,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(sessions::routes())
         .merge(resources::routes())
         .merge(deliveries::routes())
+        .merge(uploads::routes())
         .layer(DefaultBodyLimit::max(state.limits.max_json_bytes))
         .merge(tasks::routes().layer(DefaultBodyLimit::max(max_body_bytes)))
         .split_for_parts();

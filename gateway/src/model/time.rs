@@ -49,6 +49,12 @@ impl Millis {
         )
     }
 
+    /// This time and a duration earlier; `None` before the beginning of time.
+    pub fn before(self, duration: Duration) -> Option<Self> {
+        let millis = i64::try_from(duration.as_millis()).ok()?;
+        self.0.checked_sub(millis).map(Self)
+    }
+
     /// The time from `earlier` to this; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -14,20 +14,16 @@ mod content;
 mod device;
 mod files;
 mod journal;
-mod link;
 mod live;
 mod targets;
 mod task;
 mod timers;
-mod urls;
 mod view;
 
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use headgate_protocol::{
@@ -44,14 +40,12 @@ use self::{
     checkpoint::Checkpoints,
     journal::{Journal, Recorder, journal},
     live::{Rules, Step},
-    urls::FileUrls,
 };
 pub use self::{
     content::Content,
     device::{Offer, Offered, PumpLimits, Refusal},
     files::{FileGrant, FileRefusal},
     journal::NotRecorded,
-    link::LinkSigner,
     live::{LiveDelivery, LiveTask},
     targets::{RowError, RowErrorCode, TargetRow, Targets},
     task::{DeliveryError, NewTask},
@@ -62,6 +56,7 @@ use crate::{
     model::{
         Confirm, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis, Product, RunState,
     },
+    service::link::FileUrls,
     shutdown::Shutdown,
     store::{blobs::BlobStore, registry::Registry, sessions::SessionStore},
     telemetry::metrics::Metrics,
@@ -88,14 +83,8 @@ pub struct DeliveryParts {
     pub sessions: SessionStore,
     /// The bytes.
     pub blobs: BlobStore,
-    /// Signs addresses of files.
-    pub signer: LinkSigner,
-    /// Where devices find the files listener.
-    pub public_url: Option<String>,
-    /// The address that the files listener has, if there is one.
-    pub files_listen: Option<SocketAddr>,
-    /// How long a signed address can be used.
-    pub url_lifetime: Duration,
+    /// Makes addresses of files.
+    pub urls: FileUrls,
     /// Limits and intervals.
     pub config: DeliveryConfig,
     /// Where it is counted.
@@ -148,12 +137,7 @@ impl DeliveryService {
                     parts.metrics.clone(),
                 ),
                 checkpoints: Checkpoints::new(parts.sessions.clone(), &parts.metrics),
-                urls: FileUrls::new(
-                    parts.signer,
-                    parts.public_url,
-                    parts.files_listen,
-                    parts.url_lifetime,
-                ),
+                urls: parts.urls,
                 registry: parts.registry,
                 sessions: parts.sessions,
                 config: parts.config,

@@ -11,6 +11,7 @@ mod mail;
 mod messages;
 mod sending;
 mod topics;
+mod uploads;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,7 +24,7 @@ use headgate_protocol::{
     transfer::window::Chunk,
 };
 
-use self::mail::Mail;
+use self::{mail::Mail, uploads::UploadLane};
 use super::{
     handle::{CloseReason, SessionHandle},
     inspect::SessionInfo,
@@ -87,6 +88,8 @@ pub struct DeviceSession {
     /// last said where it stands: chunks of it and of later ones count, also after its end.
     acknowledging: Option<(Arc<LiveDelivery>, u32)>,
     generations: u32,
+    /// What is being uploaded, if anything.
+    uploads: Option<Box<UploadLane>>,
     reached_at: Option<IpAddr>,
     /// Where it is not the device's id.
     client_id: Option<Box<str>>,
@@ -114,6 +117,7 @@ impl DeviceSession {
             transfer: None,
             acknowledging: None,
             generations: 0,
+            uploads: None,
             reached_at,
             client_id: is_named.then(|| client_id.into()),
         }
@@ -139,7 +143,7 @@ impl DeviceSession {
 
     /// Whether more of what the device says can be taken.
     pub fn wants_input(&self) -> bool {
-        self.link.wants_input()
+        self.link.wants_input() && self.uploads_want_input()
     }
 
     /// Takes one packet.
@@ -169,6 +173,9 @@ impl DeviceSession {
         }
         if signals.has(Signal::Slot) {
             self.take_slot(now);
+        }
+        if signals.has(Signal::Uploads) {
+            self.handle_upload_news();
         }
         if signals.has(Signal::Canceled) {
             self.tell_canceled();

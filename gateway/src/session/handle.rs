@@ -22,7 +22,11 @@ use super::{
 };
 use crate::{
     model::Millis,
-    service::{topics::ProductRules, uplink::Stored},
+    service::{
+        topics::ProductRules,
+        uplink::Stored,
+        upload::{ChunkSink, Ended, Refusal},
+    },
     telemetry::metrics::DisconnectReason,
 };
 
@@ -97,12 +101,18 @@ struct Details {
 struct Rare {
     mail: Inbox,
     canceled: Vec<Canceled>,
+    chunks_written: Vec<Result<(), Refusal>>,
+    uploads_ended: Vec<Ended>,
     inspectors: Vec<oneshot::Sender<SessionInfo>>,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.mail.is_empty() && self.canceled.is_empty() && self.inspectors.is_empty()
+        self.mail.is_empty()
+            && self.canceled.is_empty()
+            && self.chunks_written.is_empty()
+            && self.uploads_ended.is_empty()
+            && self.inspectors.is_empty()
     }
 }
 
@@ -172,6 +182,32 @@ impl SessionHandle {
         self.signals.raise(Signal::Canceled);
     }
 
+    /// Says how an upload ended; one too many is not said, and the device learns of it when it asks.
+    pub fn upload_ended(&self, ended: Ended) {
+        {
+            let mut details = self.details.lock();
+            let rare = details.rare.get_or_insert_default();
+            if rare.uploads_ended.len() >= MAX_CANCELED {
+                return;
+            }
+            rare.uploads_ended.push(ended);
+        }
+        self.signals.raise(Signal::Uploads);
+    }
+
+    /// What became of chunks, in order, and which uploads ended, since the last look.
+    pub(super) fn take_upload_news(&self) -> (Vec<Result<(), Refusal>>, Vec<Ended>) {
+        let mut details = self.details.lock();
+        let rare = details.rare.as_mut();
+        rare.map(|rare| {
+            (
+                std::mem::take(&mut rare.chunks_written),
+                std::mem::take(&mut rare.uploads_ended),
+            )
+        })
+        .unwrap_or_default()
+    }
+
     /// Gives the session the sending slot that it waits for.
     pub(super) fn grant_slot(&self, ticket: u64) {
         self.slot.store(ticket, Ordering::Release);
@@ -227,6 +263,18 @@ impl SessionHandle {
     /// Waits for a signal.
     pub fn poll_signals(&self, cx: &Context<'_>) -> Poll<Signals> {
         self.signals.poll(cx)
+    }
+}
+
+impl ChunkSink for SessionHandle {
+    fn chunks_written(&self, outcomes: Vec<Result<(), Refusal>>) {
+        {
+            // At most one write is under way for a session, so this is bounded by its window.
+            let mut details = self.details.lock();
+            let rare = details.rare.get_or_insert_default();
+            rare.chunks_written.extend(outcomes);
+        }
+        self.signals.raise(Signal::Uploads);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         delivery::DeliveryService,
         presence::Presence,
         uplink::Uplink,
+        upload::UploadService,
         vendor::Requests,
     },
     telemetry::{metrics::Metrics, sampler::Sampler},
@@ -37,6 +38,8 @@ pub struct Node {
     pub authenticator: DeviceAuthenticator,
     /// Offers, bytes and reports.
     pub delivery: DeliveryService,
+    /// What devices send.
+    pub uploads: UploadService,
     /// Who was seen when.
     pub presence: Presence,
     /// Checks which application connects.
@@ -76,6 +79,8 @@ pub struct NodeParts {
     pub app_authenticator: AppAuthenticator,
     /// Offers, bytes and reports.
     pub delivery: DeliveryService,
+    /// What devices send.
+    pub uploads: UploadService,
     /// Messages between devices and applications.
     pub uplink: Uplink,
     /// Who was seen when.
@@ -122,6 +127,7 @@ impl Node {
             backlog_bytes: AtomicUsize::new(0),
             authenticator: parts.authenticator,
             delivery: parts.delivery,
+            uploads: parts.uploads,
             presence: parts.presence,
             app_authenticator: parts.app_authenticator,
             uplink: parts.uplink,

@@ -25,6 +25,8 @@ pub(super) enum Signal {
     Inspect = 1 << 5,
     /// Messages wait for the client.
     Mail = 1 << 6,
+    /// Chunks were written, or uploads ended.
+    Uploads = 1 << 7,
 }
 
 /// What has been signalled since the last look.

@@ -19,6 +19,7 @@ use crate::{
         registry::DeviceWatch,
         topics::{ProductRules, TopicBook},
         uplink::{MessageLinks, Stored},
+        upload::{Ended, UploadLinks},
     },
 };
 
@@ -128,6 +129,14 @@ impl MessageLinks for SessionTable {
     fn offer(&self, device: &DeviceId, message: Arc<Stored>) -> bool {
         self.of(device)
             .is_some_and(|session| session.offer(message, self.inbox_limits))
+    }
+}
+
+impl UploadLinks for SessionTable {
+    fn upload_ended(&self, device: &DeviceId, ended: Ended) {
+        if let Some(session) = self.of(device) {
+            session.upload_ended(ended);
+        }
     }
 }
 

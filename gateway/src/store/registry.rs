@@ -21,6 +21,7 @@ mod rows;
 mod sealed;
 mod sql;
 mod task;
+mod upload;
 mod version;
 
 use std::{fmt::Write as _, path::Path, str::FromStr, sync::Arc, time::Duration};
@@ -38,6 +39,7 @@ pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;
 pub use task::TaskFilter;
+pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
 pub use version::NewVersion;
 
 use crate::{

@@ -82,3 +82,35 @@ labels! {
         ApplicationFull = "application_full",
     }
 }
+
+labels! {
+    /// What became of an upload.
+    pub enum UploadEnd {
+        /// Its bytes are stored and are what was announced.
+        Stored = "stored",
+        /// Its bytes were not what was announced.
+        Mismatched = "mismatched",
+        /// It got no byte for too long.
+        Expired = "expired",
+        /// An operator deleted it before it was whole.
+        Deleted = "deleted",
+        /// Its device announced other bytes under its name, or too many uploads.
+        Replaced = "replaced",
+        /// It was not taken when it was announced: size, quota, room.
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// What became of a chunk of an upload.
+    pub enum UploadChunk {
+        /// It is in the spool.
+        Stored = "stored",
+        /// It was there before.
+        Duplicate = "duplicate",
+        /// Too much waits for the disk: the device is to send it again.
+        Postponed = "postponed",
+        /// It belongs nowhere, or could not be written.
+        Refused = "refused",
+    }
+}

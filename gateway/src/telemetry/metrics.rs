@@ -17,9 +17,10 @@ use prometheus::{
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
+    Uploads,
 };
 pub(super) use self::maker::Maker;
-pub use super::labels::{DisconnectReason, DropReason};
+pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
 use super::process::ProcessMetrics;
 
 /// Names of MQTT control packet types by their number in the fixed header; 0 is reserved.
@@ -108,6 +109,8 @@ pub struct Families {
     pub chunks_in_flight: IntGauge,
     /// The chunk cache.
     pub chunk_cache: ChunkCache,
+    /// What devices upload.
+    pub uploads: Uploads,
     /// Bytes in the outboxes of all devices.
     pub outbox_bytes: IntGauge,
     /// Messages that wait for devices.
@@ -207,6 +210,7 @@ impl Families {
             ),
             chunks_in_flight: make.gauge("chunks_in_flight", "Chunks sent, not acknowledged."),
             chunk_cache: ChunkCache::new(make),
+            uploads: Uploads::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),

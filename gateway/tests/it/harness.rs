@@ -12,6 +12,7 @@ mod gateway;
 mod http;
 mod identity;
 mod transfer;
+mod upload;
 
 use std::{future::Future, time::Duration};
 
@@ -27,6 +28,7 @@ pub(crate) use self::{
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     transfer::{Announced, chunk_of},
+    upload::{Sending, announcement, md5},
 };
 
 /// How long anything may take on a machine that is busy with all other tests.

@@ -22,3 +22,4 @@ mod session;
 mod tencent;
 mod topics;
 mod transfer;
+mod uploads;

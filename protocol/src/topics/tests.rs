@@ -44,6 +44,12 @@ fn a_device_publishes_only_on_its_own_topics() {
         ("P/d1/data", Some(UpTopic::Data)),
         ("P/d1/a/b", Some(UpTopic::Data)),
         ("P/d1", Some(UpTopic::Data)),
+        ("$resource/up/chunk/P/d1/0abc/15360", Some(UpTopic::Chunk)),
+        ("$resource/up/chunk/P/d1/0abc", None),
+        ("$resource/up/chunk/P/d1//0", None),
+        ("$resource/up/chunk/P/d1/0abc/0/0", None),
+        ("$resource/up/chunk/P/d2/0abc/0", None),
+        ("$resource/up/chunk/P/d10/0abc/0", None),
         ("$resource/up/service/P/d2", None),
         ("$resource/up/service/P/d1/x", None),
         ("$resource/down/service/P/d1", None),
@@ -201,4 +207,10 @@ fn responses_are_found_by_the_request_s_topic() {
     ] {
         assert_eq!(response_to(request).as_deref(), response, "{request}");
     }
+}
+
+#[test]
+fn a_chunk_topic_names_transfer_and_offset() {
+    let chunk = up_chunk("$resource/up/chunk/P/d1/0abc/15360").expect("one");
+    assert_eq!((chunk.transfer, chunk.offset), ("0abc", "15360"));
 }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+pub use super::upload::{
+    CreateUploadTask, CreateUploadTaskRsp, UploadReport, UploadReportState, UploadResult,
+    UploadResultCode, UploadState,
+};
 use super::window::{Ask, MAX_COUNT, MAX_WINDOW, parse_bitmap};
 
 /// The most digests that one `get_manifest` is answered with.
@@ -36,6 +40,15 @@ pub enum UpMessage {
         /// How many parts, at most [`MAX_MANIFEST_DIGESTS`].
         count: u32,
     },
+    /// Announces what it will send.
+    CreateUploadTask(CreateUploadTask),
+    /// Asks what has been stored of what it sends.
+    GetUploadState {
+        /// The transfer that it is about.
+        transfer: String,
+    },
+    /// Tells how far it is with sending, or how that ended.
+    ReportUploadProgress(UploadReport),
     /// A type that is not served.
     Unknown(String),
 }
@@ -100,11 +113,16 @@ pub struct MalformedMessage {
 }
 
 #[derive(Deserialize)]
-struct RawUp {
+pub(super) struct RawUp {
     #[serde(rename = "type")]
     kind: String,
-    transfer: Option<String>,
-    name: Option<String>,
+    pub(super) transfer: Option<String>,
+    pub(super) name: Option<String>,
+    #[serde(default, deserialize_with = "number")]
+    pub(super) size: Option<i64>,
+    pub(super) md5sum: Option<String>,
+    pub(super) sha256: Option<String>,
+    pub(super) mode: Option<String>,
     #[serde(default, deserialize_with = "number")]
     offset: Option<i64>,
     #[serde(default, deserialize_with = "number")]
@@ -113,20 +131,20 @@ struct RawUp {
     count: Option<i64>,
     missing: Option<String>,
     #[serde(default, deserialize_with = "number")]
-    chunk_size: Option<i64>,
+    pub(super) chunk_size: Option<i64>,
     #[serde(default, deserialize_with = "number")]
     from: Option<i64>,
-    progress: Option<RawProgress>,
+    pub(super) progress: Option<RawProgress>,
 }
 
 #[derive(Deserialize)]
-struct RawProgress {
-    state: Option<String>,
+pub(super) struct RawProgress {
+    pub(super) state: Option<String>,
     #[serde(default, deserialize_with = "number")]
-    percent: Option<i64>,
+    pub(super) percent: Option<i64>,
     #[serde(default, deserialize_with = "number")]
-    result_code: Option<i64>,
-    result_msg: Option<String>,
+    pub(super) result_code: Option<i64>,
+    pub(super) result_msg: Option<String>,
 }
 
 /// A whole number, written as a number or as text; empty text is as good as absent.
@@ -171,6 +189,11 @@ impl UpMessage {
             "get_download_task" => Ok(Self::GetDownloadTask),
             "report_download_progress" => raw.into_report().map(Self::ReportDownloadProgress),
             "get_chunks" => raw.into_get_chunks().map(Self::GetChunks),
+            "create_upload_task" => raw.into_create_upload().map(Self::CreateUploadTask),
+            "report_upload_progress" => raw.into_upload_report().map(Self::ReportUploadProgress),
+            "get_upload_state" => Ok(Self::GetUploadState {
+                transfer: required(raw.transfer)?,
+            }),
             "stop_chunks" => Ok(Self::StopChunks {
                 transfer: required(raw.transfer)?,
             }),
@@ -235,23 +258,9 @@ impl RawUp {
             Some("fail") => DownloadState::Fail,
             _ => return Err("progress.state must be downloading, burning, done or fail"),
         };
-        let percent = progress
-            .percent
-            .map(|percent| {
-                u8::try_from(percent)
-                    .ok()
-                    .filter(|percent| *percent <= 100)
-                    .ok_or("progress.percent must be 0 to 100")
-            })
-            .transpose()?;
-        let result_code = i32::try_from(progress.result_code.unwrap_or(0))
-            .map_err(|_| "progress.result_code is out of range")?;
-        let result_msg = progress
-            .result_msg
-            .unwrap_or_default()
-            .chars()
-            .take(256)
-            .collect();
+        let percent = progress.percent()?;
+        let result_code = progress.result_code()?;
+        let result_msg = progress.result_msg();
         Ok(DownloadReport {
             transfer: self.transfer,
             name: self.name,
@@ -260,6 +269,29 @@ impl RawUp {
             result_code,
             result_msg,
         })
+    }
+}
+
+impl RawProgress {
+    pub(super) fn percent(&self) -> Result<Option<u8>, &'static str> {
+        self.percent
+            .map(|percent| {
+                u8::try_from(percent)
+                    .ok()
+                    .filter(|percent| *percent <= 100)
+                    .ok_or("progress.percent must be 0 to 100")
+            })
+            .transpose()
+    }
+
+    pub(super) fn result_code(&self) -> Result<i32, &'static str> {
+        i32::try_from(self.result_code.unwrap_or(0))
+            .map_err(|_| "progress.result_code is out of range")
+    }
+
+    pub(super) fn result_msg(&self) -> String {
+        let text = self.result_msg.as_deref().unwrap_or_default();
+        text.chars().take(256).collect()
     }
 }
 
@@ -285,6 +317,14 @@ pub enum DownMessage {
     ReportDownloadProgressRsp(Receipt),
     /// Digests of parts.
     Manifest(Manifest),
+    /// Where and how to send what was announced.
+    CreateUploadTaskRsp(CreateUploadTaskRsp),
+    /// What has been stored.
+    UploadState(UploadState),
+    /// A report on sending was taken.
+    ReportUploadProgressRsp(Receipt),
+    /// How sending ended.
+    UploadResult(UploadResult),
     /// A request was not served; the connection stays.
     TransferError(TransferError),
     /// The operator cancelled.
@@ -387,6 +427,12 @@ pub enum TransferErrorCode {
     Canceled,
     /// Not now; ask again after `retry_after` seconds.
     Busy,
+    /// What is announced is larger than an upload may be.
+    TooLarge,
+    /// The device, or all devices together, have stored as much as they may.
+    QuotaExceeded,
+    /// The gateway has no room to store it; ask again after `retry_after` seconds.
+    NoSpace,
 }
 
 impl DownMessage {

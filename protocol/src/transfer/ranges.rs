@@ -53,6 +53,15 @@ impl Ranges {
         self.low >= size
     }
 
+    /// Whether every offset from `start` to `end` (exclusive) is in the set.
+    pub fn contains(&self, start: u64, end: u64) -> bool {
+        end <= self.low.max(start)
+            || self
+                .beyond
+                .iter()
+                .any(|(known_start, known_end)| *known_start <= start && end <= *known_end)
+    }
+
     /// Adds the offsets from `start` to `end` (exclusive).
     pub fn insert(&mut self, start: u64, end: u64) {
         if end <= start || end <= self.low {
@@ -107,6 +116,9 @@ mod tests {
         set.insert(10, 20);
         assert_eq!((set.low(), set.beyond()), (40, &[][..]));
         assert!(set.covers(40) && !set.covers(41));
+        set.insert(50, 60);
+        assert!(set.contains(0, 40) && set.contains(52, 60) && set.contains(45, 45));
+        assert!(!set.contains(39, 41) && !set.contains(50, 61));
     }
 
     #[test]

@@ -1,25 +1,69 @@
-//! The listener's files are deliveries: what the delivery service grants.
+//! The listener's files are deliveries and uploads: what their services grant.
 
 use std::io;
 
 use bytes::Bytes;
 
-use super::{File, FileSource, Refusal};
-use crate::service::delivery::{DeliveryService, FileGrant, FileRefusal};
+use super::{File, FileSource, Receiver, Refusal, UploadFile};
+use crate::service::{
+    delivery::{DeliveryService, FileGrant, FileRefusal},
+    upload::{Put, PutRefusal, UploadGrant, UploadService},
+};
 
-impl FileSource for DeliveryService {
+/// What devices fetch and what they send.
+#[derive(Debug, Clone)]
+pub struct DeviceFiles {
+    delivery: DeliveryService,
+    uploads: UploadService,
+}
+
+impl DeviceFiles {
+    /// The files of these services.
+    pub const fn new(delivery: DeliveryService, uploads: UploadService) -> Self {
+        Self { delivery, uploads }
+    }
+}
+
+impl FileSource for DeviceFiles {
     type File = FileGrant;
+    type Upload = UploadGrant;
 
     async fn open(&self, signed: &str) -> Result<FileGrant, Refusal> {
-        self.open_file(signed)
-            .await
-            .map_err(|refusal| match refusal {
-                FileRefusal::BadSignature => Refusal::BadSignature,
-                FileRefusal::Expired => Refusal::Expired,
-                FileRefusal::Canceled => Refusal::Canceled,
-                FileRefusal::Gone => Refusal::Gone,
-                FileRefusal::Unavailable => Refusal::Unavailable,
-            })
+        Ok(self.delivery.open_file(signed).await?)
+    }
+
+    async fn open_upload(&self, signed: &str) -> Result<UploadGrant, Refusal> {
+        Ok(self.uploads.open_upload(signed).await?)
+    }
+}
+
+impl From<FileRefusal> for Refusal {
+    fn from(refusal: FileRefusal) -> Self {
+        match refusal {
+            FileRefusal::BadSignature => Self::BadSignature,
+            FileRefusal::Expired => Self::Expired,
+            FileRefusal::Canceled => Self::Canceled,
+            FileRefusal::Gone => Self::Gone,
+            FileRefusal::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl UploadFile for UploadGrant {
+    type Receiver = Put;
+
+    fn begin(&self, length: u64, md5: Option<[u8; 16]>) -> Result<Put, PutRefusal> {
+        self.begin(length, md5)
+    }
+}
+
+impl Receiver for Put {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), PutRefusal> {
+        self.write(bytes).await
+    }
+
+    async fn finish(self) -> Result<(), PutRefusal> {
+        self.finish().await
     }
 }
 

@@ -84,13 +84,13 @@ pub(super) fn refusal(status: StatusCode, text: &'static str) -> Response<FileBo
 pub(super) fn method_not_allowed() -> Response<FileBody> {
     let mut response = refusal(
         StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are served",
+        "only GET, HEAD and PUT are served",
     );
-    set(&mut response, header::ALLOW, "GET, HEAD");
+    set(&mut response, header::ALLOW, "GET, HEAD, PUT");
     response
 }
 
-fn set(response: &mut Response<FileBody>, name: HeaderName, value: &str) {
+pub(super) fn set(response: &mut Response<FileBody>, name: HeaderName, value: &str) {
     let value = HeaderValue::from_str(value)
         .expect("digits, hex, base64 and fixed texts are header values");
     response.headers_mut().insert(name, value);

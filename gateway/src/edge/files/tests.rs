@@ -17,12 +17,14 @@ const SIZE: usize = 300_000;
 struct Shelf {
     content: Bytes,
     reports: Arc<Mutex<Vec<(u64, u64)>>>,
+    taken: Arc<Mutex<Vec<u8>>>,
 }
 
 struct Book(Shelf);
 
 impl FileSource for Shelf {
     type File = Book;
+    type Upload = Tray;
 
     async fn open(&self, signed: &str) -> Result<Book, Refusal> {
         match signed {
@@ -33,6 +35,48 @@ impl FileSource for Shelf {
             "unavailable" => Err(Refusal::Unavailable),
             _ => Err(Refusal::BadSignature),
         }
+    }
+
+    async fn open_upload(&self, signed: &str) -> Result<Tray, Refusal> {
+        match signed {
+            "upload" => Ok(Tray(self.clone())),
+            "gone" => Err(Refusal::Gone),
+            _ => Err(Refusal::BadSignature),
+        }
+    }
+}
+
+/// Takes five bytes.
+struct Tray(Shelf);
+
+impl UploadFile for Tray {
+    type Receiver = Filling;
+
+    fn begin(&self, length: u64, md5: Option<[u8; 16]>) -> Result<Filling, PutRefusal> {
+        if length != 5 {
+            return Err(PutRefusal::WrongSize);
+        }
+        if md5.is_some_and(|md5| md5 != [7; 16]) {
+            return Err(PutRefusal::WrongDigest);
+        }
+        Ok(Filling(self.0.clone(), Vec::new()))
+    }
+}
+
+struct Filling(Shelf, Vec<u8>);
+
+impl Receiver for Filling {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), PutRefusal> {
+        self.1.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<(), PutRefusal> {
+        if self.1 == b"wrong" {
+            return Err(PutRefusal::Mismatch("md5sum not matched"));
+        }
+        *self.0.taken.lock() = self.1;
+        Ok(())
     }
 }
 
@@ -73,6 +117,7 @@ async fn start(config: FilesConfig) -> Server {
     let shelf = Shelf {
         content: content.into(),
         reports: Arc::default(),
+        taken: Arc::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -212,10 +257,67 @@ async fn refusals_are_short_and_close_the_connection() {
         assert!(head.starts_with(&start), "{path}: {head}");
         assert!(body.len() < 64);
     }
-    let request = "PUT /files/good HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx";
+    let request = "POST /files/good HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx";
     let (head, _) = exchange(&server, request).await;
     assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
-    assert!(head.contains("\r\nAllow: GET, HEAD\r\n"), "{head}");
+    assert!(head.contains("\r\nAllow: GET, HEAD, PUT\r\n"), "{head}");
+}
+
+async fn put(server: &Server, path: &str, headers: &str, body: &str) -> String {
+    let request =
+        format!("PUT {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}");
+    exchange(server, &request).await.0
+}
+
+#[tokio::test]
+async fn a_put_is_taken_as_devices_send_it_and_answered_with_a_small_ok() {
+    let server = start(FilesConfig::default()).await;
+    for headers in [
+        "Content-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-MD5: BwcHBwcHBwcHBwcHBwcHBw==\r\n",
+        "Content-Length: 5\r\nContent-MD5:BwcHBwcHBwcHBwcHBwcHBw==\r\n",
+        "Content-Length:5\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+        "Content-Length: 5\r\nContent-Type: text/plain\r\n",
+    ] {
+        server.shelf.taken.lock().clear();
+        let head = put(&server, "/files/upload", headers, "hello").await;
+        assert!(head.starts_with("HTTP/1.1 200 ok\r\n"), "{headers}: {head}");
+        assert!(head.contains("\r\nContent-Length: 0\r\n"), "{head}");
+        assert!(head.contains("\r\nDate: "), "title case: {head}");
+        assert_eq!(*server.shelf.taken.lock(), b"hello");
+    }
+    assert_eq!(server.metrics.bytes.in_files.get(), 25);
+}
+
+#[tokio::test]
+async fn a_put_that_is_not_what_was_announced_is_refused() {
+    let server = start(FilesConfig::default()).await;
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (path, headers, body, status) in [
+        ("/files/upload", chunked, "5\r\nhello\r\n0\r\n\r\n", 411),
+        ("/files/upload", "", "", 411),
+        ("/files/upload", "Content-Length: 6\r\n", "hello!", 400),
+        (
+            "/files/upload",
+            "Content-Length: 5\r\nContent-MD5: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+            "hello",
+            400,
+        ),
+        (
+            "/files/upload",
+            "Content-Length: 5\r\nContent-MD5: 5d41402abc4b2a76b9719d911017c592\r\n",
+            "hello",
+            400,
+        ),
+        ("/files/upload", "Content-Length: 5\r\n", "wrong", 400),
+        ("/files/gone", "Content-Length: 5\r\n", "hello", 410),
+        ("/files/good", "Content-Length: 5\r\n", "hello", 403),
+    ] {
+        let head = put(&server, path, headers, body).await;
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(head.starts_with(&start), "{path} {headers}: {head}");
+    }
+    assert!(server.shelf.taken.lock().is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! `GET /resources/{id}/content`: the bytes of the current version, with ranges.
+//! `GET /resources/{id}/content`: the bytes of the current version, with ranges; and the same for
+//! other bytes that are kept.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, future::Future};
 
 use axum::{
     body::Body,
@@ -8,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::stream::{Stream, unfold};
 
@@ -19,10 +21,9 @@ use super::{
     problem::{Kind, Problem},
     range::Selection,
 };
-use crate::{
-    model::{BlobId, Id},
-    service::resource::{ResourceError, ResourceService},
-};
+use crate::model::Id;
+
+const REPR_DIGEST: header::HeaderName = header::HeaderName::from_static("repr-digest");
 
 /// Bytes read from the blob at a time, and held per download.
 const SLICE_BYTES: u64 = 256 * 1024;
@@ -42,9 +43,47 @@ pub(super) async fn download(
 ) -> Result<Response, Problem> {
     let resource = state.resources.resource(id).await?;
     let version = state.resources.version(id, resource.version).await?;
-    let size = version.size;
-    let etag = format!("\"{}\"", hex::encode(version.sha256));
-    let selection = Selection::of(&headers, size, &etag);
+    let stored = Stored {
+        name: resource.name.as_str(),
+        size: version.size,
+        sha256: version.sha256,
+        md5: version.md5,
+    };
+    let blob = version.blob;
+    respond(&stored, &headers, move |start, end| {
+        let resources = state.resources.clone();
+        async move { resources.read(&blob, start..end).await }
+    })
+}
+
+/// Bytes that are kept, whatever they are.
+#[derive(Debug)]
+pub(super) struct Stored<'a> {
+    /// What whoever saves them may call them.
+    pub(super) name: &'a str,
+    /// How many.
+    pub(super) size: u64,
+    /// Their SHA-256.
+    pub(super) sha256: [u8; 32],
+    /// Their MD5.
+    pub(super) md5: [u8; 16],
+}
+
+/// The answer to a request for bytes, whole or a range; `read` gives those from the first to
+/// (exclusive) the second number.
+pub(super) fn respond<R, F, E>(
+    stored: &Stored<'_>,
+    headers: &HeaderMap,
+    read: R,
+) -> Result<Response, Problem>
+where
+    R: Fn(u64, u64) -> F + Send + 'static,
+    F: Future<Output = Result<Bytes, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let size = stored.size;
+    let etag = format!("\"{}\"", hex::encode(stored.sha256));
+    let selection = Selection::of(headers, size, &etag);
     let (start, end) = selection.bounds(size);
     let status = match selection {
         Selection::Whole => StatusCode::OK,
@@ -54,8 +93,7 @@ pub(super) async fn download(
             return Err(Problem::new(Kind::RangeNotSatisfiable, detail).with_content_size(size));
         }
     };
-    let mut response = Body::from_stream(slices(state.resources.clone(), version.blob, start, end))
-        .into_response();
+    let mut response = Body::from_stream(slices(read, start, end)).into_response();
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -77,33 +115,41 @@ pub(super) async fn download(
         );
     }
     insert(headers, header::ETAG, &etag);
+    // [RFC 9530 s3]: of the whole, whatever part is sent.
+    let digests = format!(
+        "sha-256=:{}:, md5=:{}:",
+        STANDARD.encode(stored.sha256),
+        STANDARD.encode(stored.md5)
+    );
+    insert(headers, REPR_DIGEST, &digests);
     insert(
         headers,
         header::CONTENT_DISPOSITION,
-        &disposition(resource.name.as_str()),
+        &disposition(stored.name),
     );
     Ok(response)
 }
 
 /// The bytes from `start` up to and without `end`, read slice by slice as the socket takes them.
-fn slices(
-    resources: ResourceService,
-    blob: BlobId,
+fn slices<R, F, E>(
+    read: R,
     start: u64,
     end: u64,
-) -> impl Stream<Item = Result<Bytes, ResourceError>> + Send {
-    unfold(start, move |at| {
-        let resources = resources.clone();
-        async move {
-            if at >= end {
-                return None;
-            }
-            let next = end.min(at.saturating_add(SLICE_BYTES));
-            match resources.read(&blob, at..next).await {
-                Ok(slice) => Some((Ok(slice), next)),
-                // Nothing can follow an error.
-                Err(error) => Some((Err(error), end)),
-            }
+) -> impl Stream<Item = Result<Bytes, E>> + Send + 'static
+where
+    R: Fn(u64, u64) -> F + Send + 'static,
+    F: Future<Output = Result<Bytes, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    unfold((start, read), move |(at, read)| async move {
+        if at >= end {
+            return None;
+        }
+        let next = end.min(at.saturating_add(SLICE_BYTES));
+        match read(at, next).await {
+            Ok(slice) => Some((Ok(slice), (next, read))),
+            // Nothing can follow an error.
+            Err(error) => Some((Err(error), (end, read))),
         }
     })
 }

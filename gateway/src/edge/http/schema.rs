@@ -77,6 +77,11 @@ pub(super) fn sent() -> Object {
     words(&["sent", "queued"])
 }
 
+/// Whether an upload is whole.
+pub(super) fn upload_phase() -> Object {
+    words(&["receiving", "stored"])
+}
+
 /// A time, RFC 3339 in UTC with milliseconds.
 pub(super) fn time() -> Object {
     ObjectBuilder::new()
@@ -113,7 +118,7 @@ mod tests {
     use super::*;
     use crate::model::{
         AuthKind, Confirm, CreationState, CredentialForm, CredentialSlot, DeliveryState, Id,
-        PskEncoding, RunState,
+        PskEncoding, RunState, UploadPhase,
     };
 
     fn check<T: Serialize>(all: &[T], schema: &impl Serialize) {
@@ -141,6 +146,8 @@ mod tests {
         check(DeliveryState::ALL, &delivery_state());
         check(CreationState::ALL, &creation_state());
         check(RunState::ALL, &run_state());
+        let phases = UploadPhase::ALL.iter().map(|phase| phase.as_str());
+        check(&phases.collect::<Vec<_>>(), &upload_phase());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod app;
 mod delivery;
 mod registry;
+mod upload;
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -22,6 +23,7 @@ pub use self::{
         CreatedDeviceView, DevicePatchBody, DeviceView, NewDeviceBody, ProductBody, ProductView,
         ResetSecretBody, SecretView, TopicPolicyView, TransportsView,
     },
+    upload::UploadView,
 };
 use super::problem::{Kind, Problem};
 use crate::model::{InvalidPage, Page, Paged};

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     model::{DeliveryState, FailReason, Id, Millis},
+    service::link::Purpose,
     store::StoreError,
 };
 
@@ -364,7 +365,10 @@ impl DeliveryService {
             size: content.size,
             name: content.name.to_string(),
             md5sum: hex::encode(content.md5),
-            url: self.inner.urls.url(delivery.id, reached_at),
+            url: self
+                .inner
+                .urls
+                .url(Purpose::Download, delivery.id, reached_at),
             transfer: delivery.transfer.to_string(),
             sha256: hex::encode(content.sha256),
             chunk_size,

@@ -8,6 +8,7 @@ use headgate_protocol::transfer::window::Chunk;
 use super::{DeliveryService, live::LiveDelivery};
 use crate::{
     model::{DeliveryState, FailReason, Millis},
+    service::link::Purpose,
     store::StoreError,
 };
 
@@ -48,18 +49,18 @@ impl DeliveryService {
             .inner
             .urls
             .signer()
-            .verify(signed)
+            .verify(Purpose::Download, signed)
             .ok_or(FileRefusal::BadSignature)?;
         if link.expires_at <= Millis::now() {
             return Err(FileRefusal::Expired);
         }
-        if let Some(delivery) = self.inner.book.by_id(link.delivery) {
+        if let Some(delivery) = self.inner.book.by_id(link.id) {
             return Ok(FileGrant {
                 service: self.clone(),
                 delivery,
             });
         }
-        match self.inner.registry.delivery(link.delivery).await {
+        match self.inner.registry.delivery(link.id).await {
             Ok(Some(closed)) if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) => {
                 Err(FileRefusal::Canceled)
             }

@@ -1,6 +1,6 @@
 //! The service over a real SQLite registry, real blobs and a table of devices that only remembers.
 
-use std::{collections::HashSet, convert::Infallible, path::Path};
+use std::{collections::HashSet, convert::Infallible, path::Path, time::Duration};
 
 use headgate_protocol::transfer::{
     message::{DownloadReport, DownloadState, GetChunks, TransferErrorCode},
@@ -14,6 +14,7 @@ use crate::{
     model::{Actor, AuthKind, CredentialForm, Resource, TaskPolicy, TopicPolicy, Transports},
     service::{
         auth::DeviceAuthenticator,
+        link::LinkSigner,
         registry::{NewDevice, RegistryService},
         resource::{Expected, NewResource, ResourceService},
         seal::Sealer,
@@ -75,10 +76,12 @@ async fn parts(directory: &Path, config: DeliveryConfig) -> DeliveryParts {
         blobs: BlobStore::open(&directory.join("blobs"))
             .await
             .expect("opens"),
-        signer: LinkSigner::new([3; 32]),
-        public_url: Some("https://files.example.org".to_owned()),
-        files_listen: None,
-        url_lifetime: Duration::from_mins(1),
+        urls: FileUrls::new(
+            LinkSigner::new([3; 32]),
+            Some("https://files.example.org".to_owned()),
+            None,
+            Duration::from_mins(1),
+        ),
         config,
         metrics: Metrics::new(),
     }

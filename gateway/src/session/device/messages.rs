@@ -100,6 +100,9 @@ impl DeviceSession {
                     Err(refusal) => self.refuse(refusal, &transfer),
                 }
             }
+            UpMessage::CreateUploadTask(task) => self.create_upload(&task).await,
+            UpMessage::GetUploadState { transfer } => self.answer_upload_state(&transfer).await,
+            UpMessage::ReportUploadProgress(report) => self.answer_upload_report(&report),
             UpMessage::Unknown(kind) => {
                 let error = TransferError {
                     transfer: String::new(),
@@ -250,7 +253,7 @@ impl DeviceSession {
     }
 
     /// Sends a message on the device's service topic, if it listens there.
-    fn tell(&mut self, message: &DownMessage, tag: Sent) {
+    pub(super) fn tell(&mut self, message: &DownMessage, tag: Sent) {
         let topic = self.names().down_service();
         self.tell_on(&topic, Bytes::from(message.to_json()), tag);
     }

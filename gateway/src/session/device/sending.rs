@@ -21,6 +21,7 @@ impl DeviceSession {
     ///
     /// The edge calls it only when the socket has taken everything before.
     pub async fn fill(&mut self, batch: &mut Batch) {
+        self.hand_over_chunks();
         self.link.take_control(batch);
         let now = Instant::now();
         if self.mail.is_some() && self.link.closing.is_none() {

@@ -40,6 +40,7 @@ impl DeviceSession {
                 Box::pin(self.handle_service_message(&publish.payload)).await;
                 Some(ReasonCode::Success)
             }
+            Some(UpTopic::Chunk) => return self.take_upload_chunk(&publish),
             Some(UpTopic::Data) => Box::pin(self.hand_on(&publish)).await,
             Some(UpTopic::HuaweiEvents) => {
                 let received = Millis::now();
@@ -56,10 +57,18 @@ impl DeviceSession {
                 Some(ReasonCode::NotAuthorized)
             }
         };
-        match reason {
-            Some(reason) => self.link.acknowledge(&publish, reason),
-            None => self.link.fail(&publish),
-        }
+        let reason = match reason {
+            Some(reason) if self.uploads.is_none() => {
+                return self.link.acknowledge(&publish, reason);
+            }
+            Some(reason) => reason,
+            None if self.uploads.is_some() && self.link.version() == ProtocolVersion::V5 => {
+                ReasonCode::ImplementationSpecificError
+            }
+            None => return self.link.fail(&publish),
+        };
+        let packet = publish.packet_id.map(|packet_id| (packet_id, publish.qos));
+        self.answer_in_order(packet, reason);
     }
 
     /// Does what the vendor's platform would do about a message to it.

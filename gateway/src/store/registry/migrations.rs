@@ -35,4 +35,5 @@ const FILES: &[(i64, &str, &str)] = &[
         "application",
         include_str!("migrations/0003_application.sql"),
     ),
+    (5, "upload", include_str!("migrations/0005_upload.sql")),
 ];

@@ -90,6 +90,17 @@ impl<'r> Fields<'r> {
             .map_err(|_| corrupt(column, format!("{} bytes instead of {N}", bytes.len())))
     }
 
+    /// Bytes of a fixed length, where there are any.
+    pub(super) fn optional_digest<const N: usize>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<[u8; N]>, StoreError> {
+        match self.optional_bytes(column)? {
+            Some(_) => self.digest(column).map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn blob(&self, column: &'static str) -> Result<BlobId, StoreError> {
         self.parsed(column)
     }

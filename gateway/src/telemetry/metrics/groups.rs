@@ -6,7 +6,10 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::model::DeliveryState;
 
-use super::maker::Maker;
+use super::{
+    super::labels::{UploadChunk, UploadEnd},
+    maker::Maker,
+};
 
 /// `headgate_connect_attempts_total{protocol="mqtt"}` by outcome.
 #[derive(Debug)]
@@ -118,6 +121,76 @@ pub struct ChunkCache {
     pub hits: IntCounter,
     /// Chunks read from the blob store.
     pub misses: IntCounter,
+}
+
+/// What devices upload.
+#[derive(Debug)]
+pub struct Uploads {
+    ends: Vec<IntCounter>,
+    chunks: Vec<IntCounter>,
+    /// Bytes that came by MQTT and are stored.
+    pub bytes_mqtt: IntCounter,
+    /// Bytes that came by HTTPS and are stored.
+    pub bytes_files: IntCounter,
+    /// Uploads in progress.
+    pub open: IntGauge,
+    /// Bytes of them that are in the spool.
+    pub spool_bytes: IntGauge,
+    /// Bytes in memory that wait for the spool.
+    pub waiting_bytes: IntGauge,
+    /// Writes that wait for a thread.
+    pub waiting_writes: IntGauge,
+    /// Uploads that are whole and wait to be checked.
+    pub unchecked: IntGauge,
+}
+
+impl Uploads {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let ends = make.counters("uploads_total", "What became of uploads.", &["result"]);
+        let chunks = make.counters(
+            "upload_chunks_total",
+            "Chunks of uploads.",
+            &["protocol", "result"],
+        );
+        let bytes = make.counters(
+            "upload_bytes_total",
+            "Bytes of uploads in the spool.",
+            &["protocol"],
+        );
+        Self {
+            ends: UploadEnd::ALL
+                .iter()
+                .map(|end| ends.with_label_values(&[end.label()]))
+                .collect(),
+            chunks: UploadChunk::ALL
+                .iter()
+                .map(|chunk| chunks.with_label_values(&["mqtt", chunk.label()]))
+                .collect(),
+            bytes_mqtt: bytes.with_label_values(&["mqtt"]),
+            bytes_files: bytes.with_label_values(&["files"]),
+            open: make.gauge("uploads_open", "Uploads in progress."),
+            spool_bytes: make.gauge("upload_spool_bytes", "Bytes of uploads in progress."),
+            waiting_bytes: make.gauge(
+                "upload_waiting_bytes",
+                "Bytes of uploads in memory that wait for the disk.",
+            ),
+            waiting_writes: make.gauge("upload_waiting_writes", "Writes that wait for a thread."),
+            unchecked: make.gauge(
+                "uploads_unchecked",
+                "Uploads that are whole and wait to be checked.",
+            ),
+        }
+    }
+
+    /// Uploads that came to this end.
+    pub fn ended(&self, end: UploadEnd) -> &IntCounter {
+        &self.ends[end.index()]
+    }
+
+    /// Chunks that this became of.
+    pub fn chunks(&self, chunk: UploadChunk) -> &IntCounter {
+        &self.chunks[chunk.index()]
+    }
 }
 
 impl ConnectAttempts {

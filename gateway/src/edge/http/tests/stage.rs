@@ -11,12 +11,14 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::{AuthConfig, FilesConfig, MailboxConfig},
+    config::{AuthConfig, FilesConfig, MailboxConfig, UploadConfig},
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
-        delivery::{DeliveryParts, LinkSigner},
+        delivery::DeliveryParts,
+        link::{FileUrls, LinkSigner},
         seal::Sealer,
         uplink::UplinkParts,
+        upload::UploadParts,
     },
     store::{
         blobs::BlobStore,
@@ -132,14 +134,17 @@ impl Stage {
             ApplicationsConfig::default(),
             shutdown.clone(),
         );
+        let urls = FileUrls::new(
+            LinkSigner::new([7; 32]),
+            None,
+            files.listen,
+            files.url_lifetime,
+        );
         let parts = DeliveryParts {
             registry: registry.clone(),
             sessions,
             blobs: blobs.clone(),
-            signer: LinkSigner::new([7; 32]),
-            public_url: None,
-            files_listen: files.listen,
-            url_lifetime: files.url_lifetime,
+            urls: urls.clone(),
             config: DeliveryConfig::default(),
             metrics: Metrics::new(),
         };
@@ -150,10 +155,20 @@ impl Stage {
             &DeliveryConfig::default(),
             &ApplicationsConfig::default(),
         );
+        let uploads = UploadParts {
+            registry: registry.clone(),
+            blobs: blobs.clone(),
+            urls,
+            config: UploadConfig::default(),
+            metrics: Metrics::new(),
+        };
+        let spool = path.join("spool");
+        let uploads = UploadService::start(uploads, &spool, &shutdown);
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
             registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
             resources: resources.await.expect("resources"),
+            uploads: uploads.await.expect("uploads"),
             delivery: DeliveryService::start(parts, &shutdown)
                 .await
                 .expect("deliveries"),

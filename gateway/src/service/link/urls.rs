@@ -1,4 +1,4 @@
-//! The address at which a delivery's bytes can be fetched by HTTPS.
+//! The address at which bytes can be fetched or sent by HTTPS.
 //!
 //! Devices' parsers are narrow: the whole address stays under 200 characters, and some take no
 //! port at all, for which `files.public_url` is there.
@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::link::{Link, LinkSigner};
+use super::{Link, LinkSigner, Purpose};
 use crate::model::{Id, Millis};
 
 /// Makes addresses.
-#[derive(Debug)]
-pub(super) struct FileUrls {
+#[derive(Debug, Clone)]
+pub struct FileUrls {
     signer: LinkSigner,
     public_url: Option<String>,
     listen: Option<SocketAddr>,
@@ -23,7 +23,7 @@ pub(super) struct FileUrls {
 impl FileUrls {
     /// Addresses below `public_url`, or else at the listener's own address; without either the
     /// address is empty and devices take the bytes in-band.
-    pub(super) fn new(
+    pub fn new(
         signer: LinkSigner,
         public_url: Option<String>,
         listen: Option<SocketAddr>,
@@ -38,11 +38,16 @@ impl FileUrls {
         }
     }
 
-    /// A signed address for this delivery, valid from now on.
+    /// A signed address for this delivery or upload, valid from now on.
     ///
     /// `reached_at` stands in for a listener that listens everywhere: what the device reached once
     /// it reaches again.
-    pub(super) fn url(&self, delivery: Id, reached_at: Option<IpAddr>) -> String {
+    pub(in crate::service) fn url(
+        &self,
+        purpose: Purpose,
+        id: Id,
+        reached_at: Option<IpAddr>,
+    ) -> String {
         let base = match (&self.public_url, self.listen) {
             (Some(url), _) => url.clone(),
             (None, Some(listen)) => {
@@ -63,14 +68,15 @@ impl FileUrls {
             (None, None) => return String::new(),
         };
         let link = Link {
-            delivery,
+            purpose,
+            id,
             expires_at: Millis::now().after(self.lifetime),
         };
         format!("{base}/files/{}", self.signer.sign(link))
     }
 
     /// The signer, for the listener that checks.
-    pub(super) fn signer(&self) -> &LinkSigner {
+    pub(in crate::service) fn signer(&self) -> &LinkSigner {
         &self.signer
     }
 }
@@ -131,11 +137,14 @@ mod tests {
             ),
         ];
         for (public_url, listen, reached, expected) in cases {
-            let url = urls(public_url, listen)
-                .url(id, reached.map(|ip: &str| ip.parse().expect("an address")));
+            let url = urls(public_url, listen).url(
+                Purpose::Download,
+                id,
+                reached.map(|ip: &str| ip.parse().expect("an address")),
+            );
             assert!(url.starts_with(expected), "{url}");
             assert!(url.len() < 1_000);
         }
-        assert_eq!(urls(None, None).url(id, None), "");
+        assert_eq!(urls(None, None).url(Purpose::Download, id, None), "");
     }
 }

@@ -1,0 +1,174 @@
+//! The end of an upload: its bytes are read once, checked on the way into the blob store, and recorded.
+
+use std::sync::Arc;
+
+use headgate_protocol::transfer::upload::UploadResultCode;
+use tokio::sync::{Mutex, mpsc};
+
+use super::{Inner, LiveUpload, UploadService, journal::NotChanged};
+use crate::{
+    model::{Digests, Millis},
+    store::{
+        StoreError,
+        blobs::{BlobWriter, StoredBlob},
+        registry::UploadChange,
+    },
+    telemetry::metrics::UploadEnd,
+};
+
+/// Bytes that are read from the spool at a time.
+const READ_BYTES: u64 = 1024 * 1024;
+
+/// Why a whole upload could not be checked; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    /// The spool cannot be read.
+    #[error("spool: {0}")]
+    Spool(#[from] std::io::Error),
+    /// The blob store refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry did not record it.
+    #[error(transparent)]
+    Registry(#[from] NotChanged),
+}
+
+impl UploadService {
+    /// Starts as many tasks as may check at the same time.
+    pub(super) fn spawn_checkers(&self, to_check: mpsc::Receiver<Arc<LiveUpload>>) {
+        let to_check = Arc::new(Mutex::new(to_check));
+        for _ in 0..self.inner.config.checkers {
+            let (inner, to_check) = (Arc::clone(&self.inner), Arc::clone(&to_check));
+            let stop = self.inner.shutdown.token().clone();
+            self.inner.shutdown.spawn(async move {
+                stop.run_until_cancelled(async {
+                    loop {
+                        let next = to_check.lock().await.recv().await;
+                        let Some(upload) = next else { return };
+                        inner.metrics.uploads.unchecked.dec();
+                        inner.check_whole(&upload).await;
+                    }
+                })
+                .await
+            });
+        }
+    }
+}
+
+impl Inner {
+    async fn check_whole(self: &Arc<Self>, upload: &Arc<LiveUpload>) {
+        let outcome = match self.take_in(upload).await {
+            Ok(Some(blob)) => match mismatch(upload, &blob.digests) {
+                Some(code) => {
+                    self.delete_blobs([blob.id]).await;
+                    Ok(Some(code))
+                }
+                None => self.record(upload, blob).await,
+            },
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(Some(UploadResultCode::Stored)) => {
+                tracing::debug!(upload = %upload.id, device_id = %upload.device_id, "an upload is stored");
+                self.close(upload, UploadEnd::Stored);
+                upload.answer(UploadResultCode::Stored);
+                self.tell(upload, UploadResultCode::Stored);
+            }
+            Ok(Some(code)) => {
+                tracing::info!(upload = %upload.id, device_id = %upload.device_id, reason = code.text(), "an upload is not what was announced and is dropped");
+                self.drop_upload(upload, UploadEnd::Mismatched, code).await;
+            }
+            // It was deleted or replaced meanwhile, and whoever did that has told its device.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, upload = %upload.id, "a whole upload could not be stored: trying again later");
+                upload.postpone();
+            }
+        }
+    }
+
+    /// Copies the bytes into a blob; `None` where the upload was ended meanwhile.
+    async fn take_in(
+        self: &Arc<Self>,
+        upload: &Arc<LiveUpload>,
+    ) -> Result<Option<StoredBlob>, CheckError> {
+        let mut writer = self.blobs.writer().await?;
+        match self.copy(upload, &mut writer).await {
+            Ok(true) => Ok(Some(writer.finish().await?)),
+            Ok(false) => {
+                writer.abort().await?;
+                Ok(None)
+            }
+            Err(error) => {
+                if let Err(error) = writer.abort().await {
+                    tracing::warn!(%error, "what was written of a blob could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn copy(
+        self: &Arc<Self>,
+        upload: &Arc<LiveUpload>,
+        writer: &mut BlobWriter,
+    ) -> Result<bool, CheckError> {
+        let mut offset = 0;
+        while offset < upload.size {
+            if upload.is_closed() {
+                return Ok(false);
+            }
+            let (spool, id, at) = (self.spool.clone(), upload.id, offset);
+            let len = READ_BYTES.min(upload.size - offset);
+            let wanted = usize::try_from(len).unwrap_or(usize::MAX);
+            let bytes = super::blocking(&self.shutdown, move || spool.read(id, at, wanted)).await;
+            match bytes {
+                Ok(bytes) => writer.write(bytes).await?,
+                Err(_) if upload.is_closed() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            offset += len;
+        }
+        Ok(true)
+    }
+
+    /// Records a blob that is what was announced; `None` where the upload was ended meanwhile.
+    async fn record(
+        &self,
+        upload: &LiveUpload,
+        blob: StoredBlob,
+    ) -> Result<Option<UploadResultCode>, CheckError> {
+        let change = UploadChange::Store {
+            id: upload.id,
+            blob: blob.id,
+            digests: blob.digests,
+            at: Millis::now(),
+        };
+        let stored = match self.journal.commit(change).await {
+            Ok(stored) => stored,
+            // Whether it was recorded is not known. If it was, the blob is named and stays, and the next try
+            // finds the same; if not, the next start removes it.
+            Err(error) => return Err(error.into()),
+        };
+        if stored.blob != Some(blob.id) {
+            self.delete_blobs([blob.id]).await;
+        }
+        self.delete_blobs(stored.freed).await;
+        Ok(stored.found.then_some(UploadResultCode::Stored))
+    }
+}
+
+/// How the bytes differ from what was announced.
+fn mismatch(upload: &LiveUpload, digests: &Digests) -> Option<UploadResultCode> {
+    if upload
+        .sha256
+        .is_some_and(|announced| announced != digests.sha256)
+    {
+        return Some(UploadResultCode::Sha256NotMatched);
+    }
+    upload
+        .md5
+        .is_some_and(|announced| announced != digests.md5)
+        .then_some(UploadResultCode::Md5NotMatched)
+}
