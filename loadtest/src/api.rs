@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::io;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
@@ -172,6 +173,42 @@ impl Api {
             .answer(&Method::POST, path, body, Some(upload.content_type()))
             .await?;
         parse(&Method::POST, path, &bytes)
+    }
+
+    /// Size and SHA-256 of what `GET path` answers with.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn digest(&self, path: &str) -> Result<(u64, [u8; 32]), ApiError> {
+        let method = Method::GET;
+        let request = self.request(&method, path, ApiBody::empty(), None)?;
+        let transport = |source| ApiError::Transport {
+            method: Method::GET,
+            path: path.to_owned(),
+            source,
+        };
+        let mut connection = self.connection().await?;
+        let response = connection.sender.send_request(request).await;
+        let response = response.map_err(transport)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(ApiError::Refused {
+                method,
+                path: path.to_owned(),
+                status,
+                detail: String::new(),
+            });
+        }
+        let (mut size, mut sha256) = (0, Sha256::new());
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Ok(bytes) = frame.map_err(transport)?.into_data() {
+                size += bytes.len() as u64;
+                sha256.update(&bytes);
+            }
+        }
+        self.idle.lock().push(connection);
+        Ok((size, sha256.finalize().into()))
     }
 
     /// All items of a list that is cut into pages.

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Deliver one resource to every device and check what arrived.
     Deliver(DeliverArgs),
+    /// Have every device send a file of its own and fetch some of them back.
+    Upload(UploadArgs),
 }
 
 /// Options of `swarm connect`.
@@ -87,6 +89,25 @@ pub(crate) struct DeliverArgs {
     /// How long devices stay connected once all are done.
     #[arg(long, default_value = "0s", value_parser = parse_duration)]
     pub(crate) hold: Duration,
+}
+
+/// Options of `swarm upload`.
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// Bytes of each file, e.g. 1MiB.
+    #[arg(long, default_value = "1MiB", value_parser = parse_size)]
+    pub(crate) size: u64,
+    /// Bytes a chunk.
+    #[arg(long, default_value = "15360", value_parser = parse_chunk)]
+    pub(crate) chunk: u32,
+    /// Share of devices that lose their link once on the way and go on, 0 to 1.
+    #[arg(long, default_value = "0", value_parser = parse_share)]
+    pub(crate) drop_rate: f64,
+    /// Devices whose file is fetched back over the API and compared by its SHA-256.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) verify_sample: u32,
 }
 
 /// Options of every scenario.
@@ -209,6 +230,7 @@ impl Command {
         match self {
             Self::Connect(args) => &args.common,
             Self::Deliver(args) => &args.common,
+            Self::Upload(args) => &args.common,
         }
     }
 }
@@ -257,6 +279,8 @@ mod tests {
             "swarm deliver --drop-rate 1.5",
             "swarm deliver --size 4MiB --file x",
             "swarm connect --size 4MiB",
+            "swarm upload --chunk 100",
+            "swarm upload --window 8",
         ] {
             assert!(
                 Cli::read(line.split(' ').map(OsString::from)).is_err(),

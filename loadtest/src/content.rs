@@ -85,6 +85,16 @@ impl Content {
         }
     }
 
+    /// `len` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// The file became shorter or unreadable.
+    pub(crate) fn part(&self, offset: u64, len: usize) -> io::Result<BytesMut> {
+        let mut part = BytesMut::zeroed(len);
+        self.fill(offset, &mut part)?;
+        Ok(part)
+    }
+
     /// Bytes in all.
     pub(crate) const fn size(&self) -> u64 {
         self.size

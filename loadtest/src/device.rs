@@ -1,15 +1,17 @@
 //! One simulated device: connects, stays, takes its delivery, reconnects when its link is lost.
 //!
 //! One task a device. It owns its connection and drives the two state machines without I/O, the
-//! [`session::Session`] of a connection and the [`transfer::Transfer`] that outlives it.
+//! [`session::Session`] of a connection and the [`Work`] that outlives it.
 //! Invariants: every device ends as exactly one outcome; a task ends soon after the swarm stops.
 
 pub(crate) mod error;
 pub(crate) mod identity;
 pub(crate) mod link;
 pub(crate) mod message;
+pub(crate) mod sending;
 pub(crate) mod session;
 pub(crate) mod transfer;
+pub(crate) mod work;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,14 +31,15 @@ use error::DeviceError;
 use identity::{Fate, Identity, secret};
 use link::Link;
 use session::{Credential, Driven, Session, Stage};
-use transfer::{Event, Transfer};
+use transfer::Event;
+use work::Work;
 
 /// A device and what became of it.
 pub(crate) struct Device {
     swarm: Arc<Swarm>,
     identity: Identity,
     fate: Fate,
-    transfer: Option<Box<Transfer>>,
+    work: Option<Work>,
     fetch: Option<Fetch>,
     /// The outcome was counted.
     ended: bool,
@@ -63,13 +66,13 @@ enum End {
 impl Device {
     /// A device that has done nothing.
     pub(crate) fn new(swarm: Arc<Swarm>, identity: Identity, fate: Fate) -> Self {
-        let plan = swarm.plan.as_ref();
-        let transfer = plan.map(|plan| Box::new(Transfer::new(Arc::clone(plan), &identity, fate)));
+        let job = swarm.job.as_ref();
+        let work = job.map(|job| Work::new(job, &identity, fate));
         Self {
             swarm,
             identity,
             fate,
-            transfer,
+            work,
             fetch: None,
             ended: false,
             ever_ready: false,
@@ -181,7 +184,7 @@ impl Device {
         while session.stage() != Stage::Ready {
             let mut driven = Driven {
                 session: &mut session,
-                transfer: self.transfer.as_deref_mut(),
+                work: self.work.as_mut(),
             };
             let turn = timeout_at(deadline, link.turn(&mut driven)).await;
             turn.map_err(|_| DeviceError::ConnectTimeout("login and subscribe"))??;
@@ -210,7 +213,7 @@ impl Device {
             self.aim(timer.as_mut(), &session);
             let mut driven = Driven {
                 session: &mut session,
-                transfer: self.transfer.as_deref_mut(),
+                work: self.work.as_mut(),
             };
             let step = tokio::select! {
                 biased;
@@ -231,14 +234,14 @@ impl Device {
 
     /// Does what the delivery wants done; false: the link is to be cut.
     fn on_event(&mut self) -> bool {
-        let Some(transfer) = &mut self.transfer else {
+        let Some(work) = &mut self.work else {
             return true;
         };
-        match transfer.take_event() {
+        match work.take_event() {
             None => {}
             Some(Event::Drop) => return false,
             Some(Event::Fetch(url)) => {
-                if let Some(verifier) = transfer.take_verifier() {
+                if let Some(verifier) = work.take_verifier() {
                     let swarm = Arc::clone(&self.swarm);
                     let index = self.identity.index;
                     self.fetch = Some(Box::pin(fetch::run(swarm, index, self.fate, url, verifier)));
@@ -255,10 +258,10 @@ impl Device {
         (verifier, result): (Verifier, Result<(), DeviceError>),
     ) -> Result<(), DeviceError> {
         self.fetch = None;
-        let Some(transfer) = &mut self.transfer else {
+        let Some(work) = &mut self.work else {
             return Ok(());
         };
-        link.send(|out| transfer.on_fetched(Instant::now(), verifier, result, out))
+        link.send(|out| work.on_fetched(Instant::now(), verifier, result, out))
             .await
     }
 
@@ -267,21 +270,18 @@ impl Device {
         link: &mut Link,
         session: &mut Session,
     ) -> Result<(), DeviceError> {
-        let transfer = &mut self.transfer;
+        let work = &mut self.work;
         link.send(|out| {
             let now = Instant::now();
             session.on_timer(now, out)?;
-            transfer
-                .as_mut()
-                .map_or(Ok(()), |transfer| transfer.on_timer(now, out))
+            work.as_mut().map_or(Ok(()), |work| work.on_timer(now, out))
         })
         .await
     }
 
     /// Sets `timer` to what is due next.
     fn aim(&self, timer: Pin<&mut Sleep>, session: &Session) {
-        let transfer = self.transfer.as_ref();
-        let due = transfer.and_then(|transfer| transfer.deadline());
+        let due = self.work.as_ref().and_then(Work::deadline);
         let due = due.map_or_else(|| session.deadline(), |due| due.min(session.deadline()));
         if timer.deadline() != due {
             timer.reset(due);
@@ -290,16 +290,16 @@ impl Device {
 
     /// Adds what the delivery counted to the run's counters.
     fn count(&mut self) {
-        let Some(transfer) = &mut self.transfer else {
+        let Some(work) = &mut self.work else {
             return;
         };
-        let counts = transfer.take_counts();
+        let counts = work.take_counts();
         let stats = &self.swarm.stats;
         stats.bytes.add(counts.bytes);
         stats.duplicate_bytes.add(counts.duplicate_bytes);
         stats.chunks.add(counts.chunks);
         stats.stalls.add(counts.stalls);
-        if let Some(time) = transfer.take_first_byte() {
+        if let Some(time) = work.take_first_byte() {
             stats.record(Timing::FirstByte, time);
         }
     }
@@ -307,10 +307,7 @@ impl Device {
     fn on_delivery_ended(&mut self, result: Result<(), DeviceError>) {
         match result {
             Ok(()) => {
-                let announced = self
-                    .transfer
-                    .as_ref()
-                    .and_then(|transfer| transfer.announced_at());
+                let announced = self.work.as_ref().and_then(Work::announced_at);
                 let timing = if self.fate.read_bps.is_some() {
                     Timing::SlowDuration
                 } else {
@@ -357,7 +354,7 @@ impl Device {
         if self.ended {
             return;
         }
-        if self.transfer.is_none() && self.up {
+        if self.work.is_none() && self.up {
             self.end(Outcome::Done);
         } else if self.swarm.leave_slow && self.fate.read_bps.is_some() {
             self.end(Outcome::Left);

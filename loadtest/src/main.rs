@@ -1,4 +1,4 @@
-//! `swarm`: simulated devices that connect to a gateway, take deliveries and check every byte.
+//! `swarm`: simulated devices that connect to a gateway, take deliveries and send files, and check every byte.
 //!
 //! Arguments, runtime, signal and exit code; everything else is in the modules.
 
@@ -76,6 +76,7 @@ async fn run(command: &Command) -> Result<Report, RunError> {
         match command {
             Command::Connect(args) => scenario::connect::run(args, interrupt.clone()).await,
             Command::Deliver(args) => scenario::deliver::run(args, interrupt.clone()).await,
+            Command::Upload(args) => scenario::upload::run(args, interrupt.clone()).await,
         }
     };
     let mut scenario = std::pin::pin!(scenario);

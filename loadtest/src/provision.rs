@@ -237,6 +237,37 @@ impl Provision {
         Ok(())
     }
 
+    /// Deletes what devices of the product sent under `name`.
+    ///
+    /// # Errors
+    /// [`ApiError`] of the first one that could not be deleted.
+    pub(crate) async fn remove_uploads(&self, name: &str) -> Result<(), ApiError> {
+        let path = format!("/api/v1/uploads?product={}&name={name}", self.product);
+        let uploads = self.api.list::<Made>(&path).await?;
+        let done = Arc::new(AtomicUsize::new(0));
+        each(&self.api, uploads, &done, |api, upload| async move {
+            api.delete(&format!("/api/v1/uploads/{}", upload.id)).await
+        })
+        .await
+    }
+
+    /// Size and SHA-256 of what `device` sent under `name`, of the bytes that the gateway gives back.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn uploaded(
+        api: &Api,
+        device: &str,
+        name: &str,
+    ) -> Result<Option<(u64, [u8; 32])>, ApiError> {
+        let path = format!("/api/v1/uploads?device={device}&name={name}&state=stored");
+        let Some(upload) = api.list::<Made>(&path).await?.pop() else {
+            return Ok(None);
+        };
+        let content = format!("/api/v1/uploads/{}/content", upload.id);
+        api.digest(&content).await.map(Some)
+    }
+
     /// How many devices a clean-up would delete.
     pub(crate) const fn made_devices(&self) -> usize {
         self.made_devices.len()

@@ -15,7 +15,7 @@ use crate::stats::{ErrorCount, Stats, Timing};
 /// Everything that a run found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// `connect` or `deliver`.
+    /// `connect`, `deliver` or `upload`.
     pub(crate) scenario: &'static str,
     /// Every device is right and the gateway agrees.
     pub(crate) ok: bool,
@@ -30,6 +30,9 @@ pub(crate) struct Report {
     /// The delivery, for `deliver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delivery: Option<Delivery>,
+    /// The uploads, for `upload`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uploads: Option<Uploads>,
     /// The gateway's process, with `--server-pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<Server>,
@@ -117,6 +120,28 @@ pub(crate) struct Delivery {
     /// What the gateway says of its deliveries at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gateway_counts: Option<BTreeMap<String, u64>>,
+}
+
+/// The uploads.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Uploads {
+    /// Size of each device's file.
+    pub(crate) file_bytes: u64,
+    /// Bytes that the gateway acknowledged.
+    pub(crate) bytes: u64,
+    /// Chunks sent.
+    pub(crate) chunks: u64,
+    /// Chunks sent again because the gateway was busy, and announcements that were repeated.
+    pub(crate) postponed: u64,
+    /// First start to the last device's end.
+    pub(crate) seconds: f64,
+    /// `bytes` over `seconds`, 10^6 bytes a second.
+    pub(crate) mb_per_second: f64,
+    /// First announcement to `upload_result`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Percentiles>,
+    /// Files that were fetched back and are what was sent.
+    pub(crate) verified: u64,
 }
 
 /// The gateway's process.
@@ -218,6 +243,7 @@ impl Report {
                 planned_drops: stats.planned_drops.get(),
             },
             delivery: None,
+            uploads: None,
             server: None,
             swarm_cpu_seconds: own.cpu_secs,
             swarm_rss_peak_bytes: own.rss_peak_bytes,

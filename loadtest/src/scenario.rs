@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod deliver;
+pub(crate) mod upload;
 
 use std::fmt::Write;
 use std::io;

@@ -17,7 +17,7 @@ use crate::cli::{CommonArgs, MqttVersion};
 use crate::device::Device;
 use crate::device::identity::{Fate, Identity, Odds};
 use crate::device::link::Dial;
-use crate::device::transfer::Plan;
+use crate::device::work::Job;
 use crate::stats::Stats;
 use crate::target::Target;
 use crate::throttle::Pacer;
@@ -39,8 +39,8 @@ pub(crate) struct Swarm {
     pub(crate) connect_timeout: Duration,
     /// In a row, before a device gives up.
     pub(crate) attempts: u32,
-    /// The delivery, in `deliver`.
-    pub(crate) plan: Option<Arc<Plan>>,
+    /// What devices do besides staying.
+    pub(crate) job: Option<Job>,
     /// Whether unfinished slow devices are no failure.
     pub(crate) leave_slow: bool,
     /// Counters.
@@ -64,7 +64,7 @@ impl Swarm {
     pub(crate) fn new(
         args: &CommonArgs,
         target: &Target,
-        plan: Option<Arc<Plan>>,
+        job: Option<Job>,
         leave_slow: bool,
     ) -> Result<Self, TlsError> {
         let tls = match &target.tls {
@@ -82,7 +82,7 @@ impl Swarm {
             keep_alive: args.keep_alive,
             connect_timeout: args.connect_timeout,
             attempts: args.attempts.max(1),
-            plan,
+            job,
             leave_slow,
             stats: Stats::default(),
             connecting: Semaphore::new(MAX_CONNECTING),

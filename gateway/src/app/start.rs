@@ -171,25 +171,15 @@ impl App {
             shutdown,
         )
         .await?;
-        // Blobs that no record names are removed here: before uploads make new ones.
-        let resources = ResourceService::open(
-            stores.registry.clone(),
-            stores.blobs.clone(),
-            config.resources.clone(),
-        )
-        .await?;
-        let uploads = UploadService::start(
-            UploadParts {
-                registry: stores.registry.clone(),
-                blobs: stores.blobs.clone(),
-                urls,
-                config: config.uploads.clone(),
-                metrics: metrics.clone(),
-            },
-            &data_dir.join("spool"),
-            shutdown,
-        )
-        .await?;
+        let resources = open_resources(&config, &stores).await?;
+        let uploads = UploadParts {
+            registry: stores.registry.clone(),
+            blobs: stores.blobs.clone(),
+            urls,
+            config: config.uploads.clone(),
+            metrics: metrics.clone(),
+        };
+        let uploads = UploadService::start(uploads, &data_dir.join("spool"), shutdown).await?;
         let authenticator = DeviceAuthenticator::new(
             stores.registry.clone(),
             sealer.clone(),
@@ -351,6 +341,12 @@ async fn open_apps(
         shutdown.clone(),
     );
     Ok((apps, authenticator, uplink))
+}
+
+/// Resources; blobs that no record names are removed here, before uploads make new ones.
+async fn open_resources(config: &Config, stores: &Stores) -> Result<ResourceService, StartError> {
+    let (registry, blobs) = (stores.registry.clone(), stores.blobs.clone());
+    Ok(ResourceService::open(registry, blobs, config.resources.clone()).await?)
 }
 
 async fn first_start(

@@ -310,6 +310,13 @@ impl Inner {
         free >= self.config.min_free_bytes.saturating_add(bytes)
     }
 
+    /// Takes note that so much of the room is gone.
+    fn spend_room(&self, bytes: u64) {
+        if let Some((_, free)) = &mut *self.room.lock() {
+            *free = free.saturating_sub(bytes);
+        }
+    }
+
     fn count_spooled(&self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.uploads.spool_bytes.add(bytes);
@@ -326,9 +333,11 @@ impl Inner {
     }
 
     /// Takes an upload off the books: nothing more is written to it, and its file goes.
-    fn close(self: &Arc<Self>, upload: &Arc<LiveUpload>, end: UploadEnd) {
+    ///
+    /// Says whether it was on them.
+    fn close(self: &Arc<Self>, upload: &Arc<LiveUpload>, end: UploadEnd) -> bool {
         if !upload.close() {
-            return;
+            return false;
         }
         self.book.remove(upload);
         self.metrics.uploads.open.dec();
@@ -345,6 +354,7 @@ impl Inner {
             let bytes = i64::try_from(received).unwrap_or(i64::MAX);
             inner.metrics.uploads.spool_bytes.sub(bytes);
         }));
+        true
     }
 
     /// Tells the device, and remembers for the case that it does not hear it.
@@ -373,8 +383,11 @@ impl Inner {
             id: upload.id,
             audit: None,
         };
-        if let Err(error) = self.journal.commit(change).await {
-            tracing::error!(%error, upload = %upload.id, "the end of an upload was not recorded");
+        match self.journal.commit(change).await {
+            Ok(deleted) => self.delete_blobs(deleted.freed).await,
+            Err(error) => {
+                tracing::error!(%error, upload = %upload.id, "the end of an upload was not recorded");
+            }
         }
         upload.answer(code);
         self.tell(upload, code);

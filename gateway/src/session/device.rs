@@ -243,6 +243,10 @@ impl DeviceSession {
             // The next batch, if there may be one, looks for memory itself.
             active.memory_due.take_if(|due| now >= *due);
         }
+        if !self.uploads_want_input() {
+            // We do not read, so the device cannot be blamed for its silence.
+            self.link.connection.stay_alive(now);
+        }
         self.link.handle_timeout(now);
         self.drain(now).await;
     }

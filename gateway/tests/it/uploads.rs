@@ -10,7 +10,8 @@ use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
 
 use super::harness::{
-    Client, Device, Gateway, Login, Sending, announcement, content, md5, publish, sha256, until,
+    Client, Device, Gateway, Login, PATIENCE, Sending, announcement, content, md5, publish, sha256,
+    until,
 };
 
 const CHUNK: usize = 15_360;
@@ -403,6 +404,7 @@ async fn what_follows_a_chunk_is_acknowledged_behind_it() {
     let bytes = content(CHUNK);
     let mut client = Client::listening(&gateway, &device).await;
     let sending = client.announce(&device, &announcement("log", &bytes)).await;
+    client.ping().await;
     let (first, second) = (client.packet_id(), client.packet_id());
     let chunk = device.up_chunk(&sending.transfer, 0);
     client
@@ -592,22 +594,30 @@ async fn a_put_that_breaks_off_or_lies_can_be_gone_on_with_or_leaves_nothing() {
     // `done` before everything is there is not believed.
     let done =
         json!({"type": "report_upload_progress", "name": "log", "progress": {"state": "done"}});
-    let receipt = until("the PUT is over", || {
-        let client = &mut client;
-        async { Some(client.exchange(&device, &done).await) }
-    })
-    .await;
+    let receipt = client.exchange(&device, &done).await;
     assert_eq!(receipt["result_code"], -1, "{receipt}");
-    // The same transfer goes on by chunks from what came.
-    let again = until("the rest may come by chunks", || {
-        let client = &mut client;
-        let (device, announced) = (&device, &announced);
-        async {
-            let again = client.announce(device, announced).await;
-            (again.offset > 0).then_some(again)
+    // The same transfer goes on by chunks from what came, once the gateway has seen the end of the request.
+    let going_on = async {
+        loop {
+            let again = client.announce(&device, &announced).await;
+            let piece = &bytes[again.offset..again.offset + 1];
+            let (topic, id) = (
+                device.up_chunk(&again.transfer, again.offset as u64),
+                client.packet_id(),
+            );
+            client.send(&publish(&topic, piece, Some(id))).await;
+            let busy =
+                client.upload_state(&device, &again.transfer).await["type"] == "transfer_error";
+            if busy {
+                client.told().await;
+            } else if again.offset > 0 {
+                return again;
+            }
         }
-    })
-    .await;
+    };
+    let again = tokio::time::timeout(PATIENCE, going_on)
+        .await
+        .expect("in time");
     assert_eq!(again.transfer, sending.transfer);
     client
         .send_until(&device, &again, &bytes, bytes.len())
@@ -706,17 +716,17 @@ async fn a_full_disk_is_said_and_nothing_is_lost_by_it() {
         offset: 10 * CHUNK,
         ..sending.clone()
     };
-    until("there is room again", || {
-        let (client, device, sending) = (&mut client, &device, &sending);
-        let piece = chunk(10);
-        async move {
-            let sent = client
-                .send_chunk(device, &sending.transfer, 10 * CHUNK, piece)
-                .await;
-            (sent == ReasonCode::Success).then_some(())
-        }
-    })
-    .await;
+    let room = async {
+        let (offset, piece) = (10 * CHUNK, chunk(10));
+        while client
+            .send_chunk(&device, &sending.transfer, offset, piece)
+            .await
+            != ReasonCode::Success
+        {}
+    };
+    tokio::time::timeout(PATIENCE, room)
+        .await
+        .expect("room in time");
     client.send_until(&device, &rest, &bytes, bytes.len()).await;
     let mut told = client.told().await;
     while told["type"] == "transfer_error" {

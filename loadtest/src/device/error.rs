@@ -64,6 +64,9 @@ pub(crate) enum DeviceError {
     /// A report was answered with an error.
     #[error("report refused: {0}")]
     ReportRefused(String),
+    /// The gateway did not take the file.
+    #[error("upload refused: {0}")]
+    UploadRefused(String),
     /// The delivery was cancelled.
     #[error("delivery cancelled by the gateway")]
     Canceled,
@@ -95,6 +98,7 @@ impl DeviceError {
             Self::Announcement(_) => "wrong_announcement",
             Self::TransferError { .. } => "transfer_error",
             Self::ReportRefused(_) => "report_refused",
+            Self::UploadRefused(_) => "upload_refused",
             Self::Canceled => "canceled",
             Self::Https(_) => "https",
             Self::Unfinished => "unfinished",

@@ -1,6 +1,6 @@
 //! The MQTT side of one connection, without I/O: login, subscription, keep-alive.
 //!
-//! Driven by [`super::Device`]; packets that concern the delivery go to its [`Transfer`].
+//! Driven by [`super::Device`]; packets that concern what the device does go to its [`Work`].
 //! Invariants: stages only advance; CONNECT is the first packet, SUBSCRIBE the second.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::DeviceError;
 use super::link::Handler;
 use super::transfer::Transfer;
+use super::work::Work;
 
 /// What a device logs in with.
 #[derive(Debug, Clone)]
@@ -120,7 +121,7 @@ impl Session {
     fn handle(
         &mut self,
         packet: Packet,
-        transfer: Option<&mut Transfer>,
+        work: Option<&mut Work>,
         out: &mut BytesMut,
     ) -> Result<(), DeviceError> {
         self.pinged = false;
@@ -138,13 +139,17 @@ impl Session {
                     return Err(DeviceError::SubscribeRefused(refused));
                 }
                 self.stage = Stage::Ready;
-                transfer.map_or(Ok(()), |transfer| transfer.on_ready(out))
+                work.map_or(Ok(()), |work| work.on_ready(Instant::now(), out))
             }
-            (Stage::Subscribing | Stage::Ready, Packet::Publish(publish)) => match transfer {
-                Some(transfer) => transfer.on_publish(Instant::now(), &publish, out),
+            (Stage::Subscribing | Stage::Ready, Packet::Publish(publish)) => match work {
+                Some(work) => work.on_publish(Instant::now(), &publish, out),
                 None => publish.packet_id.map_or(Ok(()), |id| self.puback(id, out)),
             },
-            (Stage::Ready, Packet::PubAck(_) | Packet::PingResp) => Ok(()),
+            (Stage::Ready, Packet::PubAck(ack)) => match work {
+                Some(work) => work.on_puback(Instant::now(), &ack, out),
+                None => Ok(()),
+            },
+            (Stage::Ready, Packet::PingResp) => Ok(()),
             (_, Packet::Disconnect(disconnect)) => {
                 Err(DeviceError::Disconnected(disconnect.reason))
             }
@@ -180,24 +185,20 @@ impl Session {
     }
 }
 
-/// A connection's state with its delivery, as a link drives them.
+/// A connection's state with what the device does, as a link drives them.
 #[derive(Debug)]
 pub(crate) struct Driven<'a> {
     /// The connection.
     pub(crate) session: &'a mut Session,
-    /// The delivery, when there is one.
-    pub(crate) transfer: Option<&'a mut Transfer>,
+    /// What the device does, if anything.
+    pub(crate) work: Option<&'a mut Work>,
 }
 
 impl Handler for Driven<'_> {
     fn handle(&mut self, packet: Packet, out: &mut BytesMut) -> Result<bool, DeviceError> {
         let before = self.session.stage;
-        self.session
-            .handle(packet, self.transfer.as_deref_mut(), out)?;
-        let event = self
-            .transfer
-            .as_ref()
-            .is_some_and(|transfer| transfer.has_event());
+        self.session.handle(packet, self.work.as_deref_mut(), out)?;
+        let event = self.work.as_ref().is_some_and(|work| work.has_event());
         Ok(!event && self.session.stage == before)
     }
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::cli::{Cli, Command};
 use crate::device::identity::Odds;
 use crate::device::transfer::Plan;
+use crate::device::work::Job;
 use crate::fake::{Fake, Fault};
 use crate::report::Report;
 use crate::swarm::{self, Limits, Waited};
@@ -63,7 +64,15 @@ async fn deliver_over(
     };
     let mut target = Target::plain(fake.address);
     target.tls = connector.map(|connector| (connector, "localhost".to_owned()));
-    let swarm = Arc::new(Swarm::new(&args.common, &target, Some(Arc::new(plan)), false).unwrap());
+    let swarm = Arc::new(
+        Swarm::new(
+            &args.common,
+            &target,
+            Some(Job::Take(Arc::new(plan))),
+            false,
+        )
+        .unwrap(),
+    );
     let total = args.common.devices;
     let identities = (0..total).map(|i| Identity::new("swarm", 1, i)).collect();
     let odds = Odds {

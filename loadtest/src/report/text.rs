@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Delivery, Percentiles, Report, Server, as_f64};
+use super::{Delivery, Percentiles, Report, Server, Uploads, as_f64};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -10,6 +10,9 @@ impl Display for Report {
         self.write_connect(f)?;
         if let Some(delivery) = &self.delivery {
             write_delivery(delivery, f)?;
+        }
+        if let Some(uploads) = &self.uploads {
+            write_uploads(uploads, f)?;
         }
         if let Some(server) = &self.server {
             write_server(server, f)?;
@@ -118,6 +121,24 @@ fn write_delivery(delivery: &Delivery, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "  gateway says   {}", counts.join(", "))?;
     }
     Ok(())
+}
+
+fn write_uploads(uploads: &Uploads, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(
+        f,
+        "  uploaded       {:.3} GB in {:.2} s ({:.1} MB/s), {} chunks, {} postponed",
+        as_f64(uploads.bytes) / 1e9,
+        uploads.seconds,
+        uploads.mb_per_second,
+        uploads.chunks,
+        uploads.postponed,
+    )?;
+    writeln!(
+        f,
+        "  file           {} bytes a device, {} fetched back and right",
+        uploads.file_bytes, uploads.verified
+    )?;
+    write_percentiles(f, "  per device", uploads.duration.as_ref())
 }
 
 fn write_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {

@@ -15,6 +15,7 @@ use crate::cli::{DeliverArgs, Mode};
 use crate::content::Content;
 use crate::device::identity::{Identity, Odds};
 use crate::device::transfer::Plan;
+use crate::device::work::Job;
 use crate::progress::{Phase, Unit};
 use crate::provision::{Counts, Provision};
 use crate::report::{Delivery, Percentiles, Report, as_f64, ratio};
@@ -49,7 +50,12 @@ pub(crate) async fn run(
         }
     };
     let plan = Arc::new(plan(args, &content, name));
-    let swarm = Arc::new(Swarm::new(common, &target, Some(plan), args.leave_slow)?);
+    let swarm = Arc::new(Swarm::new(
+        common,
+        &target,
+        Some(Job::Take(plan)),
+        args.leave_slow,
+    )?);
     let run = Run {
         args,
         limits,

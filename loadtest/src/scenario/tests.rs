@@ -21,6 +21,7 @@ async fn run(api: &FakeApi, fault: Fault, line: &str) -> Result<Report, RunError
     match Cli::parse_from(line.split_ascii_whitespace()).command {
         Command::Connect(args) => connect::run(&args, CancellationToken::new()).await,
         Command::Deliver(args) => deliver::run(&args, CancellationToken::new()).await,
+        Command::Upload(args) => upload::run(&args, CancellationToken::new()).await,
     }
 }
 

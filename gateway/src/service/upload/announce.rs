@@ -289,14 +289,18 @@ impl UploadService {
             return Receipt::ok();
         };
         match report.state {
-            UploadReportState::Done if upload.phase() == Phase::Receiving => Receipt {
-                result_code: -1,
-                result_msg: format!(
-                    "incomplete: {} of {} bytes are stored",
-                    upload.received(),
-                    upload.size
-                ),
-            },
+            UploadReportState::Done
+                if matches!(upload.phase(), Phase::Receiving | Phase::Putting) =>
+            {
+                Receipt {
+                    result_code: -1,
+                    result_msg: format!(
+                        "incomplete: {} of {} bytes are stored",
+                        upload.received(),
+                        upload.size
+                    ),
+                }
+            }
             UploadReportState::Fail => {
                 tracing::info!(device_id = %device, upload = %upload.id, code = report.result_code, message = report.result_msg, "a device gave an upload up for now");
                 Receipt::ok()

@@ -70,10 +70,12 @@ impl Inner {
         };
         match outcome {
             Ok(Some(UploadResultCode::Stored)) => {
-                tracing::debug!(upload = %upload.id, device_id = %upload.device_id, "an upload is stored");
-                self.close(upload, UploadEnd::Stored);
-                upload.answer(UploadResultCode::Stored);
-                self.tell(upload, UploadResultCode::Stored);
+                // Whoever ended it in this very moment has told its device, and deletes it.
+                if self.close(upload, UploadEnd::Stored) {
+                    tracing::debug!(upload = %upload.id, device_id = %upload.device_id, "an upload is stored");
+                    upload.answer(UploadResultCode::Stored);
+                    self.tell(upload, UploadResultCode::Stored);
+                }
             }
             Ok(Some(code)) => {
                 tracing::info!(upload = %upload.id, device_id = %upload.device_id, reason = code.text(), "an upload is not what was announced and is dropped");

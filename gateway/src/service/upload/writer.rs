@@ -297,6 +297,7 @@ impl Inner {
                 _ => Refusal::busy("the upload cannot be written now", 10),
             });
         }
+        self.spend_room(fresh.iter().map(|(_, bytes)| bytes.len() as u64).sum());
         let new = upload.note(state, now());
         self.metrics.uploads.spool_bytes.add(new);
         Ok(())
@@ -305,10 +306,9 @@ impl Inner {
     /// Whether a chunk may come now.
     fn check(&self, upload: &LiveUpload, low: u64, offset: u64, len: usize) -> Result<(), Refusal> {
         match upload.phase() {
-            Phase::Receiving => {}
+            // While it is being checked a chunk is there already, with everything else.
+            Phase::Receiving | Phase::Checking | Phase::Postponed => {}
             Phase::Putting => return Err(Refusal::busy("the upload comes over HTTPS now", 10)),
-            // It is there already, with everything else.
-            Phase::Checking | Phase::Postponed => {}
             Phase::Closed => return Err(Refusal::UNKNOWN),
         }
         let window = u64::try_from(self.config.window_bytes).unwrap_or(u64::MAX);

@@ -236,6 +236,7 @@ impl DeviceSession {
 
     pub(super) async fn answer_upload_state(&mut self, transfer: &str) {
         match self
+            .link
             .node
             .uploads
             .state(&self.device.device_id, transfer)

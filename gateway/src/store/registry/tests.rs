@@ -3,6 +3,7 @@
 mod devices;
 mod resources;
 mod tasks;
+mod uploads;
 
 use super::*;
 use crate::model::{

@@ -250,7 +250,7 @@ async fn announce(
         limits.max_bytes_per_device,
     )?;
     let replaced = match instead_of {
-        Some(id) => size_of(tx, id).await?,
+        Some(id) => size_of_open(tx, id).await?,
         None => None,
     };
     let row = sqlx::query("SELECT uploads, bytes FROM upload_usage WHERE account_id = 1")
@@ -266,7 +266,7 @@ async fn announce(
         .saturating_add(upload.size);
     within("uploads", count, limits.max_count)?;
     within("bytes", bytes, limits.max_total_bytes)?;
-    if let Some(id) = instead_of {
+    if let Some(id) = replaced.and(instead_of) {
         delete(tx, id).await?;
     }
     insert(tx, upload).await?;
@@ -386,8 +386,12 @@ async fn delete(tx: &mut Transaction<'static, Any>, id: Id) -> Result<StoredUplo
     Ok(outcome)
 }
 
-async fn size_of(tx: &mut Transaction<'static, Any>, id: Id) -> Result<Option<u64>, StoreError> {
-    let row = sqlx::query("SELECT size FROM device_resource WHERE id = $1")
+/// The size of an upload that has not been stored meanwhile.
+async fn size_of_open(
+    tx: &mut Transaction<'static, Any>,
+    id: Id,
+) -> Result<Option<u64>, StoreError> {
+    let row = sqlx::query("SELECT size FROM device_resource WHERE id = $1 AND state = 0")
         .bind(id.as_i64())
         .fetch_optional(&mut **tx)
         .await?;

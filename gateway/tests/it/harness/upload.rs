@@ -72,8 +72,8 @@ impl Client {
         offset: usize,
         bytes: &[u8],
     ) -> ReasonCode {
-        let topic = device.up_chunk(transfer, offset as u64);
-        self.publish(&topic, bytes).await
+        let answers = self.send_chunks(device, transfer, &[(offset, bytes)]).await;
+        answers[0].1
     }
 
     /// Sends chunks in one write, and gives the acknowledgements in the order in which they came.
@@ -83,16 +83,20 @@ impl Client {
         transfer: &str,
         chunks: &[(usize, &[u8])],
     ) -> Vec<(PacketId, ReasonCode)> {
-        let mut packets = Vec::new();
+        let (mut packets, mut ids) = (Vec::new(), Vec::new());
         for (offset, bytes) in chunks {
             let packet_id = self.packet_id();
+            ids.push(packet_id);
             let topic = device.up_chunk(transfer, *offset as u64);
             packets.push(publish(&topic, bytes, Some(packet_id)));
         }
         self.send_together(&packets).await;
         let mut answers = Vec::new();
         while answers.len() < packets.len() {
-            if let Packet::PubAck(ack) = self.answer().await.expect("an open connection") {
+            // That of a message before them may come late.
+            if let Packet::PubAck(ack) = self.answer().await.expect("an open connection")
+                && ids.contains(&ack.packet_id)
+            {
                 answers.push((ack.packet_id, ack.reason));
             }
         }
