@@ -1,6 +1,12 @@
 //! The start: everything is opened and checked before the first device is let in.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use tokio::net::TcpListener;
 
@@ -153,12 +159,7 @@ impl App {
         let listeners = Listeners::bind(&config).await?;
         let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let ports = listeners.ports();
-        let urls = FileUrls::new(
-            link_signer(&stores.registry, &sealer).await?,
-            config.files.public_url.clone(),
-            ports.files,
-            config.files.url_lifetime,
-        );
+        let urls = file_urls(&config, &stores, &sealer, &ports).await?;
         let delivery = DeliveryService::start(
             DeliveryParts {
                 registry: stores.registry.clone(),
@@ -172,14 +173,8 @@ impl App {
         )
         .await?;
         let resources = open_resources(&config, &stores).await?;
-        let uploads = UploadParts {
-            registry: stores.registry.clone(),
-            blobs: stores.blobs.clone(),
-            urls,
-            config: config.uploads.clone(),
-            metrics: metrics.clone(),
-        };
-        let uploads = UploadService::start(uploads, &data_dir.join("spool"), shutdown).await?;
+        let spool = data_dir.join("spool");
+        let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
         let authenticator = DeviceAuthenticator::new(
             stores.registry.clone(),
             sealer.clone(),
@@ -347,6 +342,39 @@ async fn open_apps(
 async fn open_resources(config: &Config, stores: &Stores) -> Result<ResourceService, StartError> {
     let (registry, blobs) = (stores.registry.clone(), stores.blobs.clone());
     Ok(ResourceService::open(registry, blobs, config.resources.clone()).await?)
+}
+
+async fn open_uploads(
+    config: &Config,
+    stores: &Stores,
+    urls: FileUrls,
+    metrics: &Metrics,
+    spool: &Path,
+    shutdown: &Shutdown,
+) -> Result<UploadService, StartError> {
+    let parts = UploadParts {
+        registry: stores.registry.clone(),
+        blobs: stores.blobs.clone(),
+        urls,
+        config: config.uploads.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(UploadService::start(parts, spool, shutdown).await?)
+}
+
+/// What makes the addresses that devices are told.
+async fn file_urls(
+    config: &Config,
+    stores: &Stores,
+    sealer: &Sealer,
+    ports: &Ports,
+) -> Result<FileUrls, StartError> {
+    Ok(FileUrls::new(
+        link_signer(&stores.registry, sealer).await?,
+        config.files.public_url.clone(),
+        ports.files,
+        config.files.url_lifetime,
+    ))
 }
 
 async fn first_start(

@@ -600,7 +600,7 @@ async fn a_put_that_breaks_off_or_lies_can_be_gone_on_with_or_leaves_nothing() {
     let going_on = async {
         loop {
             let again = client.announce(&device, &announced).await;
-            let piece = &bytes[again.offset..again.offset + 1];
+            let piece = &bytes[again.offset..=again.offset];
             let (topic, id) = (
                 device.up_chunk(&again.transfer, again.offset as u64),
                 client.packet_id(),
