@@ -160,18 +160,7 @@ impl App {
         let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let ports = listeners.ports();
         let urls = file_urls(&config, &stores, &sealer, &ports).await?;
-        let delivery = DeliveryService::start(
-            DeliveryParts {
-                registry: stores.registry.clone(),
-                sessions: stores.sessions.clone(),
-                blobs: stores.blobs.clone(),
-                urls: urls.clone(),
-                config: config.delivery.clone(),
-                metrics: metrics.clone(),
-            },
-            shutdown,
-        )
-        .await?;
+        let delivery = open_delivery(&config, &stores, urls.clone(), &metrics, shutdown).await?;
         let resources = open_resources(&config, &stores).await?;
         let spool = data_dir.join("spool");
         let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
@@ -342,6 +331,24 @@ async fn open_apps(
 async fn open_resources(config: &Config, stores: &Stores) -> Result<ResourceService, StartError> {
     let (registry, blobs) = (stores.registry.clone(), stores.blobs.clone());
     Ok(ResourceService::open(registry, blobs, config.resources.clone()).await?)
+}
+
+async fn open_delivery(
+    config: &Config,
+    stores: &Stores,
+    urls: FileUrls,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<DeliveryService, StartError> {
+    let parts = DeliveryParts {
+        registry: stores.registry.clone(),
+        sessions: stores.sessions.clone(),
+        blobs: stores.blobs.clone(),
+        urls,
+        config: config.delivery.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(DeliveryService::start(parts, shutdown).await?)
 }
 
 async fn open_uploads(

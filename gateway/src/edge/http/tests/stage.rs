@@ -1,5 +1,7 @@
 //! The API over stores in a temporary directory, and a client for it.
 
+use std::path::Path;
+
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -155,20 +157,12 @@ impl Stage {
             &DeliveryConfig::default(),
             &ApplicationsConfig::default(),
         );
-        let uploads = UploadParts {
-            registry: registry.clone(),
-            blobs: blobs.clone(),
-            urls,
-            config: UploadConfig::default(),
-            metrics: Metrics::new(),
-        };
-        let spool = path.join("spool");
-        let uploads = UploadService::start(uploads, &spool, &shutdown);
+        let uploads = uploads(&registry, &blobs, urls, path, &shutdown).await;
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
             registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
             resources: resources.await.expect("resources"),
-            uploads: uploads.await.expect("uploads"),
+            uploads,
             delivery: DeliveryService::start(parts, &shutdown)
                 .await
                 .expect("deliveries"),
@@ -290,4 +284,23 @@ pub(super) fn form(fields: &[(&str, &str)], file: &[u8]) -> Vec<u8> {
     body.extend_from_slice(file);
     body.extend_from_slice(b"\r\n--==B--\r\n");
     body
+}
+
+async fn uploads(
+    registry: &Registry,
+    blobs: &BlobStore,
+    urls: FileUrls,
+    directory: &Path,
+    shutdown: &Shutdown,
+) -> UploadService {
+    let parts = UploadParts {
+        registry: registry.clone(),
+        blobs: blobs.clone(),
+        urls,
+        config: UploadConfig::default(),
+        metrics: Metrics::new(),
+    };
+    UploadService::start(parts, &directory.join("spool"), shutdown)
+        .await
+        .expect("uploads")
 }
