@@ -63,6 +63,7 @@ impl App {
         self.edges.stop();
         self.delivery.flush().await;
         self.presence.flush().await;
+        self.tokens.flush().await;
         shutdown.stop();
         if !shutdown.wait(Duration::from_secs(5)).await {
             tracing::warn!(tasks = shutdown.tasks(), "tasks did not end");

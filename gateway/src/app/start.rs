@@ -122,6 +122,7 @@ pub struct App {
     pub(super) sessions: SessionStore,
     pub(super) delivery: DeliveryService,
     pub(super) presence: Presence,
+    pub(super) tokens: TokenAuthenticator,
     pub(super) node: Arc<Node>,
 }
 
@@ -203,7 +204,7 @@ impl App {
             apps,
             uplink,
             requests: node.requests.clone(),
-            tokens,
+            tokens: tokens.clone(),
             limits: http::Limits::new(
                 &config.http,
                 &config.mqtt,
@@ -217,6 +218,7 @@ impl App {
         spawn_upkeep(
             &node,
             &presence,
+            &tokens,
             &stores.registry,
             readiness.check("registry"),
             shutdown,
@@ -236,6 +238,7 @@ impl App {
             sessions: stores.sessions,
             delivery,
             presence,
+            tokens,
             node,
         })
     }
@@ -425,6 +428,7 @@ async fn link_signer(registry: &Registry, sealer: &Sealer) -> Result<LinkSigner,
 fn spawn_upkeep(
     node: &Arc<Node>,
     presence: &Presence,
+    tokens: &TokenAuthenticator,
     registry: &Registry,
     check: Check,
     shutdown: &Shutdown,
@@ -435,6 +439,8 @@ fn spawn_upkeep(
     shutdown.spawn(async move { stop.run_until_cancelled(node.slots.run()).await });
     let (presence, stop) = (presence.clone(), shutdown.token().clone());
     shutdown.spawn(async move { stop.run_until_cancelled(presence.run()).await });
+    let (tokens, stop) = (tokens.clone(), shutdown.token().clone());
+    shutdown.spawn(async move { stop.run_until_cancelled(tokens.run()).await });
     let (registry, stop) = (registry.clone(), shutdown.token().clone());
     check.pass();
     shutdown.spawn(async move {

@@ -6,6 +6,7 @@
 //! beyond the limits in [`Limits`]; JSON has no field that is not read.
 
 mod apps;
+mod audit;
 pub mod auth;
 mod bindings;
 mod content;
@@ -148,6 +149,7 @@ pub fn router(state: ApiState) -> Router {
     // A list of ten thousand devices may be as long in JSON as in a CSV.
     let max_body_bytes = state.limits.max_json_bytes.max(state.limits.max_csv_bytes);
     let (api, mut openapi) = OpenApiRouter::with_openapi(openapi::base())
+        .merge(audit::routes())
         .merge(products::routes())
         .merge(devices::routes())
         .merge(apps::routes())

@@ -3,6 +3,7 @@
 //! Every change is checked against the rules of the model, stored together with its audit entry, and made known
 //! to the device authenticator and to the sessions before the caller hears of it.
 
+mod access;
 mod device;
 mod product;
 
@@ -10,6 +11,7 @@ use std::{fmt, sync::Arc};
 
 use headgate_protocol::identity::{DeviceId, ProductId};
 
+pub use access::Token;
 pub use device::{CreatedDevice, NewDevice};
 
 use crate::{

@@ -497,3 +497,30 @@ async fn keys_are_rotated_while_the_gateway_is_stopped_and_devices_keep_their_se
     Client::log_in(&gateway, &Login::of(&device)).await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_administrator_sees_when_tokens_were_used_and_what_was_done() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let path = format!("/devices/{}", device.id);
+    let body = json!({"enabled": false});
+    gateway
+        .api(hyper::Method::PATCH, &path, Some(&body))
+        .await
+        .ok(200);
+    let audit = gateway.get("/audit?limit=1").await;
+    assert_eq!(audit["items"][0]["action"], "device.freeze");
+    assert_eq!(audit["items"][0]["subject"], *device.id);
+    assert_eq!(audit["items"][0]["actor"], "first-token");
+    let next = audit["next"].as_str().expect("more").to_owned();
+    let earlier = gateway.get(&format!("/audit?cursor={next}")).await;
+    assert_eq!(earlier["items"][0]["action"], "device.create");
+    // What was used is written down at the latest when the gateway stops.
+    let dir = gateway.stop().await;
+    let gateway = Gateway::start_in(dir, |_| {}).await;
+    let tokens = gateway.get("/tokens").await;
+    assert_eq!(tokens["items"][0]["name"], "first-token");
+    assert!(tokens["items"][0]["last_used_at"].is_string(), "{tokens}");
+    assert!(!tokens.to_string().contains(&gateway.token));
+    gateway.stop().await;
+}

@@ -1,6 +1,7 @@
 //! Operators and programs: passwords, tokens and the first of each.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,15 +11,17 @@ use argon2::{
     Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::{
-    model::{Actor, Millis, Role, random},
+    model::{Actor, Id, Millis, Role, random},
     service::auth::AuthError,
     store::registry::{OperatorRow, Registry, TokenRow},
+    telemetry::sampler::Sampler,
 };
 
 /// The credentials of the first start, to be handed to the operator once.
@@ -40,11 +43,20 @@ pub struct TokenAuthenticator {
 struct Inner {
     registry: Registry,
     /// Known tokens by digest, for [`TOKEN_CACHE_TIME`].
-    tokens: Cache<[u8; 32], (Instant, Actor)>,
+    tokens: Cache<[u8; 32], KnownToken>,
+    /// Tokens that were used since it was last written down; as many at most as are kept.
+    used: Mutex<HashMap<Id, Millis>>,
+    refusals: Sampler,
     /// Password checks that may run at once.
     checks: Semaphore,
     /// Checked where there is no such operator, so that the answer takes the same time.
     dummy_hash: OnceCell<String>,
+}
+
+#[derive(Clone)]
+struct KnownToken {
+    since: Instant,
+    actor: Actor,
 }
 
 impl TokenAuthenticator {
@@ -54,6 +66,8 @@ impl TokenAuthenticator {
             inner: Arc::new(Inner {
                 registry,
                 tokens: Cache::new(TOKEN_ENTRIES),
+                used: Mutex::default(),
+                refusals: Sampler::default(),
                 checks: Semaphore::new(max_password_checks.max(1)),
                 dummy_hash: OnceCell::new(),
             }),
@@ -71,24 +85,50 @@ impl TokenAuthenticator {
         // A token is 256 random bits: its digest cannot be guessed nor led back to it, and looking a digest up
         // tells nothing of how much of a token was right.
         let digest = digest(bearer);
-        if let Some((known, actor)) = self.inner.tokens.get(&digest)
-            && known.elapsed() < TOKEN_CACHE_TIME
+        if let Some(known) = self.inner.tokens.get(&digest)
+            && known.since.elapsed() < TOKEN_CACHE_TIME
         {
-            return Ok(actor);
+            return Ok(known.actor);
         }
         let row = self.inner.registry.token(&digest).await?;
         let Some(row) = row else {
             self.inner.tokens.remove(&digest);
+            if let Some(left_out) = self.inner.refusals.admit(Instant::now()) {
+                tracing::info!(left_out, "an API token that nobody has was refused");
+            }
             return Err(AuthError::Refused);
         };
+        tracing::info!(token = %row.name, role = row.role.as_str(), "an API token is in use");
+        self.inner.note_use(row.id);
         let actor = Actor {
             name: row.name,
             role: row.role,
         };
-        self.inner
-            .tokens
-            .insert(digest, (Instant::now(), actor.clone()));
+        let known = KnownToken {
+            since: Instant::now(),
+            actor: actor.clone(),
+        };
+        self.inner.tokens.insert(digest, known);
         Ok(actor)
+    }
+
+    /// Writes down which tokens were used since the last time.
+    pub async fn flush(&self) {
+        let used: Vec<(Id, Millis)> = self.inner.used.lock().drain().collect();
+        if !used.is_empty()
+            && let Err(error) = self.inner.registry.touch_tokens(&used).await
+        {
+            tracing::warn!(%error, "when API tokens were used could not be written");
+        }
+    }
+
+    /// Writes again and again, until it is dropped.
+    pub async fn run(&self) {
+        let mut turn = tokio::time::interval(FLUSH_INTERVAL);
+        loop {
+            turn.tick().await;
+            self.flush().await;
+        }
     }
 
     /// Who has this name and password. Takes tens of milliseconds of a blocking thread, and waits when too many
@@ -163,6 +203,7 @@ impl TokenAuthenticator {
             role: Role::Admin,
             digest: digest(&secrets.token),
             created_at: operator.created_at,
+            last_used_at: None,
         };
         keep(&secrets).map_err(AuthError::Handover)?;
         let made = registry.insert_first_operator(&operator, &token).await?;
@@ -188,6 +229,16 @@ impl TokenAuthenticator {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| hash_error(&error))?
+    }
+}
+
+impl Inner {
+    /// A token was used: once a minute for each, since then it is looked up again.
+    fn note_use(&self, token: Id) {
+        let mut used = self.used.lock();
+        if used.len() < TOKEN_ENTRIES {
+            used.insert(token, Millis::now());
+        }
     }
 }
 
@@ -228,6 +279,8 @@ fn hash_error(error: &impl fmt::Display) -> AuthError {
 
 /// Tokens kept in memory.
 const TOKEN_ENTRIES: usize = 1_024;
+/// How often it is written down which tokens were used.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a known token is not looked up again.
 const TOKEN_CACHE_TIME: Duration = Duration::from_mins(1);
 /// Longer passwords are refused unread.
@@ -268,6 +321,24 @@ mod tests {
         let again = authenticator(&dir).await;
         assert!(again.bootstrap(|_| Ok(())).await.unwrap().is_none());
         assert!(again.token(&made.token).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn it_is_written_down_when_a_token_was_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = authenticator(&dir).await;
+        let made = auth.bootstrap(|_| Ok(())).await.unwrap().unwrap();
+        let last_used = async || {
+            auth.flush().await;
+            let row = auth.inner.registry.token(&digest(&made.token)).await;
+            row.unwrap().unwrap().last_used_at
+        };
+        assert_eq!(last_used().await, None);
+        assert!(auth.token("hgt_wrong").await.is_err());
+        assert_eq!(last_used().await, None);
+        let before = Millis::now();
+        auth.token(&made.token).await.unwrap();
+        assert!(last_used().await.unwrap() >= before);
     }
 
     #[tokio::test]

@@ -1,12 +1,12 @@
 //! Operators and API tokens.
 
-use sqlx::{Any, Transaction};
+use sqlx::{Any, Transaction, any::AnyRow};
 
 use crate::{
-    model::{Actor, Id, Millis, Role},
+    model::{Actor, Id, Millis, Page, Paged, Role},
     store::{
         StoreError,
-        registry::{Registry, rows::Fields},
+        registry::{Registry, rows::Fields, sql::Sql},
     },
 };
 
@@ -38,6 +38,8 @@ pub struct TokenRow {
     pub digest: [u8; 32],
     /// When it was made.
     pub created_at: Millis,
+    /// When it was last used.
+    pub last_used_at: Option<Millis>,
 }
 
 impl Registry {
@@ -103,25 +105,55 @@ impl Registry {
 
     /// The token of a digest.
     pub async fn token(&self, digest: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, name, role, digest, created_at FROM api_token WHERE digest = $1",
-        )
-        .bind(digest.as_slice())
-        .fetch_optional(&self.read)
-        .await?;
-        row.map(|row| {
-            let fields = Fields(&row);
-            Ok(TokenRow {
-                id: fields.id("id")?,
-                name: fields.text("name")?.to_owned(),
-                role: fields.parsed("role")?,
-                digest: fields.digest("digest")?,
-                created_at: fields.time("created_at")?,
-            })
-        })
-        .transpose()
+        let mut sql = Sql::new(SELECT_TOKEN);
+        sql.push(" WHERE digest = ").bind(digest.as_slice());
+        let row = sql.build()?.fetch_optional(&self.read).await?;
+        row.as_ref().map(read_token).transpose()
+    }
+
+    /// API tokens in the order of their ids.
+    pub async fn tokens(&self, page: &Page) -> Result<Paged<TokenRow>, StoreError> {
+        let mut sql = Sql::new(SELECT_TOKEN);
+        if let Some(after) = super::id_cursor(page)? {
+            sql.push(" WHERE id > ").bind(after);
+        }
+        sql.push(" ORDER BY id LIMIT ")
+            .bind(i64::from(page.limit) + 1);
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let tokens = rows.iter().map(read_token).collect::<Result<Vec<_>, _>>()?;
+        Ok(Paged::cut(tokens, page.limit, |token| token.id.to_string()))
+    }
+
+    /// Notes when tokens were last used; an older time than the stored one changes nothing.
+    pub async fn touch_tokens(&self, used: &[(Id, Millis)]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for (id, at) in used {
+            sqlx::query(
+                "UPDATE api_token SET last_used_at = $1 \
+                 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $1)",
+            )
+            .bind(at.as_i64())
+            .bind(id.as_i64())
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(tx.commit().await?)
     }
 }
+
+fn read_token(row: &AnyRow) -> Result<TokenRow, StoreError> {
+    let fields = Fields(row);
+    Ok(TokenRow {
+        id: fields.id("id")?,
+        name: fields.text("name")?.to_owned(),
+        role: fields.parsed("role")?,
+        digest: fields.digest("digest")?,
+        created_at: fields.time("created_at")?,
+        last_used_at: fields.optional_time("last_used_at")?,
+    })
+}
+
+const SELECT_TOKEN: &str = "SELECT id, name, role, digest, created_at, last_used_at FROM api_token";
 
 async fn insert_token(
     tx: &mut Transaction<'static, Any>,

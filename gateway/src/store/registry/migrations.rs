@@ -36,4 +36,5 @@ const FILES: &[(i64, &str, &str)] = &[
         include_str!("migrations/0003_application.sql"),
     ),
     (5, "upload", include_str!("migrations/0005_upload.sql")),
+    (6, "login", include_str!("migrations/0006_login.sql")),
 ];
