@@ -46,6 +46,9 @@ pub(crate) struct ConnectArgs {
     /// How long all devices stay once the last one is connected, e.g. 60s.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub(crate) hold: Duration,
+    /// Each device carries out the TLS handshake, says nothing and leaves: what is left of a run without this is login.
+    #[arg(long)]
+    pub(crate) handshake_only: bool,
 }
 
 /// Options of `swarm deliver`.

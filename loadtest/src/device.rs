@@ -122,6 +122,18 @@ impl Device {
         };
         let start = start.unwrap_or_else(Instant::now);
         let deadline = Instant::now() + swarm.connect_timeout;
+        if swarm.handshake_only {
+            let shaken = Box::pin(self.shake_hands(start, deadline)).await;
+            drop(permit);
+            return match shaken {
+                Ok(()) => {
+                    swarm.stop.cancelled().await;
+                    swarm.stats.connected.sub(1);
+                    End::Stopped
+                }
+                Err(error) => End::Lost(error),
+            };
+        }
         // Boxed, so that a device at rest does not carry the handshake's state.
         let opened = Box::pin(self.establish(start, deadline));
         let opened = tokio::select! {
@@ -143,6 +155,20 @@ impl Device {
         let end = self.stay(link, session).await;
         swarm.stats.connected.sub(1);
         end
+    }
+
+    /// TCP and TLS and nothing else; from then on the device counts as connected.
+    async fn shake_hands(&mut self, start: Instant, deadline: Instant) -> Result<(), DeviceError> {
+        let swarm = &self.swarm;
+        let source = source_address(swarm.dial.address, self.identity.index, swarm.salt);
+        let socket = timeout_at(deadline, swarm.dial.open(source, self.fate.read_bps)).await;
+        drop(socket.map_err(|_| DeviceError::ConnectTimeout("tcp and tls"))??);
+        swarm.stats.record(Timing::Tls, start.elapsed());
+        swarm.stats.ever_connected.add(1);
+        swarm.stats.connected.add(1);
+        swarm.note_ready();
+        (self.ever_ready, self.up) = (true, true);
+        Ok(())
     }
 
     /// TCP, TLS, login and subscription.

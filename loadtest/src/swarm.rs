@@ -43,6 +43,8 @@ pub(crate) struct Swarm {
     pub(crate) job: Option<Job>,
     /// Whether unfinished slow devices are no failure.
     pub(crate) leave_slow: bool,
+    /// Devices leave after the TLS handshake.
+    pub(crate) handshake_only: bool,
     /// Counters.
     pub(crate) stats: Stats,
     /// Connections being made.
@@ -84,6 +86,7 @@ impl Swarm {
             attempts: args.attempts.max(1),
             job,
             leave_slow,
+            handshake_only: false,
             stats: Stats::default(),
             connecting: Semaphore::new(MAX_CONNECTING),
             stop: CancellationToken::new(),

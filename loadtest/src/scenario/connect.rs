@@ -30,7 +30,9 @@ pub(crate) async fn run(
     let target = Target::find(common).await?;
     let identities = identities(common);
     let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
-    let swarm = Arc::new(Swarm::new(common, &target, None, false)?);
+    let mut swarm = Swarm::new(common, &target, None, false)?;
+    swarm.handshake_only = args.handshake_only;
+    let swarm = Arc::new(swarm);
     preflight(common, &swarm, 1).await?;
     let prepare = ensure_devices(&mut provision, &identities, common.seed);
     if let Err(error) = within(&limits, prepare).await {

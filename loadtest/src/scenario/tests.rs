@@ -103,6 +103,23 @@ async fn nobody_listening_is_told_in_words() {
 }
 
 #[tokio::test]
+async fn devices_that_only_shake_hands_never_log_in() {
+    let api = FakeApi::start().await;
+    let fake = Fake::start(Vec::new(), Fault::None, None).await;
+    let line = format!(
+        "swarm connect -c 3 --hold 0s --handshake-only --plain -h 127.0.0.1 -p {} --http-url http://{} --token token",
+        fake.address.port(),
+        api.address
+    );
+    let Command::Connect(args) = Cli::parse_from(line.split(' ')).command else {
+        panic!("connect")
+    };
+    let report = connect::run(&args, CancellationToken::new()).await.unwrap();
+    assert!(report.ok, "{report:?}");
+    assert!(fake.seen().logins.is_empty());
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_the_run_with_its_report() {
     let api = FakeApi::start().await;
     let fake = Fake::start(Vec::new(), Fault::None, None).await;
