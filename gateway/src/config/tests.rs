@@ -223,6 +223,10 @@ fn what_contradicts_itself_is_refused() {
             "headgate.toml:3: delivery.window_bytes: must hold at least one chunk (delivery.chunk_bytes)",
         ),
         (
+            "[applications]\nstream_keep_alive = \"1min\"",
+            "headgate.toml:2: applications.stream_keep_alive: must be below http.body_idle_timeout, which ends a stream without bytes",
+        ),
+        (
             "mqtt = 1883",
             "headgate.toml:1: mqtt is a section: write [mqtt] and its keys below",
         ),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use headgate_protocol::mqtt::QoS;
 use http_body_util::Full;
 use hyper::{
     Method, Request,
@@ -11,7 +12,7 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Device, Event, Events, Gateway, Site, fetch, until};
+use super::harness::{Answer, Client, Device, Event, Events, Gateway, Login, Site, fetch, until};
 
 /// An application as a test knows it.
 struct App {
@@ -131,6 +132,72 @@ async fn a_stream_shows_what_its_application_may_see_and_nothing_else() {
     }
     assert_eq!(seen, ["P/d2/data", "P/d3/data", "P/d2/down"]);
     gateway.metric_is("headgate_event_streams", 3.0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_says_reaches_the_streams_of_its_applications() {
+    let gateway = Gateway::start().await;
+    let [d1, d2] = gateway.devices(["d1", "d2"]).await;
+    let app = App::new(&gateway, "one").await;
+    app.bind(&gateway, &[&d1]).await;
+    let mut stream = app.open(&gateway, "").await;
+    let mut first = Client::log_in(&gateway, &Login::of(&d1)).await;
+    let mut second = Client::log_in(&gateway, &Login::of(&d2)).await;
+    second.publish("P/d2/data", b"not yours").await;
+    first.publish("P/d1/data", b"21.5").await;
+    let seen = stream.message().await;
+    assert_eq!(
+        (&seen["topic"], &seen["payload"], &seen["node_id"]),
+        (&json!("P/d1/data"), &json!("21.5"), &json!("d1"))
+    );
+    app.unbind(&gateway, &d1).await;
+    first.publish("P/d1/data", b"after").await;
+    app.bind(&gateway, &[&d1, &d2]).await;
+    second.publish("P/d2/data", b"now yours").await;
+    assert_eq!(stream.message().await["payload"], "now yours");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_waits_for_its_device_until_that_has_acknowledged_it() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let path = format!("/devices/{}/messages", device.id);
+    let payload = |n: u32| json!({"payload": n.to_string()});
+    for n in 0..3 {
+        assert_eq!(
+            send(&gateway, &device, &payload(n)).await["status"],
+            "queued"
+        );
+    }
+    let mut client = Client::log_in(&gateway, &Login::of(&device)).await;
+    client.acknowledges = false;
+    client.subscribe(&["P/d1/down"], QoS::AtLeastOnce).await;
+    for n in 0..3 {
+        assert_eq!(client.message().await.payload, n.to_string());
+    }
+    // It went away without a word: they come once more.
+    drop(client);
+    let mut client = Client::log_in(&gateway, &Login::of(&device)).await;
+    client.subscribe(&["P/d1/down"], QoS::AtLeastOnce).await;
+    for n in 0..3 {
+        assert_eq!(client.message().await.payload, n.to_string());
+    }
+    assert_eq!(send(&gateway, &device, &payload(3)).await["status"], "sent");
+    assert_eq!(client.message().await.payload, "3");
+    let brief = json!({"payload": "4", "qos": 0});
+    assert_eq!(
+        send(&gateway, &device, &brief).await,
+        json!({"status": "sent"})
+    );
+    assert_eq!(client.message().await.payload, "4");
+    client.ping().await;
+    until("an empty mailbox", || async {
+        (gateway.get(&path).await["items"] == json!([])).then_some(())
+    })
+    .await;
+    gateway.metric_is("headgate_mailbox_messages", 0.0).await;
     gateway.stop().await;
 }
 
