@@ -4,6 +4,7 @@ mod delivery;
 mod fan_out;
 mod growth;
 mod idle;
+mod registration;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -31,6 +32,9 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
     }
     if args.wants(Bar::Growth) {
         report.sections.extend(growth::measure(args).await?);
+    }
+    if args.wants(Bar::Registration) {
+        report.sections.extend(registration::measure(args).await?);
     }
     Ok(())
 }

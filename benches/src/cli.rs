@@ -38,7 +38,7 @@ pub(crate) struct MeasureArgs {
     /// Pairs of runs that each ratio is the median of; by default 5, with --quick 1
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) pairs: Option<u32>,
-    /// Devices of the bars `idle` (by default 10000), `fan-out` (1000) and `growth` (2000)
+    /// Devices of the bars `idle` (by default 10000), `fan-out` (1000), `growth` (2000) and `registration` (100000)
     #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) devices: Option<u32>,
     /// Write all figures to this file as JSON
@@ -69,6 +69,8 @@ pub(crate) enum Bar {
     FanOut,
     /// Peak memory as the resource grows, and time over links with a long round trip
     Growth,
+    /// Server CPU and memory of a large batch of devices, and acknowledgements meanwhile
+    Registration,
 }
 
 impl MeasureArgs {

@@ -7,6 +7,7 @@ mod bar;
 mod cli;
 mod error;
 mod fleet;
+mod http;
 mod peer;
 mod process;
 mod report;

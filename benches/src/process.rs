@@ -131,6 +131,19 @@ impl Server {
         Ok(sum)
     }
 
+    /// The most resident memory that it had so far, bytes, without the processes that it started.
+    ///
+    /// # Errors
+    /// [`BenchError::Sample`] when it is gone.
+    pub(crate) fn peak_rss_bytes(&self) -> Result<u64, BenchError> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.map_err(|_| BenchError::Sample(self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.map(|kib| kib * 1024)
+            .ok_or(BenchError::Sample(self.pid))
+    }
+
     /// A client of it that ended with `source`.
     pub(crate) fn client_error(&self, source: ClientError) -> BenchError {
         BenchError::Client {

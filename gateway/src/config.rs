@@ -17,6 +17,7 @@ mod mqtt;
 mod ops;
 mod print;
 mod problem;
+mod registration;
 mod resources;
 mod runtime;
 mod section;
@@ -44,6 +45,7 @@ pub use self::{
     ops::OpsConfig,
     print::example,
     problem::{ConfigError, Origin, Problem},
+    registration::RegistrationConfig,
     resources::ResourceConfig,
     runtime::RuntimeConfig,
     setting::Secret,
@@ -93,6 +95,8 @@ pub struct Config {
     pub mailbox: MailboxConfig,
     /// Delivery of resources.
     pub delivery: DeliveryConfig,
+    /// Registration of devices in batches.
+    pub registration: RegistrationConfig,
     /// The quota of resources.
     pub resources: ResourceConfig,
     /// What devices upload.
@@ -156,6 +160,7 @@ impl Config {
             applications: section(from),
             mailbox: section(from),
             delivery: section(from),
+            registration: section(from),
             resources: section(from),
             uploads: section(from),
             shutdown: section(from),
@@ -182,6 +187,7 @@ impl Config {
             section(&self.applications),
             section(&self.mailbox),
             section(&self.delivery),
+            section(&self.registration),
             section(&self.resources),
             section(&self.uploads),
             section(&self.shutdown),

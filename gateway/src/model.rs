@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod app;
+pub mod batch;
 pub mod blob;
 pub mod certificate;
 pub mod device;
@@ -25,6 +26,9 @@ pub mod upload;
 
 pub use actor::{Actor, AuditEntry, Role};
 pub use app::{Application, Binding};
+pub use batch::{
+    BatchRow, BatchRowCode, BatchRowError, BatchState, DeviceBatch, RowCounts, RowState,
+};
 pub use blob::{BlobId, Digests, PART_BYTES};
 pub use certificate::{CertificateError, CertificateInfo, CertificateWarning, PeerCertificate};
 pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding};

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod delivery;
 pub mod link;
 pub mod presence;
+pub mod registration;
 pub mod registry;
 pub mod resource;
 pub mod seal;
@@ -17,6 +18,6 @@ pub mod vendor;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{
-    AppFilter, AppPatch, DeviceFilter, DevicePatch, ResourceFilter, ResourcePatch, TaskFilter,
-    UploadFilter,
+    AppFilter, AppPatch, DeviceFilter, DevicePatch, DeviceSlots, ResourceFilter, ResourcePatch,
+    TaskFilter, UploadFilter,
 };

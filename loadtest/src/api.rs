@@ -159,6 +159,21 @@ impl Api {
         }
     }
 
+    /// `POST path` with a CSV.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn post_csv<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: &str,
+    ) -> Result<T, ApiError> {
+        let body = || ApiBody::text(text);
+        let content_type = Some("text/csv".to_owned());
+        let bytes = self.answer(&Method::POST, path, body, content_type).await?;
+        parse(&Method::POST, path, &bytes)
+    }
+
     /// `POST path` with a multipart body, streamed.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! Invariants: only what this run made is deleted; a failed clean-up never hides the run's result.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -36,6 +37,19 @@ pub(crate) type Counts = BTreeMap<String, u64>;
 #[derive(Deserialize)]
 struct Made {
     id: String,
+}
+
+#[derive(Deserialize)]
+struct BatchItem {
+    id: String,
+    state: String,
+    done: usize,
+    counts: BatchCounts,
+}
+
+#[derive(Deserialize)]
+struct BatchCounts {
+    failed: u64,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +99,7 @@ impl Provision {
         Ok(())
     }
 
-    /// Makes those of `identities` that are missing, a few at a time; `done` counts them.
+    /// Makes those of `identities` that are missing, a few at a time or as a batch; `done` counts them.
     ///
     /// # Errors
     /// [`ApiError`] of the first device that could not be made.
@@ -113,6 +127,9 @@ impl Provision {
             .collect();
         done.store(identities.len() - missing.len(), Ordering::Relaxed);
         self.made_devices = missing.iter().map(|i| i.device_id.clone()).collect();
+        if missing.len() >= BATCH_FROM {
+            return self.register_batch(&missing, seed, done).await;
+        }
         let bodies = missing.into_iter().map(|identity| {
             json!({
                 "product_id": self.product,
@@ -129,6 +146,40 @@ impl Provision {
             }
         })
         .await
+    }
+
+    /// Registers many devices by one CSV, whose rows the gateway carries out by itself.
+    async fn register_batch(
+        &self,
+        missing: &[Identity],
+        seed: u64,
+        done: &Arc<AtomicUsize>,
+    ) -> Result<(), ApiError> {
+        const PATH: &str = "/api/v1/device-batches";
+        for part in missing.chunks(MAX_BATCH_ROWS) {
+            let mut text = String::from("node_id,product_id,secret\n");
+            for identity in part {
+                let secret = secret(seed, &identity.device_id);
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "{},{},{secret}", identity.node_id, self.product);
+            }
+            let before = done.load(Ordering::Relaxed);
+            let mut batch: BatchItem = self.api.post_csv(PATH, &text).await?;
+            let path = format!("{PATH}/{}", batch.id);
+            while batch.state == "waiting" || batch.state == "running" {
+                sleep(BATCH_INTERVAL).await;
+                batch = self.api.get(&path).await?;
+                done.store(before + batch.done, Ordering::Relaxed);
+            }
+            if batch.state != "finished" || batch.counts.failed > 0 {
+                return Err(ApiError::Batch {
+                    path,
+                    failed: batch.counts.failed,
+                });
+            }
+            done.store(before + part.len(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Finds the resource with `content`'s digest in the product, or uploads it; gives its id and
@@ -321,6 +372,11 @@ where
     }
 }
 
+/// Devices from which on a batch is faster than one request for each.
+const BATCH_FROM: usize = 500;
+/// Rows that one batch takes.
+const MAX_BATCH_ROWS: usize = 100_000;
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// Requests under way at once: enough to fill the gateway's group commits.
 const CONCURRENT_REQUESTS: usize = 32;
 /// Devices that one task takes.

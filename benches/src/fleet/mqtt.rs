@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
@@ -15,7 +16,7 @@ use smallvec::smallvec;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -140,6 +141,58 @@ async fn publish(dial: &Dial, messages: usize, size_bytes: usize) -> Result<(), 
     client.disconnect().await
 }
 
+/// A device that publishes one small message at a time and waits for its acknowledgement.
+pub(crate) struct Prober {
+    client: Client,
+    next: PacketId,
+}
+
+impl Prober {
+    /// Connects as a device, by its secret.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn connect(
+        dial: &Dial,
+        device: &str,
+        secret: &str,
+    ) -> Result<Self, ClientError> {
+        let mut connect = Connect::new(VERSION, device);
+        connect.username = Some(device.into());
+        connect.password = Some(Bytes::copy_from_slice(secret.as_bytes()));
+        Ok(Self {
+            client: Client::open(dial, connect).await?,
+            next: FIRST_ID,
+        })
+    }
+
+    /// Publishes, and gives the time until the acknowledgement.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn publish(&mut self, topic: &str) -> Result<Duration, ClientError> {
+        encode_publish_header(
+            &mut self.client.unsent,
+            VERSION,
+            topic,
+            QoS::AtLeastOnce,
+            Some(self.next),
+            false,
+            false,
+            PROBE.len(),
+        )?;
+        self.client.unsent.extend_from_slice(PROBE);
+        self.next = self.next.next();
+        let wanted = self.client.acknowledged + 1;
+        let sent = Instant::now();
+        self.client.flush().await?;
+        while self.client.acknowledged < wanted {
+            self.client.receive().await?;
+        }
+        Ok(sent.elapsed())
+    }
+}
+
 /// One connection.
 struct Client {
     socket: Box<dyn Socket>,
@@ -151,6 +204,10 @@ struct Client {
 
 impl Client {
     async fn connect(dial: &Dial, client_id: String) -> Result<Self, ClientError> {
+        Self::open(dial, Connect::new(VERSION, client_id)).await
+    }
+
+    async fn open(dial: &Dial, mut connect: Connect) -> Result<Self, ClientError> {
         let mut decoder = Decoder::new(Role::Client, Limits::default());
         decoder.set_version(VERSION);
         let mut client = Self {
@@ -160,7 +217,6 @@ impl Client {
             unsent: BytesMut::new(),
             acknowledged: 0,
         };
-        let mut connect = Connect::new(VERSION, client_id);
         connect.keep_alive_secs = KEEP_ALIVE_SECS;
         client.send(&Packet::Connect(Box::new(connect))).await?;
         match client.answer().await? {
@@ -264,4 +320,5 @@ const TOPIC: &str = "bench/fan-out";
 /// Longer than any run: no pings in the figures.
 const KEEP_ALIVE_SECS: u16 = 1200;
 const PUBLISH_WINDOW: usize = 32;
+const PROBE: &[u8] = b"probe";
 const FIRST_ID: PacketId = PacketId::new(1).expect("1 is not 0");

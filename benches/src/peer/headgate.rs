@@ -1,6 +1,7 @@
 //! Headgate itself, and the swarm that drives it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tokio::time::timeout;
 
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
-use crate::process::{Server, tail};
+use crate::fleet::ClientError;
+use crate::http::Api;
+use crate::process::{Sample, Server, tail};
 
 /// A running gateway with a registry of its own.
 pub(crate) struct Headgate {
@@ -21,6 +24,13 @@ pub(crate) struct Headgate {
     swarm: PathBuf,
     /// Dropped after the server has ended.
     _directory: TempDir,
+}
+
+/// What is read of the addresses that it listens on.
+#[derive(Debug, Deserialize)]
+struct Ports {
+    http: SocketAddr,
+    mqtt: SocketAddr,
 }
 
 /// What is read of the swarm's report.
@@ -122,6 +132,53 @@ impl Headgate {
             });
         }
         serde_json::from_slice(&output.stdout).map_err(BenchError::SwarmReport)
+    }
+
+    /// Its API.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub(crate) fn api(&self) -> Result<Api, BenchError> {
+        let token = self.data_dir.join("api.token");
+        let text = fs::read_to_string(&token).map_err(BenchError::file(&token))?;
+        Ok(Api::new(self.ports()?.http, text.trim().to_owned()))
+    }
+
+    /// Its listener without TLS.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub(crate) fn plain_address(&self) -> Result<SocketAddr, BenchError> {
+        Ok(self.ports()?.mqtt)
+    }
+
+    /// What it has used.
+    ///
+    /// # Errors
+    /// [`BenchError::Sample`].
+    pub(crate) fn sample(&self) -> Result<Sample, BenchError> {
+        self.server.sample()
+    }
+
+    /// The most memory that it ever had, bytes.
+    ///
+    /// # Errors
+    /// [`BenchError::Sample`].
+    pub(crate) fn peak_rss_bytes(&self) -> Result<u64, BenchError> {
+        self.server.peak_rss_bytes()
+    }
+
+    /// A client of it that ended with `source`.
+    pub(crate) fn client_error(&self, source: ClientError) -> BenchError {
+        self.server.client_error(source)
+    }
+
+    fn ports(&self) -> Result<Ports, BenchError> {
+        let path = self.data_dir.join("ports.json");
+        let text = fs::read_to_string(&path).map_err(BenchError::file(&path))?;
+        serde_json::from_str(&text)
+            .map_err(std::io::Error::other)
+            .map_err(BenchError::file(&path))
     }
 
     /// Where its certificate is: peers use the same one.

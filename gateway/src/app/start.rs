@@ -31,6 +31,7 @@ use crate::{
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
         presence::Presence,
+        registration::{RegistrationError, RegistrationParts, RegistrationService},
         registry::RegistryService,
         resource::{ResourceError, ResourceService},
         seal::{SealError, Sealer},
@@ -69,6 +70,9 @@ pub enum StartError {
     /// Authentication cannot be set up.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// Batches of devices cannot be gone on with.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
     /// Resources cannot be opened.
     #[error(transparent)]
     Resources(#[from] ResourceError),
@@ -191,12 +195,15 @@ impl App {
         delivery.connect_links(Arc::<SessionTable>::clone(&links));
         uploads.connect_links(Arc::<SessionTable>::clone(&links));
         uplink.connect_links(Arc::<SessionTable>::clone(&links));
+        let registration =
+            open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let readiness = Readiness::new();
         let edges = Shutdown::new();
         let api = ApiState {
             registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
                 .with_watch(Arc::<SessionTable>::clone(&links))
                 .with_uplink(uplink.clone()),
+            registration,
             resources,
             uploads: uploads.clone(),
             delivery: delivery.clone(),
@@ -407,6 +414,24 @@ async fn first_start(
         token_file,
         ca_file,
     }))
+}
+
+async fn open_registration(
+    config: &Config,
+    data_dir: &DataDir,
+    stores: &Stores,
+    sealer: &Sealer,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<RegistrationService, RegistrationError> {
+    let parts = RegistrationParts {
+        registry: stores.registry.clone(),
+        sealer: sealer.clone(),
+        spool: data_dir.join("device-batches"),
+        config: config.registration.clone(),
+        metrics: metrics.clone(),
+    };
+    RegistrationService::start(parts, shutdown).await
 }
 
 /// The signer of file addresses, whose sealed key is the registry's: one for all nodes.

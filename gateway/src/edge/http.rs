@@ -8,10 +8,13 @@
 mod apps;
 mod audit;
 pub mod auth;
+mod batches;
 mod bindings;
+pub mod certificates;
 mod content;
 mod csv_rows;
 mod deliveries;
+mod device_credentials;
 pub mod device_csv;
 mod devices;
 mod error;
@@ -59,8 +62,8 @@ use crate::{
     config::{ApplicationsConfig, DeliveryConfig, HttpConfig, MqttConfig, ResourceConfig},
     service::{
         app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
-        registry::RegistryService, resource::ResourceService, uplink::Uplink,
-        upload::UploadService, vendor::Requests,
+        registration::RegistrationService, registry::RegistryService, resource::ResourceService,
+        uplink::Uplink, upload::UploadService, vendor::Requests,
     },
     session::SessionTable,
     shutdown::Shutdown,
@@ -120,6 +123,8 @@ impl Limits {
 pub struct ApiState {
     /// Products and devices.
     pub registry: RegistryService,
+    /// Registration in batches.
+    pub registration: RegistrationService,
     /// Resources.
     pub resources: ResourceService,
     /// What devices send.
@@ -155,6 +160,8 @@ pub fn router(state: ApiState) -> Router {
         .merge(apps::routes())
         .merge(bindings::routes())
         .merge(messages::routes())
+        .merge(device_credentials::routes())
+        .merge(batches::routes())
         .merge(sessions::routes())
         .merge(resources::routes())
         .merge(deliveries::routes())

@@ -12,22 +12,22 @@ use zeroize::Zeroizing;
 use crate::model::{device::PskEncoding, text::InvalidField};
 
 /// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`, or of base64 with its `+`, `/` and `=`, as one platform
-/// makes them. Wiped when dropped, never printed.
+/// makes them; up to 64 where it is a key in hexadecimal or base64. Wiped when dropped, never printed.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes a secret that an operator gives.
+    /// Takes a secret that an operator gives; [`Secret::check_encoding`] says whether it is right for its device.
     ///
     /// # Errors
     /// [`InvalidField`] for `secret` naming the rule, never the value.
     pub fn given(text: String) -> Result<Self, InvalidField> {
         // Owned first, so that a refused secret is wiped too.
         let secret = Self(Zeroizing::new(text));
-        if !(8..=32).contains(&secret.0.len()) {
+        if !(MIN_CHARS..=MAX_ENCODED_CHARS).contains(&secret.0.len()) {
             return Err(InvalidField::new(
                 "secret",
-                "is not 8 to 32 characters long",
+                "is not 8 to 32 characters long, or to 64 in hexadecimal or base64",
             ));
         }
         if !secret
@@ -55,6 +55,9 @@ impl Secret {
     /// [`InvalidField`] for `secret`.
     pub fn check_encoding(&self, encoding: PskEncoding) -> Result<(), InvalidField> {
         let legal = match encoding {
+            PskEncoding::Text if self.0.len() > MAX_TEXT_CHARS => {
+                return Err(InvalidField::new("secret", "is longer than 32 characters"));
+            }
             PskEncoding::Text => true,
             PskEncoding::Hex => hex::decode(self.as_bytes()).map(Zeroizing::new).is_ok(),
             PskEncoding::Base64 => self.is_base64(),
@@ -96,6 +99,10 @@ impl fmt::Debug for Secret {
     }
 }
 
+const MIN_CHARS: usize = 8;
+const MAX_TEXT_CHARS: usize = 32;
+const MAX_ENCODED_CHARS: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +112,7 @@ mod tests {
         for good in [
             "12345678",
             "abc_DEF-",
-            &"x".repeat(32),
+            &"x".repeat(64),
             "MDEyMzQ1Njc4OWFiY2RlZg==",
             "ab+/cd+/",
         ] {
@@ -114,7 +121,7 @@ mod tests {
         for bad in [
             "",
             "1234567",
-            &"x".repeat(33),
+            &"x".repeat(65),
             "1234567 ",
             "1234567é",
             "12345678\0",
@@ -142,6 +149,9 @@ mod tests {
             ("1234_-78", PskEncoding::Base64, true),
             ("MDEyMzQ1Njc4OWFiY2RlZg==", PskEncoding::Base64, true),
             ("123456789", PskEncoding::Base64, false),
+            (&"a".repeat(64), PskEncoding::Hex, true),
+            (&"a".repeat(64), PskEncoding::Base64, true),
+            (&"a".repeat(33), PskEncoding::Text, false),
         ] {
             let secret = Secret::given(text.to_owned()).unwrap();
             assert_eq!(

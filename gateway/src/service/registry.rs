@@ -4,7 +4,9 @@
 //! to the device authenticator and to the sessions before the caller hears of it.
 
 mod access;
+mod credential;
 mod device;
+mod prepare;
 mod product;
 
 use std::{fmt, sync::Arc};
@@ -13,6 +15,7 @@ use headgate_protocol::identity::{DeviceId, ProductId};
 
 pub use access::Token;
 pub use device::{CreatedDevice, NewDevice};
+pub(in crate::service) use prepare::{prepare, sealed};
 
 use crate::{
     model::{InvalidField, NoRandomness, Product},

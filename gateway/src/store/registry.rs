@@ -10,6 +10,7 @@
 mod account;
 mod app;
 mod audit;
+mod batch;
 mod binding;
 mod delivery;
 mod device;
@@ -33,8 +34,9 @@ use sqlx::{
 
 pub use account::{OperatorRow, TokenRow};
 pub use app::{AppFilter, AppPatch, AppSecretRow};
+pub use batch::{Block, Candidate, Committed, Registered, RowWithSecret};
 pub use binding::Bound;
-pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential};
+pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, DeviceSlots, SealedCredential};
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;

@@ -17,7 +17,7 @@ use prometheus::{
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    Uploads,
+    RegistrationBatches, RegistrationRows, Uploads,
 };
 pub(super) use self::maker::Maker;
 pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
@@ -119,6 +119,10 @@ pub struct Families {
     pub event_streams: IntGauge,
     /// Connections that are not read from for now.
     pub paused_connections: IntGauge,
+    /// Rows of batches by what became of them.
+    pub registration_rows: RegistrationRows,
+    /// Batches of devices that are not done.
+    pub registration_batches: RegistrationBatches,
     /// Connections that ended an older one of the same device.
     pub session_takeovers: IntCounter,
     /// 1 while this node drains.
@@ -215,6 +219,8 @@ impl Families {
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
+            registration_rows: RegistrationRows::new(make),
+            registration_batches: RegistrationBatches::new(make),
             session_takeovers: make.counter(
                 "session_takeovers_total",
                 "Connections that ended an older one of the same device.",

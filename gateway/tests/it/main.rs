@@ -2,6 +2,7 @@
 
 mod api;
 mod applications;
+mod batches;
 mod bounds;
 mod cli;
 mod clients;

@@ -54,6 +54,14 @@ pub(crate) enum ApiError {
         /// What the problem document says.
         detail: String,
     },
+    /// Devices of a batch were not registered.
+    #[error("{path}: {failed} devices were not registered; its rows say why")]
+    Batch {
+        /// The batch.
+        path: String,
+        /// Rows that failed; 0: the batch itself did.
+        failed: u64,
+    },
     /// The answer is not of the form expected.
     #[error("{method} {path}: unexpected answer: {detail}")]
     Shape {

@@ -108,6 +108,9 @@ async fn answer(
 fn post(made: &mut Made, kind: &str, body: &Bytes) -> (StatusCode, Value) {
     made.posts += 1;
     let id = made.posts.to_string();
+    if kind == "device-batches" {
+        return (StatusCode::CREATED, batch(made, &id, body));
+    }
     let item = if kind == "resources" {
         // The parts of the form that stand before the file, by their names.
         let form = String::from_utf8_lossy(body).into_owned();
@@ -137,6 +140,24 @@ fn post(made: &mut Made, kind: &str, body: &Bytes) -> (StatusCode, Value) {
         .to_owned();
     made.items.insert(format!("{kind}/{key}"), item.clone());
     (StatusCode::CREATED, item)
+}
+
+/// Makes the devices of a CSV at once; the batch says so when it is looked at.
+fn batch(made: &mut Made, id: &str, body: &Bytes) -> Value {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows[0], ["node_id", "product_id", "secret"]);
+    for row in &rows[1..] {
+        let device = format!("{}_{}", row[1], row[0]);
+        let item = json!({"device_id": device, "secret": row[2]});
+        made.items.insert(format!("devices/{device}"), item);
+    }
+    let (done, counts) = (rows.len() - 1, json!({"failed": 0}));
+    made.items.insert(
+        format!("device-batches/{id}"),
+        json!({"id": id, "state": "finished", "done": done, "counts": counts}),
+    );
+    json!({"id": id, "state": "waiting", "done": 0, "counts": counts})
 }
 
 /// Two items a page, to see that all pages are read.

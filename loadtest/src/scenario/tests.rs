@@ -85,6 +85,18 @@ async fn devices_connect_and_stay() {
 }
 
 #[tokio::test]
+async fn many_devices_are_made_by_one_batch() {
+    let api = FakeApi::start().await;
+    let line = "connect -c 500 -R 100000 --hold 10ms --keep";
+    let report = run(&api, Fault::None, line).await.unwrap();
+    assert!(report.ok, "{report}");
+    let made = api.made.lock();
+    assert_eq!(made.posts, 2, "a product and a batch");
+    let devices = made.items.keys().filter(|key| key.starts_with("devices/"));
+    assert_eq!(devices.count(), 500);
+}
+
+#[tokio::test]
 async fn nobody_listening_is_told_in_words() {
     let api = FakeApi::start().await;
     let line =

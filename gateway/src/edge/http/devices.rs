@@ -13,16 +13,17 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiState,
     auth::{Operator, Viewer},
+    certificates,
     extract::{JsonBody, PathOf, QueryOf},
     openapi::{BASE, Problems},
     problem::Problem,
     view::{
-        CreatedDeviceView, DevicePatchBody, DeviceView, NewDeviceBody, PageQuery, PageView,
-        ResetSecretBody, SecretView,
+        CreatedDeviceView, DeviceDetailView, DevicePatchBody, DeviceView, NewDeviceBody, PageQuery,
+        PageView,
     },
 };
 use crate::{
-    model::{Fingerprint, Secret},
+    model::{Actor, AuthKind, Secret},
     service::{DeviceFilter, DevicePatch, registry::NewDevice},
 };
 
@@ -31,7 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(one, patch, delete))
-        .routes(routes!(reset_secret))
+        .routes(routes!(freeze))
+        .routes(routes!(unfreeze))
 }
 
 /// Which devices are listed.
@@ -49,6 +51,8 @@ struct DeviceQuery {
     product: Option<ProductId>,
     /// Only those that may connect (true) or not (false).
     enabled: Option<bool>,
+    /// Only those whose name holds this text, in any case.
+    name: Option<String>,
     /// Only those whose name, node id or device id holds this text, in any case.
     filter: Option<String>,
     /// Only those that are bound to this application.
@@ -72,6 +76,7 @@ async fn list(
     let filter = DeviceFilter {
         product: query.product,
         enabled: query.enabled,
+        name: query.name,
         text: query.filter,
         app: query.app,
     };
@@ -89,24 +94,29 @@ async fn create(
     State(state): State<ApiState>,
     JsonBody(body): JsonBody<NewDeviceBody>,
 ) -> Result<impl IntoResponse, Problem> {
+    let primary = certificates::given(body.fingerprint.as_deref(), body.certificate.as_deref())?;
+    let secondary = certificates::given(body.secondary_fingerprint.as_deref(), None)
+        .map_err(|problem| problem.with_field("secondary_fingerprint"))?;
     let new = NewDevice {
-        product_id: body.product_id,
-        node_id: body.node_id,
         device_id: body.device_id,
         name: body.name,
         description: body.description,
-        auth: body.auth,
+        auth: body
+            .auth
+            .or_else(|| primary.as_ref().map(|_| AuthKind::X509)),
         secret: body.secret.map(Secret::given).transpose()?,
         psk_encoding: body.psk_encoding,
-        fingerprint: fingerprint(body.fingerprint.as_deref())?,
-        secondary_fingerprint: fingerprint(body.secondary_fingerprint.as_deref())
-            .map_err(|problem| problem.with_field("secondary_fingerprint"))?,
+        fingerprint: primary.as_ref().map(|(fingerprint, _)| *fingerprint),
+        secondary_fingerprint: secondary.map(|(fingerprint, _)| fingerprint),
+        ..NewDevice::of(body.product_id, body.node_id)
     };
     let created = state.registry.create_device(&actor, new).await?;
     let location = format!("{BASE}/devices/{}", created.device.id);
     let view = CreatedDeviceView {
         device: created.device.into(),
         secret: created.secret.map(|secret| secret.reveal().to_owned()),
+        fingerprint: primary.as_ref().map(|(fingerprint, _)| *fingerprint),
+        certificate: primary.and_then(|(_, certificate)| certificate),
     };
     Ok((
         StatusCode::CREATED,
@@ -115,20 +125,18 @@ async fn create(
     ))
 }
 
-fn fingerprint(text: Option<&str>) -> Result<Option<Fingerprint>, Problem> {
-    Ok(text.map(str::parse).transpose()?)
-}
-
 /// Shows a device.
 #[utoipa::path(get, path = "/devices/{device}", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = DeviceView), Problems))]
+    responses((status = 200, body = DeviceDetailView), Problems))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,
-) -> Result<Json<DeviceView>, Problem> {
-    Ok(Json(state.registry.device(&id).await?.into()))
+) -> Result<Json<DeviceDetailView>, Problem> {
+    let device = state.registry.device(&id).await?;
+    let slots = state.registry.credentials(&id).await?;
+    Ok(Json(DeviceDetailView::of(device, &slots)))
 }
 
 /// Renames a device, or says whether it may connect.
@@ -155,6 +163,44 @@ async fn patch(
     ))
 }
 
+/// Lets a device in no more, and closes its connection.
+#[utoipa::path(post, path = "/devices/{device}/freeze", tag = "devices",
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 200, body = DeviceView), Problems))]
+async fn freeze(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+) -> Result<Json<DeviceView>, Problem> {
+    enable(&state, &actor, &id, false).await
+}
+
+/// Lets a frozen device in again.
+#[utoipa::path(post, path = "/devices/{device}/unfreeze", tag = "devices",
+    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    responses((status = 200, body = DeviceView), Problems))]
+async fn unfreeze(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<DeviceId>,
+) -> Result<Json<DeviceView>, Problem> {
+    enable(&state, &actor, &id, true).await
+}
+
+async fn enable(
+    state: &ApiState,
+    actor: &Actor,
+    id: &DeviceId,
+    enabled: bool,
+) -> Result<Json<DeviceView>, Problem> {
+    let patch = DevicePatch {
+        enabled: Some(enabled),
+        ..DevicePatch::default()
+    };
+    let device = state.registry.patch_device(actor, id, &patch).await?;
+    Ok(Json(device.into()))
+}
+
 /// Deletes a device to which nothing is being delivered.
 #[utoipa::path(delete, path = "/devices/{device}", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
@@ -166,26 +212,4 @@ async fn delete(
 ) -> Result<StatusCode, Problem> {
     state.registry.delete_device(&actor, &id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Replaces one of a device's two secrets. The new one is in the answer and never shown again.
-#[utoipa::path(post, path = "/devices/{device}/secret", tag = "devices", request_body = ResetSecretBody,
-    params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = SecretView), Problems))]
-async fn reset_secret(
-    Operator(actor): Operator,
-    State(state): State<ApiState>,
-    PathOf(id): PathOf<DeviceId>,
-    JsonBody(body): JsonBody<ResetSecretBody>,
-) -> Result<Json<SecretView>, Problem> {
-    let given = body.secret.map(Secret::given).transpose()?;
-    let secret = state
-        .registry
-        .reset_secret(&actor, &id, body.which, given)
-        .await?;
-    Ok(Json(SecretView {
-        device_id: id,
-        which: body.which,
-        secret: secret.reveal().to_owned(),
-    }))
 }

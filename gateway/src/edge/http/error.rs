@@ -12,6 +12,7 @@ use crate::{
         app::AppError,
         auth::AuthError,
         delivery::{DeliveryError, RowError, RowErrorCode},
+        registration::{FileError, RegistrationError},
         registry::RegistryError,
         resource::ResourceError,
         uplink::{NotOpened, NotSent},
@@ -87,6 +88,28 @@ impl From<NotOpened> for Problem {
             NotOpened::Changed => {
                 Self::new(Kind::Overloaded, error.to_string()).with_retry_after(1)
             }
+        }
+    }
+}
+
+impl From<RegistrationError> for Problem {
+    fn from(error: RegistrationError) -> Self {
+        match error {
+            RegistrationError::NotFound { what } => Self::not_found(what),
+            RegistrationError::Busy { .. } => {
+                Self::new(Kind::Overloaded, error.to_string()).with_retry_after(10)
+            }
+            RegistrationError::TooLarge { limit } => super::form::too_large(limit),
+            RegistrationError::File(FileError::Unreadable(_))
+            | RegistrationError::Spool { .. }
+            | RegistrationError::Seal(_)
+            | RegistrationError::Store(_) => Self::internal(&error),
+            RegistrationError::File(_) => Self::new(Kind::InvalidCsv, error.to_string()),
+            RegistrationError::Body(_) => {
+                Self::new(Kind::Incomplete, "the connection ended within the body")
+            }
+            RegistrationError::Running => Self::new(Kind::WrongState, error.to_string()),
+            RegistrationError::Invalid(error) => error.into(),
         }
     }
 }

@@ -225,12 +225,12 @@ fn key_of(request: &Request) -> Result<Digest, Problem> {
 }
 
 /// What makes a request the same one: the body of JSON, the length of a form, whose boundary may
-/// differ.
+/// differ, and of a CSV, which is known by its digest anyway.
 async fn digest_of(request: Request, state: &ApiState) -> Result<(Request, Digest), Problem> {
-    let is_form =
-        media_type(request.headers()).is_some_and(|essence| essence.starts_with("multipart/"));
+    let is_streamed = media_type(request.headers())
+        .is_some_and(|essence| essence.starts_with("multipart/") || essence == "text/csv");
     let mut digest = Sha256::new();
-    if is_form {
+    if is_streamed {
         digest.update(b"form");
         if let Some(length) = request.headers().get(header::CONTENT_LENGTH) {
             digest.update(length.as_bytes());

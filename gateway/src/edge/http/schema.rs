@@ -45,6 +45,16 @@ pub(super) fn credential_slot() -> Object {
     words(&["primary", "secondary"])
 }
 
+/// How far a batch of devices is.
+pub(super) fn batch_state() -> Object {
+    words(&["waiting", "running", "finished", "failed"])
+}
+
+/// How a row of a batch ended.
+pub(super) fn row_state() -> Object {
+    words(&["created", "unchanged", "failed"])
+}
+
 /// What makes a delivery delivered.
 pub(super) fn confirm() -> Object {
     words(&["report", "acked"])
@@ -117,8 +127,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AuthKind, Confirm, CreationState, CredentialForm, CredentialSlot, DeliveryState, Id,
-        PskEncoding, RunState, UploadPhase,
+        AuthKind, BatchState, Confirm, CreationState, CredentialForm, CredentialSlot,
+        DeliveryState, Id, PskEncoding, RowState, RunState, UploadPhase,
     };
 
     fn check<T: Serialize>(all: &[T], schema: &impl Serialize) {
@@ -143,6 +153,8 @@ mod tests {
         let slots = [CredentialSlot::Primary, CredentialSlot::Secondary];
         check(&slots, &credential_slot());
         check(&[Confirm::Report, Confirm::Acked], &confirm());
+        check(BatchState::ALL, &batch_state());
+        check(RowState::ALL, &row_state());
         check(DeliveryState::ALL, &delivery_state());
         check(CreationState::ALL, &creation_state());
         check(RunState::ALL, &run_state());

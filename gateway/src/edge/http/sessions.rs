@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(one, kick))
+    OpenApiRouter::new().routes(routes!(session, kick))
 }
 
 /// The connection of a device as it is now.
@@ -94,7 +94,7 @@ impl From<(String, QoS)> for SubscriptionView {
 #[utoipa::path(get, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
     responses((status = 200, body = SessionView), Problems))]
-async fn one(
+async fn session(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,

@@ -2,6 +2,7 @@
 //! changes.
 
 mod app;
+mod batch;
 mod delivery;
 mod registry;
 mod upload;
@@ -15,12 +16,14 @@ pub use self::{
         CreatedAppView, DroppedView, MessageView, NewAppBody, NewMessageBody, ResetAppSecretBody,
         SentView, WaitingView,
     },
+    batch::{BatchRowErrorView, BatchRowView, BatchView, RowCountsView},
     delivery::{
         CountsView, DeliveryView, NewResourceForm, NewTaskBody, NewTaskForm, PolicyView,
         ResourcePatchBody, ResourceView, TaskView, TimelineEntryView,
     },
     registry::{
-        CreatedDeviceView, DevicePatchBody, DeviceView, NewDeviceBody, ProductBody, ProductView,
+        ClearQuery, CreatedDeviceView, DeviceDetailView, DevicePatchBody, DeviceView,
+        FingerprintView, NewDeviceBody, ProductBody, ProductView, ResetFingerprintBody,
         ResetSecretBody, SecretView, TopicPolicyView, TransportsView,
     },
     upload::UploadView,

@@ -1,15 +1,15 @@
-//! Devices and their secrets.
+//! Devices: registered, changed, frozen, deleted.
 
 use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
-use zeroize::Zeroizing;
 
+use super::prepare::{Prepared, prepare, sealed};
 use crate::{
     model::{
-        Actor, AuthKind, CredentialSlot, Device, DeviceName, Fingerprint, InvalidField, Millis,
-        Page, Paged, PskEncoding, Secret, random, text,
+        Actor, AuthKind, CredentialSlot, Device, DeviceName, Fingerprint, Millis, Page, Paged,
+        PskEncoding, Secret, text,
     },
     service::registry::{RegistryError, RegistryService},
-    store::registry::{DeviceCredentials, DeviceFilter, DevicePatch, SealedCredential},
+    store::registry::{DeviceCredentials, DeviceFilter, DevicePatch},
 };
 
 /// A device to be registered.
@@ -76,38 +76,18 @@ impl RegistryService {
         new: NewDevice,
     ) -> Result<CreatedDevice, RegistryError> {
         let product = self.product(&new.product_id).await?;
-        let now = Millis::now();
-        let auth = new.auth.or_else(|| product.auth_kinds.first().copied());
-        let device = Device {
-            id: new
-                .device_id
-                .unwrap_or_else(|| DeviceId::default_for(&new.product_id, &new.node_id)),
-            product_id: new.product_id,
-            node_id: new.node_id,
-            name: new.name,
-            description: new.description,
-            auth: auth.unwrap_or(AuthKind::Secret),
-            psk_encoding: new
-                .psk_encoding
-                .unwrap_or_else(|| product.usual_psk_encoding()),
-            enabled: true,
-            created_at: now,
-            updated_at: now,
-            last_seen_at: None,
-        };
-        device.validate(&product)?;
-        let fingerprints =
-            fingerprints_of(device.auth, new.fingerprint, new.secondary_fingerprint)?;
-        let secret = match (device.auth, new.secret) {
-            (AuthKind::Secret, given) => Some(secret_or_new(given, device.psk_encoding)?),
-            (_, None) => None,
-            (auth, Some(_)) => {
-                let reason = format!("is given although auth is {}", auth.as_str());
-                return Err(InvalidField::new("secret", reason).into());
-            }
-        };
+        let Prepared {
+            device,
+            secret,
+            fingerprints,
+        } = prepare(new, &product, Millis::now())?;
         let secrets = match &secret {
-            Some(secret) => vec![self.seal(&device.id, CredentialSlot::Primary, secret)?],
+            Some(secret) => vec![sealed(
+                &self.sealer,
+                &device.id,
+                CredentialSlot::Primary,
+                secret,
+            )?],
             None => Vec::new(),
         };
         let credentials = DeviceCredentials {
@@ -175,33 +155,6 @@ impl RegistryService {
         Ok(device)
     }
 
-    /// Replaces one of a device's two secrets and returns the new one, to be shown this once. The other goes on
-    /// to be valid, and so does the device's connection.
-    ///
-    /// # Errors
-    /// [`RegistryError::NotFound`]; [`RegistryError::Invalid`] for a secret that breaks a rule, and for a device
-    /// that has none.
-    pub async fn reset_secret(
-        &self,
-        actor: &Actor,
-        id: &DeviceId,
-        which: CredentialSlot,
-        given: Option<Secret>,
-    ) -> Result<Secret, RegistryError> {
-        let device = self.device(id).await?;
-        if device.auth != AuthKind::Secret {
-            return Err(InvalidField::new("auth", "of the device is not secret").into());
-        }
-        let secret = secret_or_new(given, device.psk_encoding)?;
-        let credential = self.seal(id, which, &secret)?;
-        let audit = actor.did("device.reset_secret", id, which.as_str());
-        self.registry
-            .set_credential(id, &credential, Millis::now(), &audit)
-            .await?;
-        self.authenticator.invalidate(&device);
-        Ok(secret)
-    }
-
     /// Deletes a device and closes its connection. Its finished deliveries stay in their tasks.
     ///
     /// # Errors
@@ -240,58 +193,9 @@ impl RegistryService {
         }
     }
 
-    fn bar(&self, id: &DeviceId) {
+    pub(super) fn bar(&self, id: &DeviceId) {
         if let Some(watch) = &self.watch {
             watch.device_barred(id);
         }
-    }
-
-    fn seal(
-        &self,
-        device: &DeviceId,
-        slot: CredentialSlot,
-        secret: &Secret,
-    ) -> Result<SealedCredential, RegistryError> {
-        Ok(SealedCredential {
-            slot,
-            key_id: self.sealer.key_id(),
-            sealed: self.sealer.seal(device.as_str(), secret.as_bytes())?,
-        })
-    }
-}
-
-/// The fingerprints by their slots, where they go with how the device proves who it is.
-fn fingerprints_of(
-    auth: AuthKind,
-    primary: Option<Fingerprint>,
-    secondary: Option<Fingerprint>,
-) -> Result<Vec<(CredentialSlot, Fingerprint)>, InvalidField> {
-    match (auth, primary, secondary) {
-        (AuthKind::X509, Some(primary), secondary) => {
-            let secondary = secondary.map(|given| (CredentialSlot::Secondary, given));
-            Ok([(CredentialSlot::Primary, primary)]
-                .into_iter()
-                .chain(secondary)
-                .collect())
-        }
-        (AuthKind::X509, None, _) => Err(InvalidField::new(
-            "fingerprint",
-            "is missing although auth is x509",
-        )),
-        (_, None, None) => Ok(Vec::new()),
-        (auth, _, _) => Err(InvalidField::new(
-            "fingerprint",
-            format!("is given although auth is {}", auth.as_str()),
-        )),
-    }
-}
-
-fn secret_or_new(given: Option<Secret>, encoding: PskEncoding) -> Result<Secret, RegistryError> {
-    match given {
-        Some(secret) => {
-            secret.check_encoding(encoding)?;
-            Ok(secret)
-        }
-        None => Ok(Secret::from_random(&Zeroizing::new(random()?))),
     }
 }

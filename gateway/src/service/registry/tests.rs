@@ -221,6 +221,7 @@ async fn a_device_without_authentication_has_no_secret() {
         &created.device.id,
         CredentialSlot::Primary,
         None,
+        false,
     );
     assert_eq!(field(reset.await), "auth");
 }
@@ -284,7 +285,7 @@ async fn every_change_is_audited_with_its_actor() {
         .await
         .unwrap();
     service
-        .reset_secret(&fixture.actor, &id, CredentialSlot::Secondary, None)
+        .reset_secret(&fixture.actor, &id, CredentialSlot::Secondary, None, false)
         .await
         .unwrap();
     service.delete_device(&fixture.actor, &id).await.unwrap();
@@ -334,6 +335,7 @@ async fn no_secret_is_readable_in_the_database() {
             &created.device.id,
             CredentialSlot::Secondary,
             None,
+            false,
         )
         .await
         .unwrap();

@@ -25,6 +25,8 @@ pub struct DeviceFilter {
     pub product: Option<ProductId>,
     /// Enabled (true) or frozen (false).
     pub enabled: Option<bool>,
+    /// Whose name holds this text, in any case.
+    pub name: Option<String>,
     /// Whose name, node id or device id holds this text, in any case.
     pub text: Option<String>,
     /// Bound to this application.
@@ -68,6 +70,15 @@ pub struct DeviceCredentials {
     /// Its secrets.
     pub secrets: Vec<SealedCredential>,
     /// Fingerprints of its certificates.
+    pub fingerprints: Vec<(CredentialSlot, Fingerprint)>,
+}
+
+/// Which credentials a device has; a secret is not shown, a fingerprint is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSlots {
+    /// Where it has secrets.
+    pub secrets: Vec<CredentialSlot>,
+    /// Its fingerprints.
     pub fingerprints: Vec<(CredentialSlot, Fingerprint)>,
 }
 
@@ -166,18 +177,80 @@ impl Registry {
         audit: &AuditEntry,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let updated = sqlx::query("UPDATE device SET updated_at = $1 WHERE id = $2")
-            .bind(at.as_i64())
-            .bind(id.as_str())
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
-        if updated == 0 {
-            return Err(StoreError::NotFound { what: "device" });
-        }
+        touch(&mut tx, id, at).await?;
         put_credential(&mut tx, id, credential, at).await?;
         self.record_in(&mut tx, audit).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Replaces one of a device's fingerprints.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_fingerprint(
+        &self,
+        id: &DeviceId,
+        slot: CredentialSlot,
+        fingerprint: Fingerprint,
+        at: Millis,
+        audit: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        touch(&mut tx, id, at).await?;
+        put_fingerprint(&mut tx, id, slot, fingerprint, at).await?;
+        self.record_in(&mut tx, audit).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Takes away what a device has in a slot, secret or fingerprint.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn clear_credential(
+        &self,
+        id: &DeviceId,
+        slot: CredentialSlot,
+        at: Millis,
+        audit: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        touch(&mut tx, id, at).await?;
+        for delete in [
+            "DELETE FROM device_credential WHERE device_id = $1 AND slot = $2",
+            "DELETE FROM device_fingerprint WHERE device_id = $1 AND slot = $2",
+        ] {
+            sqlx::query(delete)
+                .bind(id.as_str())
+                .bind(slot.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        self.record_in(&mut tx, audit).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Which credentials a device has.
+    pub async fn device_slots(&self, id: &DeviceId) -> Result<DeviceSlots, StoreError> {
+        let rows = sqlx::query(
+            "SELECT slot, NULL AS fingerprint FROM device_credential WHERE device_id = $1 \
+             UNION ALL SELECT slot, fingerprint FROM device_fingerprint WHERE device_id = $2",
+        )
+        .bind(id.as_str())
+        .bind(id.as_str())
+        .fetch_all(&self.read)
+        .await?;
+        let mut slots = DeviceSlots::default();
+        for row in &rows {
+            let fields = Fields(row);
+            let slot = rows::slot("slot", fields.text("slot")?)?;
+            if fields.optional_bytes("fingerprint")?.is_none() {
+                slots.secrets.push(slot);
+            } else {
+                let fingerprint = Fingerprint::new(fields.digest("fingerprint")?);
+                slots.fingerprints.push((slot, fingerprint));
+            }
+        }
+        Ok(slots)
     }
 
     /// Deletes a device with its aliases and credentials. What was delivered to it stays in its tasks.
@@ -235,6 +308,11 @@ impl Registry {
         if let Some(enabled) = filter.enabled {
             sql.push(" AND enabled = ").bind(i64::from(enabled));
         }
+        if let Some(name) = &filter.name {
+            sql.push(" AND LOWER(name) LIKE ")
+                .bind(sql::contains(name))
+                .push(" ESCAPE '\\'");
+        }
         if let Some(text) = &filter.text {
             let pattern = sql::contains(text);
             sql.push(" AND (LOWER(name) LIKE ")
@@ -273,6 +351,24 @@ impl Registry {
         }
         Ok(tx.commit().await?)
     }
+}
+
+/// Notes that a device was changed.
+async fn touch(
+    tx: &mut Transaction<'static, Any>,
+    id: &DeviceId,
+    at: Millis,
+) -> Result<(), StoreError> {
+    let updated = sqlx::query("UPDATE device SET updated_at = $1 WHERE id = $2")
+        .bind(at.as_i64())
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if updated == 0 {
+        return Err(StoreError::NotFound { what: "device" });
+    }
+    Ok(())
 }
 
 async fn insert_aliases(

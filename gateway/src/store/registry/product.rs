@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            Registry,
+            BLOCK, Registry,
             rows::{self, Fields},
             sql::Sql,
         },
@@ -101,6 +101,7 @@ impl Registry {
         .bind(product.id.as_str())
         .execute(&mut *tx)
         .await?;
+        refuse_lost_auth(&mut tx, product).await?;
         for kind in [AliasKind::TencentClientId, AliasKind::NodeId] {
             match (before.allows_alias(kind), product.allows_alias(kind)) {
                 (false, true) => add_aliases(&mut tx, &product.id, kind).await?,
@@ -164,6 +165,19 @@ impl Registry {
         row.as_ref().map(read).transpose()
     }
 
+    /// The products of these ids, in any order; unknown ids are absent. One query for each [`BLOCK`].
+    pub async fn products_by_ids(&self, ids: &[ProductId]) -> Result<Vec<Product>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for block in ids.chunks(BLOCK) {
+            let mut sql = Sql::new(SELECT);
+            sql.push(" WHERE id IN ").texts(block);
+            for row in &sql.build()?.fetch_all(&self.read).await? {
+                found.push(read(row)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Products in the order of their ids.
     pub async fn products(&self, page: &Page) -> Result<Paged<Product>, StoreError> {
         let mut sql = Sql::new(SELECT);
@@ -178,6 +192,37 @@ impl Registry {
             product.id.to_string()
         }))
     }
+}
+
+/// Refuses a change after which a device of the product could no longer prove who it is.
+async fn refuse_lost_auth(
+    tx: &mut Transaction<'static, Any>,
+    product: &Product,
+) -> Result<(), StoreError> {
+    for kind in [AuthKind::Secret, AuthKind::X509, AuthKind::None] {
+        let needs_coap = kind == AuthKind::None && !product.transports.coap;
+        if product.auth_kinds.contains(&kind) && !needs_coap {
+            continue;
+        }
+        let device = sqlx::query(
+            "SELECT id FROM device WHERE product_id = $1 AND auth = $2 ORDER BY id LIMIT 1",
+        )
+        .bind(product.id.as_str())
+        .bind(kind.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+        if let Some(device) = device {
+            return Err(StoreError::InUse {
+                what: match kind {
+                    AuthKind::Secret => "authentication by secret",
+                    AuthKind::X509 => "authentication by certificate",
+                    AuthKind::None => "CoAP without authentication",
+                },
+                by: format!("device {}", Fields(&device).text("id")?),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Gives every device of a product its alias of a kind.

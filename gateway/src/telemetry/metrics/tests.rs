@@ -20,6 +20,8 @@ fn everything_is_rendered_under_its_name() {
         "headgate_packets_total{direction=\"in\",protocol=\"mqtt\",type=\"publish\"} 1",
         "headgate_packets_total{direction=\"out\",protocol=\"mqtt\",type=\"puback\"} 2",
         "headgate_store_seconds_count{operation=\"device_by_id\",store=\"registry\"} 1",
+        "headgate_registration_rows_total{result=\"created\"} 0",
+        "headgate_registration_batches{state=\"waiting\"} 0",
         "headgate_draining 0",
         "headgate_delivery_chunks_total{protocol=\"mqtt\",result=\"sent\"} 0",
         "headgate_bytes_total{direction=\"out\",protocol=\"files\"} 0",

@@ -13,11 +13,12 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::{AuthConfig, FilesConfig, MailboxConfig, UploadConfig},
+    config::{AuthConfig, FilesConfig, MailboxConfig, RegistrationConfig, UploadConfig},
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
         delivery::DeliveryParts,
         link::{FileUrls, LinkSigner},
+        registration::RegistrationParts,
         seal::Sealer,
         uplink::UplinkParts,
         upload::UploadParts,
@@ -77,6 +78,24 @@ impl Answer {
         let value = value.unwrap_or_else(|| panic!("no {name}: {self:?}"));
         value.to_str().expect("ascii")
     }
+}
+
+async fn registration(
+    registry: &Registry,
+    sealer: &Sealer,
+    spool: std::path::PathBuf,
+    config: RegistrationConfig,
+    shutdown: &Shutdown,
+) -> RegistrationService {
+    let parts = RegistrationParts {
+        registry: registry.clone(),
+        sealer: sealer.clone(),
+        spool,
+        config,
+        metrics: Metrics::new(),
+    };
+    let started = RegistrationService::start(parts, shutdown).await;
+    started.expect("batches")
 }
 
 /// The API, its services and an administrator's token.
@@ -150,6 +169,11 @@ impl Stage {
             config: DeliveryConfig::default(),
             metrics: Metrics::new(),
         };
+        let registration_config = RegistrationConfig {
+            max_batch_bytes: 100_000,
+            max_batch_rows: 2_000,
+            ..RegistrationConfig::default()
+        };
         let limits = Limits::new(
             &HttpConfig::default(),
             &MqttConfig::default(),
@@ -158,9 +182,13 @@ impl Stage {
             &ApplicationsConfig::default(),
         );
         let uploads = uploads(&registry, &blobs, urls, path, &shutdown).await;
+        let spool = path.join("device-batches");
+        let registration =
+            registration(&registry, &sealer, spool, registration_config, &shutdown).await;
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
             registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
+            registration,
             resources: resources.await.expect("resources"),
             uploads,
             delivery: DeliveryService::start(parts, &shutdown)

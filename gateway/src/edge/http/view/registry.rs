@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    edge::http::schema,
+    edge::http::{certificates::CertificateView, schema},
     model::{
-        AuthKind, Confirm, CredentialForm, CredentialSlot, Device, Millis, Product, PskEncoding,
-        TopicPolicy, Transports,
+        AuthKind, Confirm, CredentialForm, CredentialSlot, Device, Fingerprint, Millis, Product,
+        PskEncoding, TopicPolicy, Transports,
     },
+    service::DeviceSlots,
 };
 
 /// How the devices of a product may connect.
@@ -244,6 +245,48 @@ pub struct CreatedDeviceView {
     /// Its secret, shown this once; absent when it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::edge::http) secret: Option<String>,
+    /// Fingerprint of its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::hex)]
+    pub(in crate::edge::http) fingerprint: Option<Fingerprint>,
+    /// The certificate, where it was given as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::edge::http) certificate: Option<CertificateView>,
+}
+
+/// A device with what it proves itself with.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceDetail)]
+pub struct DeviceDetailView {
+    /// The device.
+    #[serde(flatten)]
+    device: DeviceView,
+    /// Fingerprint of its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::hex)]
+    fingerprint: Option<Fingerprint>,
+    /// Fingerprint of its second certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::hex)]
+    secondary_fingerprint: Option<Fingerprint>,
+    /// Whether it has a second secret.
+    has_secondary_secret: bool,
+}
+
+impl DeviceDetailView {
+    /// A device and its credentials.
+    pub(in crate::edge::http) fn of(device: Device, slots: &DeviceSlots) -> Self {
+        let fingerprint = |wanted| {
+            let mut all = slots.fingerprints.iter();
+            all.find_map(|(slot, found)| (*slot == wanted).then_some(*found))
+        };
+        Self {
+            device: device.into(),
+            fingerprint: fingerprint(CredentialSlot::Primary),
+            secondary_fingerprint: fingerprint(CredentialSlot::Secondary),
+            has_secondary_secret: slots.secrets.contains(&CredentialSlot::Secondary),
+        }
+    }
 }
 
 /// A device to be registered.
@@ -270,7 +313,8 @@ pub struct NewDeviceBody {
     #[serde(default)]
     #[schema(schema_with = schema::auth_kind)]
     pub(in crate::edge::http) auth: Option<AuthKind>,
-    /// 8 to 32 letters, digits, `_` and `-`; default: 32 random hexadecimal digits.
+    /// 8 to 32 letters, digits, `_` and `-`, or 8 to 64 characters of hexadecimal or base64 where `psk_encoding`
+    /// says so; default: 32 random hexadecimal digits.
     #[serde(default)]
     pub(in crate::edge::http) secret: Option<String>,
     /// Default: `base64` where the product allows Tencent's form alone, `hex` where it allows CoAP alone, else
@@ -284,6 +328,9 @@ pub struct NewDeviceBody {
     /// The same of a second certificate that it may come with.
     #[serde(default)]
     pub(in crate::edge::http) secondary_fingerprint: Option<String>,
+    /// The certificate in PEM, instead of `fingerprint`.
+    #[serde(default)]
+    pub(in crate::edge::http) certificate: Option<String>,
 }
 
 /// What of a device can be changed; what is left out stays.
@@ -309,9 +356,59 @@ pub struct ResetSecretBody {
     #[serde(default = "primary")]
     #[schema(schema_with = schema::credential_slot)]
     pub(in crate::edge::http) which: CredentialSlot,
-    /// 8 to 32 letters, digits, `_` and `-`; default: 32 random hexadecimal digits.
+    /// As at registration; default: 32 random hexadecimal digits.
     #[serde(default)]
     pub(in crate::edge::http) secret: Option<String>,
+    /// Whether the device's connection is to be closed. Default: false.
+    #[serde(default)]
+    pub(in crate::edge::http) disconnect: bool,
+}
+
+/// Which fingerprint is to be replaced, and by what: `fingerprint` or `certificate`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetFingerprintBody {
+    /// Default: `primary`.
+    #[serde(default = "primary")]
+    #[schema(schema_with = schema::credential_slot)]
+    pub(in crate::edge::http) which: CredentialSlot,
+    /// SHA-256 of the certificate, 64 hexadecimal digits with or without colons.
+    #[serde(default)]
+    pub(in crate::edge::http) fingerprint: Option<String>,
+    /// The certificate in PEM.
+    #[serde(default)]
+    pub(in crate::edge::http) certificate: Option<String>,
+    /// Whether the device's connection is to be closed. Default: false.
+    #[serde(default)]
+    pub(in crate::edge::http) disconnect: bool,
+}
+
+/// What goes with the clearing of a device's second credential.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ClearQuery {
+    /// Whether the device's connection is to be closed. Default: false.
+    #[serde(default)]
+    pub(in crate::edge::http) disconnect: bool,
+}
+
+/// A fingerprint that was just set.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FingerprintSet)]
+pub struct FingerprintView {
+    /// The device.
+    #[schema(value_type = String)]
+    pub(in crate::edge::http) device_id: DeviceId,
+    /// Which of its two.
+    #[schema(schema_with = schema::credential_slot)]
+    pub(in crate::edge::http) which: CredentialSlot,
+    /// SHA-256 of the certificate.
+    #[schema(schema_with = schema::hex)]
+    pub(in crate::edge::http) fingerprint: Fingerprint,
+    /// The certificate, where it was given as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::edge::http) certificate: Option<CertificateView>,
 }
 
 const fn primary() -> CredentialSlot {

@@ -124,7 +124,7 @@ async fn both_secrets_are_valid_and_each_is_replaced_alone() {
     assert!(fixture.claim("meter_n1", first.as_bytes()).await.is_ok());
     let second = fixture
         .service
-        .reset_secret(&fixture.actor, &id, CredentialSlot::Secondary, None)
+        .reset_secret(&fixture.actor, &id, CredentialSlot::Secondary, None, false)
         .await
         .unwrap();
     for secret in [&first, &second] {
@@ -132,7 +132,7 @@ async fn both_secrets_are_valid_and_each_is_replaced_alone() {
     }
     let third = fixture
         .service
-        .reset_secret(&fixture.actor, &id, CredentialSlot::Primary, None)
+        .reset_secret(&fixture.actor, &id, CredentialSlot::Primary, None, false)
         .await
         .unwrap();
     assert!(fixture.is_refused("meter_n1", first.as_bytes()).await);
