@@ -20,14 +20,18 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # $(call need,program ...,package ...)
 define need
 	@missing=; for program in $(1); do command -v $$program >/dev/null 2>&1 || missing=1; done; \
-	[ -z "$$missing" ] && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-		echo "installing $(2)"; \
+	[ -z "$$missing" ] && exit 0; $(call install,$(2))
+endef
+
+# $(call install,package ...), inside a recipe's line
+define install
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "installing $(1)"; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -q </dev/null && \
-		apt-get install -y -q --no-install-recommends $(2) </dev/null && exit 0; \
+		apt-get install -y -q --no-install-recommends $(1) </dev/null && exit 0; \
 	fi; \
-	echo "please install: $(2)" >&2; exit 1
+	echo "please install: $(1)" >&2; exit 1
 endef
 
 help:
@@ -53,8 +57,37 @@ build-tools:
 
 test: build-tools test-tools fmt clippy unit doctest
 
-test-tools:
+test-tools: test-clients
 	$(call need,mosquitto_sub mosquitto_pub curl,mosquitto-clients curl ca-certificates)
+
+# Other people's clients, from the lists in gateway/tests/clients; made anew when a list changes.
+CLIENTS := $(or $(CARGO_TARGET_DIR),target)/tmp/clients
+LISTS := gateway/tests/clients
+
+.PHONY: test-clients
+test-clients:
+	$(call need,python3 node npm,python3 python3-venv nodejs npm)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/made
+
+# pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
+$(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --no-deps --disable-pip-version-check -r $<
+	touch $@
+
+$(CLIENTS)/python/made: $(LISTS)/requirements.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+$(CLIENTS)/made: $(LISTS)/package.json $(LISTS)/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)/
+	cd $(@D) && npm ci --silent --no-audit --no-fund
+	touch $@
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -11,6 +11,7 @@ mod events;
 mod gateway;
 mod http;
 mod identity;
+mod sdk;
 mod transfer;
 mod upload;
 
@@ -27,6 +28,7 @@ pub(crate) use self::{
     gateway::{Device, Gateway, Site},
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
+    sdk::{Library, Sdk},
     transfer::{Announced, chunk_of},
     upload::{Sending, announcement, md5},
 };

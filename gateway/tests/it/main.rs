@@ -18,6 +18,7 @@ mod metrics;
 mod queue;
 mod refusal;
 mod resume;
+mod sdk;
 mod serve;
 mod session;
 mod tencent;
