@@ -1,12 +1,14 @@
 """A device on Tencent's own SDK, unmodified.
 
 The SDK's host is the product's id and a domain, and its ports are fixed: names are answered here with the address of
-the gateway under test.
+the gateway under test. It makes its TLS context for a server's side, which Python let clients use up to 3.9: that is
+restored, so that any Python will do.
 
 usage: tencent_device.py DEVICE_INFO_JSON DOMAIN ADDRESS MQTTS_PORT FILES_PORT
 """
 
 import socket
+import ssl
 import sys
 
 from hub.hub import QcloudHub
@@ -24,7 +26,17 @@ def getaddrinfo(host, port, *rest, **options):
     return system_getaddrinfo(host, port, *rest, **options)
 
 
+def create_default_context(purpose=ssl.Purpose.SERVER_AUTH, *, cafile=None, capath=None, cadata=None):
+    if purpose is not ssl.Purpose.CLIENT_AUTH:
+        return system_default_context(purpose, cafile=cafile, capath=capath, cadata=cadata)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS)
+    context.load_verify_locations(cafile, capath, cadata)
+    return context
+
+
 socket.getaddrinfo = getaddrinfo
+system_default_context = ssl.create_default_context
+ssl.create_default_context = create_default_context
 
 sdk = QcloudHub(DEVICE_INFO, tls=True, domain=DOMAIN)
 hub = sdk.hub

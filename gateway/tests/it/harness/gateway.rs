@@ -358,4 +358,12 @@ impl Site {
         })
         .await;
     }
+
+    /// Waits until a sample is above this value.
+    pub(crate) async fn metric_is_more_than(&self, sample: &str, value: f64) {
+        until(sample, || async {
+            (self.metric(sample).await > value).then_some(())
+        })
+        .await;
+    }
 }

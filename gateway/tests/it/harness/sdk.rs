@@ -144,6 +144,14 @@ impl Sdk {
         }
     }
 
+    /// Whether an event of this kind has come so far.
+    pub(crate) fn has_told(&mut self, kind: &str) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            self.seen.push(event);
+        }
+        self.seen.iter().any(|event| event["event"] == kind)
+    }
+
     /// Waits for the answer to CONNECT; says whether the device is in.
     pub(crate) async fn connected(&mut self) -> bool {
         self.event("connected").await["refused"] == false
