@@ -3,10 +3,12 @@
 //! `main.rs` parses here, runs what was asked and turns the result into an exit code.
 //! Invariants: what was asked for goes to standard output, everything else to standard error.
 
+mod client;
 mod config;
 mod keys;
 pub mod process;
 pub mod progress;
+mod task;
 
 use std::{
     ffi::OsString,
@@ -17,7 +19,12 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::{config::run as config, keys::run as keys};
+pub use self::{
+    client::ClientArgs,
+    config::run as config,
+    keys::run as keys,
+    task::{CheckArgs, ReportArgs, TaskCommand, run as task},
+};
 use crate::config::{Config, ConfigError, Loaded, Sources};
 
 /// Exit code: it ran and something went wrong.
@@ -48,6 +55,9 @@ pub enum Command {
     /// Change the keys that the gateway keeps
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Ask a running gateway about a task
+    #[command(subcommand)]
+    Task(TaskCommand),
 }
 
 /// What to do with the configuration.

@@ -19,6 +19,7 @@ mod print;
 mod problem;
 mod registration;
 mod resources;
+mod retention;
 mod runtime;
 mod section;
 mod setting;
@@ -47,6 +48,7 @@ pub use self::{
     problem::{ConfigError, Origin, Problem},
     registration::RegistrationConfig,
     resources::ResourceConfig,
+    retention::RetentionConfig,
     runtime::RuntimeConfig,
     setting::Secret,
     shutdown::ShutdownConfig,
@@ -101,6 +103,8 @@ pub struct Config {
     pub resources: ResourceConfig,
     /// What devices upload.
     pub uploads: UploadConfig,
+    /// How long what is over is kept.
+    pub retention: RetentionConfig,
     /// The way to stop.
     pub shutdown: ShutdownConfig,
 }
@@ -163,6 +167,7 @@ impl Config {
             registration: section(from),
             resources: section(from),
             uploads: section(from),
+            retention: section(from),
             shutdown: section(from),
         }
     }
@@ -190,6 +195,7 @@ impl Config {
             section(&self.registration),
             section(&self.resources),
             section(&self.uploads),
+            section(&self.retention),
             section(&self.shutdown),
         ]
     }

@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         Ok(Cli {
             command: Command::Keys(command),
         }) => cli::keys(command),
+        Ok(Cli {
+            command: Command::Task(command),
+        }) => cli::task(command),
         Err(code) => code,
     }
 }

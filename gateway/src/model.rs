@@ -6,15 +6,19 @@
 //! in the clear except [`Secret`], which is wiped when dropped and prints nothing.
 
 pub mod actor;
+pub mod again;
 pub mod app;
 pub mod batch;
 pub mod blob;
 pub mod certificate;
 pub mod device;
 pub mod fingerprint;
+pub mod history;
 pub mod id;
 pub mod message;
 pub mod page;
+pub mod pattern;
+pub mod policy;
 pub mod product;
 pub mod random;
 pub mod resource;
@@ -25,6 +29,7 @@ pub mod time;
 pub mod upload;
 
 pub use actor::{Actor, AuditEntry, Role};
+pub use again::Again;
 pub use app::{Application, Binding};
 pub use batch::{
     BatchRow, BatchRowCode, BatchRowError, BatchState, DeviceBatch, RowCounts, RowState,
@@ -36,13 +41,15 @@ pub use fingerprint::Fingerprint;
 pub use id::{Id, IdGenerator};
 pub use message::{DeviceName, Message, MessageProperties};
 pub use page::{InvalidPage, Page, Paged};
+pub use pattern::NamePattern;
+pub use policy::TaskPolicy;
 pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};
 pub use random::{NoRandomness, random};
 pub use resource::{Resource, ResourceVersion};
 pub use secret::Secret;
 pub use task::{
     CreationState, Delivery, DeliveryChange, DeliveryState, FailReason, OpenDelivery, RunState,
-    StateCounts, Task, TaskPolicy,
+    StateCounts, TargetFilter, Task,
 };
 pub use text::InvalidField;
 pub use time::Millis;

@@ -356,6 +356,7 @@ async fn open_delivery(
         blobs: stores.blobs.clone(),
         urls,
         config: config.delivery.clone(),
+        retention: config.retention.clone(),
         metrics: metrics.clone(),
     };
     Ok(DeliveryService::start(parts, shutdown).await?)

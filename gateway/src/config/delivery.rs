@@ -41,7 +41,19 @@ section! {
         checkpoint_bytes: u64 = 1024 * 1024, Size(64 * 1024..=1 << 30);
         /// Deliveries that are not final, over all tasks; each costs about 300 bytes.
         max_open_deliveries: usize = 200_000, Count(1..=10_000_000);
-        /// Most devices in one task.
+        /// Most devices in one task that names them.
         max_task_rows: usize = 10_000, Count(1..=1_000_000);
+        /// Most devices in one task that is made for a filter.
+        max_filter_devices: usize = 100_000, Count(1..=10_000_000);
+        /// Bytes a second to all devices together, by MQTT and HTTPS; 0: no limit.
+        max_bytes_per_sec: u64 = 0, Size(0..=1 << 40);
+        /// Attempts of a delivery that come by themselves, the first one included.
+        max_attempts: u32 = 3, Count(1..=20);
+        /// The wait before the second attempt, doubled before each further one, a quarter more or less.
+        retry_backoff: Duration = secs(30), Span(millis(0)..=hours(24));
+        /// The longest such wait.
+        max_retry_backoff: Duration = secs(3600), Span(millis(0)..=hours(24 * 30));
+        /// Most clients that watch tasks (`/tasks/{task}/events`) at a time; each costs about 20 KB.
+        max_event_streams: usize = 100, Count(1..=10_000);
     }
 }

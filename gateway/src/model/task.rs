@@ -2,10 +2,12 @@
 
 use std::str::FromStr;
 
-use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
+use headgate_protocol::identity::{AppId, DeviceId, NodeId, ProductId};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{actor::UnknownName, id::Id, time::Millis};
+use crate::model::{
+    actor::UnknownName, id::Id, pattern::NamePattern, policy::TaskPolicy, time::Millis,
+};
 
 /// Delivers one version of one resource to a set of devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,12 @@ pub struct Task {
     pub run: RunState,
     /// How it runs.
     pub policy: TaskPolicy,
+    /// Whom it was made for, where that was no list.
+    pub filter: Option<TargetFilter>,
+    /// Why it could not be made.
+    pub creation_error: Option<String>,
+    /// When it went on from its canary to all devices.
+    pub promoted_at: Option<Millis>,
     /// Deliveries that it has.
     pub total: u32,
     /// When it was made.
@@ -36,13 +44,17 @@ pub struct Task {
     pub created_by: String,
 }
 
-/// How a task runs.
+/// The devices of a task that is not made from a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TaskPolicy {
-    /// Deliveries of this task that may be in progress at once; `None`: only the node's limit holds.
+pub struct TargetFilter {
+    /// Only devices whose node id or name matches: `*` any characters, `?` one; `None`: all of the
+    /// resource's product.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_in_progress: Option<u32>,
+    pub name: Option<NamePattern>,
+    /// Only devices that are bound to this application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppId>,
 }
 
 /// One resource on its way to one device: the state of its current attempt.
@@ -89,6 +101,8 @@ pub struct DeliveryChange {
     pub reason: Option<String>,
     /// More about the reason.
     pub detail: Option<String>,
+    /// Whether an operator asked for this attempt, so that the count of attempts begins anew.
+    pub by_hand: bool,
 }
 
 /// A delivery that has not ended, with what is needed to go on with it.
@@ -96,6 +110,8 @@ pub struct DeliveryChange {
 pub struct OpenDelivery {
     /// The delivery.
     pub delivery: Delivery,
+    /// The attempt that an operator last asked for, or the first one.
+    pub round: u32,
     /// Its task's resource.
     pub resource_id: Id,
     /// Its task's version of the resource.
@@ -122,6 +138,17 @@ pub struct StateCounts {
 }
 
 impl StateCounts {
+    /// The count of one state.
+    pub const fn of(&self, state: DeliveryState) -> u64 {
+        match state {
+            DeliveryState::Pending => self.pending,
+            DeliveryState::Pushed => self.pushed,
+            DeliveryState::Delivering => self.delivering,
+            DeliveryState::Delivered => self.delivered,
+            DeliveryState::Failed => self.failed,
+        }
+    }
+
     /// The count of one state, to be changed.
     pub const fn of_mut(&mut self, state: DeliveryState) -> &mut u64 {
         match state {
@@ -235,6 +262,8 @@ impl RunState {
 pub enum FailReason {
     /// An operator cancelled it: it stays failed whatever arrives later.
     Canceled,
+    /// Too many others of its task failed: it stays failed whatever arrives later.
+    Aborted,
     /// The device said `done` before every byte was sent.
     Incomplete,
     /// The device said that it failed.
@@ -265,6 +294,7 @@ impl FailReason {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Canceled => CANCELED,
+            Self::Aborted => ABORTED,
             Self::Incomplete => "incomplete",
             Self::Device { .. } => "device",
             Self::Timeout { .. } => "timeout",
@@ -277,7 +307,11 @@ impl FailReason {
     /// What is stored as `detail`.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::Canceled | Self::Incomplete | Self::ResourceGone | Self::DeviceGone => None,
+            Self::Canceled
+            | Self::Aborted
+            | Self::Incomplete
+            | Self::ResourceGone
+            | Self::DeviceGone => None,
             Self::Device { code, message } if message.is_empty() => Some(code.to_string()),
             Self::Device { code, message } => Some(format!("{code}: {message}")),
             Self::Timeout { which } => Some((*which).to_owned()),
@@ -288,6 +322,13 @@ impl FailReason {
 
 /// The stored reason of a cancelled delivery.
 pub const CANCELED: &str = "canceled";
+/// The stored reason of a delivery whose task was given up.
+pub const ABORTED: &str = "aborted";
+
+/// Whether a stored reason is one that nothing of the device's can change.
+pub fn was_ended_by_us(reason: Option<&str>) -> bool {
+    matches!(reason, Some(CANCELED | ABORTED))
+}
 
 #[cfg(test)]
 mod tests {
@@ -325,12 +366,6 @@ mod tests {
         }
         assert_eq!(counts.total(), 15);
         assert_eq!((counts.pending, counts.failed), (1, 5));
-    }
-
-    #[test]
-    fn a_policy_with_an_unknown_rule_is_refused() {
-        assert!(serde_json::from_str::<TaskPolicy>("{}").is_ok());
-        assert!(serde_json::from_str::<TaskPolicy>("{\"pace\":1}").is_err());
     }
 
     #[test]

@@ -7,55 +7,68 @@
 //! Nothing is pushed on its own account: a session asks for an offer, a device asks for bytes.
 
 mod admission;
+mod alarms;
 mod book;
 mod cache;
 mod checkpoint;
 mod content;
+mod control;
+mod creation;
 mod device;
+mod events;
 mod files;
+mod finish;
 mod journal;
 mod live;
+mod load;
+mod rate;
+mod report;
+mod retention;
 mod targets;
 mod task;
 mod timers;
 mod view;
+mod wait;
+mod watch;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, OnceLock},
 };
 
-use headgate_protocol::{
-    identity::{DeviceId, NodeId, ProductId, ResourceName},
-    transfer::ranges::Ranges,
-};
+use headgate_protocol::identity::{DeviceId, NodeId, ResourceName};
+use prometheus::IntGauge;
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 pub use crate::store::StoreError;
 
 use self::{
     admission::Admission,
+    alarms::Alarms,
     book::Book,
     cache::ChunkCache,
     checkpoint::Checkpoints,
     journal::{Journal, Recorder, journal},
-    live::{Rules, Step},
+    live::Rules,
+    rate::Rate,
 };
 pub use self::{
     content::Content,
+    control::Chosen,
     device::{Offer, Offered, PumpLimits, Refusal},
     files::{FileGrant, FileRefusal},
     journal::NotRecorded,
-    live::{LiveDelivery, LiveTask},
+    live::{Hold, LiveDelivery, LiveTask},
+    report::Reported,
     targets::{RowError, RowErrorCode, TargetRow, Targets},
     task::{DeliveryError, NewTask},
-    view::{DeliveryView, TaskView, TimelineEntry, WaitReason},
+    view::{DeliveryView, TaskView, TimelineEntry},
+    wait::WaitReason,
+    watch::{TaskEvent, TaskWatch},
 };
 use crate::{
-    config::DeliveryConfig,
-    model::{
-        Confirm, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis, Product, RunState,
-    },
+    config::{DeliveryConfig, RetentionConfig},
+    model::{Confirm, Delivery, DeliveryState, Id, Millis, Product},
     service::link::FileUrls,
     shutdown::Shutdown,
     store::{blobs::BlobStore, registry::Registry, sessions::SessionStore},
@@ -87,6 +100,8 @@ pub struct DeliveryParts {
     pub urls: FileUrls,
     /// Limits and intervals.
     pub config: DeliveryConfig,
+    /// What is kept for how long.
+    pub retention: RetentionConfig,
     /// Where it is counted.
     pub metrics: Metrics,
 }
@@ -101,6 +116,7 @@ struct Inner {
     registry: Registry,
     sessions: SessionStore,
     config: DeliveryConfig,
+    retention: RetentionConfig,
     metrics: Metrics,
     book: Book,
     admission: Admission,
@@ -109,6 +125,17 @@ struct Inner {
     checkpoints: Checkpoints,
     urls: FileUrls,
     links: OnceLock<Arc<dyn DeviceLinks>>,
+    /// The node's own limit of bytes a second.
+    rate: Option<Rate>,
+    alarms: Alarms,
+    /// Something about a task is to be settled before the next tick.
+    nudge: Notify,
+    /// Held by whoever tries deliveries again or deletes them: they must not do so at once.
+    controls: tokio::sync::Mutex<()>,
+    /// Tasks that are to be made in the background.
+    creations: mpsc::Sender<Id>,
+    watchers: Arc<Semaphore>,
+    waiting: Vec<IntGauge>,
 }
 
 impl fmt::Debug for DeliveryService {
@@ -127,8 +154,16 @@ impl DeliveryService {
     /// [`StoreError`] where they cannot be loaded.
     pub async fn start(parts: DeliveryParts, shutdown: &Shutdown) -> Result<Self, StoreError> {
         let (journal, recorder) = journal(parts.registry.clone(), &parts.metrics);
+        let (creations, to_be_made) = mpsc::channel(creation::CAPACITY);
         let service = Self {
             inner: Arc::new(Inner {
+                rate: (parts.config.max_bytes_per_sec > 0)
+                    .then(|| Rate::new(parts.config.max_bytes_per_sec)),
+                watchers: Arc::new(Semaphore::new(parts.config.max_event_streams)),
+                waiting: WaitReason::ALL
+                    .iter()
+                    .map(|reason| parts.metrics.delivery_waiting(reason.as_str()))
+                    .collect(),
                 book: Book::new(parts.config.max_open_deliveries),
                 admission: Admission::new(parts.config.max_in_progress),
                 cache: ChunkCache::new(
@@ -141,13 +176,18 @@ impl DeliveryService {
                 registry: parts.registry,
                 sessions: parts.sessions,
                 config: parts.config,
+                retention: parts.retention,
                 metrics: parts.metrics,
                 journal,
                 links: OnceLock::new(),
+                alarms: Alarms::default(),
+                nudge: Notify::new(),
+                controls: tokio::sync::Mutex::default(),
+                creations,
             }),
         };
         service.load().await?;
-        service.spawn_tasks(recorder, shutdown);
+        service.spawn_tasks(recorder, to_be_made, shutdown);
         Ok(service)
     }
 
@@ -167,8 +207,17 @@ impl DeliveryService {
         self.inner.checkpoints.flush().await;
     }
 
-    fn spawn_tasks(&self, recorder: Recorder, shutdown: &Shutdown) {
+    fn spawn_tasks(&self, recorder: Recorder, to_be_made: mpsc::Receiver<Id>, shutdown: &Shutdown) {
         shutdown.spawn(recorder.run(shutdown.token().clone()));
+        let service = self.clone();
+        let stop = shutdown.token().clone();
+        shutdown.spawn(async move {
+            stop.run_until_cancelled(service.make_tasks(to_be_made))
+                .await
+        });
+        let service = self.clone();
+        let stop = shutdown.token().clone();
+        shutdown.spawn(async move { stop.run_until_cancelled(service.run_retention()).await });
         let service = self.clone();
         let stop = shutdown.token().clone();
         shutdown.spawn(async move {
@@ -178,133 +227,6 @@ impl DeliveryService {
         let service = self.clone();
         let stop = shutdown.token().clone();
         shutdown.spawn(async move { stop.run_until_cancelled(service.run_timers()).await });
-    }
-
-    async fn load(&self) -> Result<(), StoreError> {
-        let stored = self.inner.registry.open_deliveries().await?;
-        if stored.is_empty() {
-            return Ok(());
-        }
-        let mut cursors: HashMap<Id, (u32, Ranges)> = HashMap::new();
-        for cursor in self.inner.sessions.load_cursors().await? {
-            cursors.insert(
-                cursor.delivery,
-                (
-                    cursor.attempt,
-                    Ranges::from_parts(cursor.acked, cursor.ranges),
-                ),
-            );
-        }
-        let count = stored.len();
-        // What was accepted once is kept, even where the limit has been lowered since.
-        self.inner.book.force_reserve(count);
-        let mut known = Known::default();
-        for open in stored {
-            let content = known
-                .content(self, open.resource_id, open.resource_version)
-                .await?;
-            let rules = known.rules(self, &open.product_id).await?;
-            let task = known
-                .task(self, open.delivery.task_id, open.task_run)
-                .await?;
-            let have = cursors
-                .remove(&open.delivery.id)
-                .and_then(|(attempt, have)| (attempt == open.delivery.attempt).then_some(have));
-            self.count_new(open.delivery.state);
-            let live =
-                LiveDelivery::new(&open.delivery, open.product_id, content, task, have, rules);
-            self.inner.book.insert(Arc::new(live));
-        }
-        tracing::info!(deliveries = count, "open deliveries loaded");
-        Ok(())
-    }
-
-    /// Ends an attempt; on return it is recorded.
-    async fn finish(
-        &self,
-        delivery: &Arc<LiveDelivery>,
-        to: DeliveryState,
-        reason: Option<FailReason>,
-    ) -> Result<Step, NotRecorded> {
-        let at = Millis::now();
-        let before = delivery.state();
-        let step = delivery.advance(to, at);
-        if step != Step::Taken {
-            return Ok(step);
-        }
-        self.count_step(before, to);
-        let (created_at, pushed_at, _) = delivery.stamps();
-        if to == DeliveryState::Delivered {
-            let since = pushed_at.unwrap_or(created_at);
-            self.inner
-                .metrics
-                .delivery_seconds
-                .observe(at.since(since).as_secs_f64());
-        }
-        let recorded = self
-            .inner
-            .journal
-            .commit(Self::change(delivery, to, at, reason))
-            .await;
-        // Only now may another delivery take its place: the device's next offer must not come
-        // before the end of this one is certain.
-        let last = self.inner.book.remove(delivery);
-        self.inner.admission.release(delivery);
-        self.inner.checkpoints.forget(delivery.id);
-        recorded?;
-        if last {
-            self.end_task(delivery.task.id, RunState::Finished).await;
-        }
-        if self.inner.book.has_device(&delivery.device_id) {
-            self.inner.links().wake(&delivery.device_id);
-        }
-        self.serve_waiting();
-        Ok(Step::Taken)
-    }
-
-    async fn end_task(&self, task: Id, run: RunState) {
-        if let Err(error) = self
-            .inner
-            .registry
-            .set_task_run(task, run, Millis::now(), None)
-            .await
-        {
-            tracing::error!(%error, %task, "the end of a task was not recorded");
-        }
-    }
-
-    /// Gives free places to deliveries that wait.
-    fn serve_waiting(&self) {
-        while let Some(delivery) = self.inner.admission.next() {
-            if !self.inner.links().wake(&delivery.device_id) {
-                self.inner.admission.release(&delivery);
-            }
-        }
-    }
-
-    fn change(
-        delivery: &LiveDelivery,
-        to: DeliveryState,
-        at: Millis,
-        reason: Option<FailReason>,
-    ) -> DeliveryChange {
-        DeliveryChange {
-            delivery: delivery.id,
-            attempt: delivery.attempt,
-            to,
-            at,
-            detail: reason.as_ref().and_then(FailReason::detail),
-            reason: reason.map(|reason| reason.as_str().to_owned()),
-        }
-    }
-
-    fn count_new(&self, state: DeliveryState) {
-        self.inner.metrics.deliveries.of(state).inc();
-    }
-
-    fn count_step(&self, from: DeliveryState, to: DeliveryState) {
-        self.inner.metrics.deliveries.of(from).dec();
-        self.inner.metrics.deliveries.of(to).inc();
     }
 }
 
@@ -330,87 +252,6 @@ impl DeviceLinks for NoLinks {
 
     fn is_connected(&self, _device: &DeviceId) -> bool {
         false
-    }
-}
-
-/// What deliveries that are loaded together share.
-#[derive(Default)]
-struct Known {
-    contents: HashMap<(Id, u32), Arc<Content>>,
-    rules: HashMap<ProductId, Rules>,
-    tasks: HashMap<Id, Arc<LiveTask>>,
-}
-
-impl Known {
-    async fn content(
-        &mut self,
-        service: &DeliveryService,
-        resource: Id,
-        version: u32,
-    ) -> Result<Arc<Content>, StoreError> {
-        if let Some(content) = self.contents.get(&(resource, version)) {
-            return Ok(Arc::clone(content));
-        }
-        let content = service.load_content(resource, version).await?;
-        self.contents
-            .insert((resource, version), Arc::clone(&content));
-        Ok(content)
-    }
-
-    async fn rules(
-        &mut self,
-        service: &DeliveryService,
-        product: &ProductId,
-    ) -> Result<Rules, StoreError> {
-        if let Some(rules) = self.rules.get(product) {
-            return Ok(*rules);
-        }
-        let stored = service.inner.registry.product(product).await?;
-        let rules = stored.as_ref().map(rules_of).unwrap_or_default();
-        self.rules.insert(product.clone(), rules);
-        Ok(rules)
-    }
-
-    async fn task(
-        &mut self,
-        service: &DeliveryService,
-        task: Id,
-        run: RunState,
-    ) -> Result<Arc<LiveTask>, StoreError> {
-        if let Some(task) = self.tasks.get(&task) {
-            return Ok(Arc::clone(task));
-        }
-        let stored = service.inner.registry.task(task).await?;
-        let most = stored.and_then(|(stored, _)| stored.policy.max_in_progress);
-        let live = Arc::new(LiveTask::new(task, run, most));
-        self.tasks.insert(task, Arc::clone(&live));
-        Ok(live)
-    }
-}
-
-impl DeliveryService {
-    async fn load_content(&self, resource: Id, version: u32) -> Result<Arc<Content>, StoreError> {
-        let named = self.inner.registry.resource(resource).await?;
-        let stored = self
-            .inner
-            .registry
-            .resource_version(resource, version)
-            .await?;
-        let (Some(named), Some(stored)) = (named, stored) else {
-            return Err(StoreError::NotFound {
-                what: "resource of a delivery",
-            });
-        };
-        Ok(Arc::new(Content {
-            resource_id: resource,
-            version,
-            name: named.name,
-            size: stored.size,
-            sha256: stored.sha256,
-            md5: stored.md5,
-            part_digests: stored.part_digests,
-            blob: stored.blob,
-        }))
     }
 }
 

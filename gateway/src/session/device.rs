@@ -36,7 +36,10 @@ use super::{
 };
 use crate::{
     model::Id,
-    service::{auth::AuthenticatedDevice, delivery::LiveDelivery},
+    service::{
+        auth::AuthenticatedDevice,
+        delivery::{Hold, LiveDelivery},
+    },
     telemetry::metrics::DisconnectReason,
 };
 
@@ -298,8 +301,10 @@ impl DeviceSession {
     }
 
     fn drop_transfer(&mut self, now: Instant) {
-        if let Some(transfer) = self.transfer.take() {
+        if let Some(mut transfer) = self.transfer.take() {
             let node = &self.link.node;
+            transfer.settle(&node.delivery, 0);
+            transfer.delivery.set_hold(Hold::None);
             match transfer.slot {
                 Slot::Held(ticket) => node.slots.release(ticket, now),
                 Slot::Waiting => {

@@ -27,8 +27,10 @@ pub(super) struct ActiveTransfer {
     pub(super) slot: Slot,
     /// Tells chunks of this request from those of an earlier one that are still acknowledged.
     pub(super) generation: u32,
-    /// When memory for another batch is looked for again, while there is none.
+    /// When memory for another batch, or its turn by the limits of bytes a second, is looked for again.
     pub(super) memory_due: Option<Instant>,
+    /// Bytes of the next batch that have been reserved by those limits, and from when on they may go.
+    reserved: Option<(u64, Instant)>,
     batch_sent_at: Option<Instant>,
     /// How long the device takes to acknowledge the first chunk of a batch; the latest measure.
     answer_time: Duration,
@@ -61,6 +63,7 @@ impl ActiveTransfer {
             slot: Slot::None,
             generation,
             memory_due: None,
+            reserved: None,
             batch_sent_at: None,
             answer_time: Duration::ZERO,
         }
@@ -68,7 +71,37 @@ impl ActiveTransfer {
 
     /// Whether there is a reason to ask for a slot.
     pub(super) fn wants_to_send(&self) -> bool {
-        self.pump.is_ready() && !self.delivery.task.is_paused()
+        self.pump.is_ready() && !self.delivery.task.is_held()
+    }
+
+    /// From when on the next batch may go by the limits of bytes a second; its bytes are reserved.
+    pub(super) fn turn(&mut self, service: &DeliveryService, now: Instant) -> Instant {
+        if let Some((_, from)) = self.reserved {
+            return from;
+        }
+        if !service.limits_rate(&self.delivery) {
+            return now;
+        }
+        let bytes = self
+            .pump
+            .window_bytes()
+            .saturating_sub(self.pump.in_flight_bytes());
+        let bytes = u64::from(bytes);
+        let from = now + service.reserve(&self.delivery, bytes, now);
+        self.reserved = Some((bytes, from));
+        from
+    }
+
+    /// Settles what was reserved with what was sent.
+    pub(super) fn settle(&mut self, service: &DeliveryService, sent: usize) {
+        if let Some((reserved, _)) = self.reserved.take() {
+            let sent = u64::try_from(sent).unwrap_or(u64::MAX);
+            if sent < reserved {
+                service.give_back(&self.delivery, reserved - sent);
+            } else {
+                service.reserve(&self.delivery, sent - reserved, Instant::now());
+            }
+        }
     }
 
     /// The bytes of a chunk: one slice of the shared cache, or two where it straddles segments.

@@ -18,9 +18,11 @@ mod lookup;
 mod migrations;
 mod product;
 mod resource;
+mod retention;
 mod rows;
 mod sealed;
 mod sql;
+mod target;
 mod task;
 mod upload;
 mod version;
@@ -40,6 +42,7 @@ pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, DeviceSlots, Seal
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;
+pub use target::TargetDevice;
 pub use task::TaskFilter;
 pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
 pub use version::NewVersion;
@@ -107,6 +110,53 @@ impl Registry {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+
+    /// What tests hold against the bars: statements made in this process, and rows that were written.
+    #[cfg(test)]
+    pub(crate) async fn cost(&self) -> Result<(u64, u64), StoreError> {
+        use sqlx::Row as _;
+        let row = sqlx::query("SELECT total_changes() AS rows")
+            .fetch_one(&self.write)
+            .await?;
+        let rows: i64 = row.try_get("rows")?;
+        let statements = sql::STATEMENTS.load(std::sync::atomic::Ordering::Relaxed);
+        Ok((statements, rows.cast_unsigned()))
+    }
+
+    /// Gives tests many devices: `n0` and so on of a product, without credentials.
+    #[cfg(test)]
+    pub(crate) async fn add_devices(&self, product: &str, count: usize) -> Result<(), StoreError> {
+        sqlx::query(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1) \
+             INSERT INTO device (id, product_id, node_id, name, auth, psk_encoding, enabled, created_at, \
+             updated_at) SELECT $2 || '_n' || i, $2, 'n' || i, '', 'secret', 'text', 1, 0, 0 FROM n",
+        )
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .bind(product)
+        .execute(&self.write)
+        .await?;
+        Ok(())
+    }
+
+    /// Leaves a task to tests as a process does that was killed while making it: only deliveries to devices up to
+    /// `last` are stored.
+    #[cfg(test)]
+    pub(crate) async fn break_making(&self, task: Id, last: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM delivery WHERE task_id = $1 AND device_id > $2")
+            .bind(task.as_i64())
+            .bind(last)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "UPDATE task SET creation = 'creating', \
+             total = (SELECT COUNT(*) FROM delivery WHERE task_id = $1) WHERE id = $1",
+        )
+        .bind(task.as_i64())
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {

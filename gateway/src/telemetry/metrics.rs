@@ -12,7 +12,8 @@ mod maker;
 use std::{ops::Deref, sync::Arc, time::SystemTime};
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 pub use self::groups::{
@@ -101,6 +102,7 @@ pub struct Families {
     pub deliveries: Deliveries,
     /// Chunks by what became of them.
     pub delivery_chunks: DeliveryChunks,
+    delivery_waiting: IntGaugeVec,
     /// From pushed to delivered.
     pub delivery_seconds: Histogram,
     /// From pushed to the first chunk's acknowledgement.
@@ -202,6 +204,11 @@ impl Families {
             bytes: Bytes::new(make),
             deliveries: Deliveries::new(make),
             delivery_chunks: DeliveryChunks::new(make),
+            delivery_waiting: make.gauges(
+                "delivery_waiting",
+                "Open deliveries by what they wait for; counted every 10 s.",
+                &["reason"],
+            ),
             delivery_seconds: make.histogram(
                 "delivery_seconds",
                 "From pushed to delivered.",
@@ -269,6 +276,11 @@ impl Families {
     /// Packets to devices; `kind` is the packet type of the fixed header, 1 to 15.
     pub fn packets_out(&self, kind: u8) -> &IntCounter {
         &self.packets_out[usize::from(kind & 0x0f)]
+    }
+
+    /// Open deliveries that wait for a reason of the program's; looked up by name, so callers keep it.
+    pub fn delivery_waiting(&self, reason: &'static str) -> IntGauge {
+        self.delivery_waiting.with_label_values(&[reason])
     }
 
     /// Time of an operation of a store; looked up by name, so callers keep it.

@@ -31,9 +31,9 @@ const STAGE: [&str; 3] = ["session", "service", "store"];
 const HOMES: &[(&str, &[&str])] = &[
     ("sqlx::", &["store"]),
     ("axum::", &["edge"]),
-    ("hyper::", &["edge"]),
-    ("hyper_util::", &["edge"]),
-    ("http_body_util::", &["edge"]),
+    ("hyper::", &["edge", "cli/client"]),
+    ("hyper_util::", &["edge", "cli/client"]),
+    ("http_body_util::", &["edge", "cli/client"]),
     ("tower::", &["edge"]),
     ("tower_http::", &["edge"]),
     ("rustls::", &["edge/tls", "edge/dev_cert"]),
@@ -133,7 +133,7 @@ fn every_breach_is_seen() {
             "service/registry.rs:1: service -> edge",
             "service/registry.rs:1: tokio_rustls:: belongs to edge/tls, edge/dev_cert",
             "session.rs:1: session -> edge",
-            "session.rs:2: hyper:: belongs to edge",
+            "session.rs:2: hyper:: belongs to edge, cli/client",
             "store/registry.rs:2: store -> service",
             "store/registry/tests.rs:1: store -> service",
         ]

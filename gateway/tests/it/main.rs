@@ -15,6 +15,7 @@ mod layers;
 mod login;
 mod malformed;
 mod metrics;
+mod proof;
 mod queue;
 mod refusal;
 mod resume;

@@ -9,6 +9,7 @@ use super::{
     extract::PathOf,
     openapi::Problems,
     problem::Problem,
+    tasks::carry_through,
     view::{DeliveryView, TimelineEntryView},
 };
 use crate::model::Id;
@@ -43,7 +44,9 @@ async fn cancel(
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    state.delivery.cancel_delivery(&actor, id).await?;
+    let delivery = state.delivery.clone();
+    let canceling = async move { delivery.cancel_delivery(&actor, id).await };
+    carry_through(&state, canceling).await?;
     Ok(Json(state.delivery.delivery(id).await?.into()))
 }
 
@@ -56,7 +59,9 @@ async fn retry(
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    state.delivery.retry_delivery(&actor, id).await?;
+    let delivery = state.delivery.clone();
+    let retrying = async move { delivery.retry_delivery(&actor, id).await };
+    carry_through(&state, retrying).await?;
     Ok(Json(state.delivery.delivery(id).await?.into()))
 }
 

@@ -145,7 +145,9 @@ impl From<DeliveryError> for Problem {
             DeliveryError::Rows(rows) => {
                 Self::rows(rows.into_iter().map(RowProblem::from).collect())
             }
-            DeliveryError::TooManyOpen { .. } => {
+            DeliveryError::TooManyOpen { .. }
+            | DeliveryError::TooManyCreations
+            | DeliveryError::TooManyWatchers { .. } => {
                 Self::new(Kind::Overloaded, error.to_string()).with_retry_after(60)
             }
             DeliveryError::Conflict(detail) => Self::new(Kind::WrongState, detail),

@@ -323,6 +323,17 @@ impl Problem {
         self
     }
 
+    /// Says that what it names is part of a field.
+    #[must_use]
+    pub fn within(mut self, field: &'static str) -> Self {
+        let inner = self.0.body.field.take();
+        self.0.body.field = Some(match inner {
+            Some(inner) => format!("{field}.{inner}"),
+            None => field.to_owned(),
+        });
+        self
+    }
+
     /// Says where in the JSON body it is; both from 1.
     #[must_use]
     pub fn with_position(mut self, line: usize, column: usize) -> Self {

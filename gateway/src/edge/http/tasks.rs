@@ -17,19 +17,20 @@ use utoipa_axum::{
 use super::{
     ApiState,
     auth::{Operator, Viewer},
-    device_csv,
+    device_csv, events,
     extract::{PathOf, QueryOf, buffer, media_type, parse_json},
     form::{Fields, Form, whole},
     linger::linger,
     openapi::{BASE, Problems},
     problem::{Kind, Problem},
-    view::{DeliveryView, NewTaskBody, NewTaskForm, PageQuery, PageView, TaskView},
+    report,
+    view::{ChosenBody, DeliveryView, NewTaskBody, NewTaskForm, PageQuery, PageView, TaskView},
 };
 use crate::{
     model::{Actor, DeliveryState, Id, RunState, TaskPolicy},
     service::{
         TaskFilter,
-        delivery::{NewTask, TargetRow, Targets},
+        delivery::{Chosen, DeliveryError, NewTask, TargetRow, Targets},
     },
 };
 
@@ -38,12 +39,15 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, create).layer(from_fn(linger)))
         .routes(routes!(template))
-        .routes(routes!(one))
+        .routes(routes!(one, delete))
         .routes(routes!(deliveries))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(cancel))
         .routes(routes!(retry))
+        .routes(routes!(promote))
+        .routes(routes!(events::watch))
+        .routes(routes!(report::download))
 }
 
 /// Which tasks are listed.
@@ -111,7 +115,9 @@ async fn create(
 }
 
 async fn create_task(state: &ApiState, actor: &Actor, new: NewTask) -> Result<Response, Problem> {
-    let view = TaskView::from(state.delivery.create_task(actor, new).await?);
+    let (delivery, actor) = (state.delivery.clone(), actor.clone());
+    let creating = async move { delivery.create_task(&actor, new).await };
+    let view = TaskView::from(carry_through(state, creating).await?);
     let location = format!("{BASE}/tasks/{}", view.id());
     Ok((
         StatusCode::CREATED,
@@ -119,6 +125,18 @@ async fn create_task(state: &ApiState, actor: &Actor, new: NewTask) -> Result<Re
         Json(view),
     )
         .into_response())
+}
+
+/// Carries a change through to its end, also when the client goes away meanwhile: a task is never left half
+/// opened or half cancelled.
+pub(super) async fn carry_through<T: Send + 'static>(
+    state: &ApiState,
+    change: impl Future<Output = Result<T, DeliveryError>> + Send + 'static,
+) -> Result<T, Problem> {
+    match state.shutdown.spawn(change).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(Problem::internal(&error)),
+    }
 }
 
 async fn from_json(request: Request, state: &ApiState) -> Result<NewTask, Problem> {
@@ -129,17 +147,18 @@ async fn from_json(request: Request, state: &ApiState) -> Result<NewTask, Proble
         ));
     }
     let body: NewTaskBody = parse_json(&buffer(request, state).await?)?;
-    let targets = match (body.device_id, body.device_ids, body.node_ids) {
-        (Some(device), None, None) => Targets::Devices(vec![device]),
-        (None, Some(devices), None) => Targets::Devices(devices),
-        (None, None, Some(nodes)) => Targets::DeviceNames(
+    let targets = match (body.device_id, body.device_ids, body.node_ids, body.filter) {
+        (Some(device), None, None, None) => Targets::Devices(vec![device]),
+        (None, Some(devices), None, None) => Targets::Devices(devices),
+        (None, None, None, Some(filter)) => Targets::Filter(filter),
+        (None, None, Some(nodes), None) => Targets::DeviceNames(
             (1..)
                 .zip(nodes)
                 .map(|(row, device_name)| TargetRow { row, device_name })
                 .collect(),
         ),
         _ => {
-            let detail = "exactly one of device_id, device_ids and node_ids must be given";
+            let detail = "exactly one of device_id, device_ids, node_ids and filter must be given";
             return Err(Problem::field("device_ids", detail));
         }
     };
@@ -147,9 +166,7 @@ async fn from_json(request: Request, state: &ApiState) -> Result<NewTask, Proble
         name: body.name,
         resource_id: body.resource_id,
         targets,
-        policy: TaskPolicy {
-            max_in_progress: body.policy.max_in_progress,
-        },
+        policy: body.policy,
     })
 }
 
@@ -157,12 +174,12 @@ async fn from_form(request: Request, state: &ApiState) -> Result<NewTask, Proble
     let max_bytes = state.limits.max_csv_bytes;
     let form = Form::of(request, u64::try_from(max_bytes).unwrap_or(u64::MAX))?;
     let (mut fields, file) = form
-        .fields(&["resource_id", "name", "max_in_progress"])
+        .fields(&["resource_id", "name", "max_in_progress", "policy"])
         .await?;
     let resource_id = parsed::<Id>(&mut fields, "resource_id")?.ok_or_else(|| {
         Problem::field("resource_id", "resource_id must stand before the part file")
     })?;
-    let max_in_progress = parsed(&mut fields, "max_in_progress")?;
+    let policy = form_policy(&mut fields)?;
     let name = fields.optional("name");
     let csv = whole(file, max_bytes).await?;
     let rows = device_csv::read(&csv, state.limits.max_task_rows)?;
@@ -177,8 +194,19 @@ async fn from_form(request: Request, state: &ApiState) -> Result<NewTask, Proble
         name,
         resource_id,
         targets: Targets::DeviceNames(targets),
-        policy: TaskPolicy { max_in_progress },
+        policy,
     })
+}
+
+/// The policy of a form: JSON in the field `policy`, or `max_in_progress` alone.
+fn form_policy(fields: &mut Fields) -> Result<TaskPolicy, Problem> {
+    let max_in_progress = parsed(fields, "max_in_progress")?;
+    let mut policy: TaskPolicy = match fields.optional("policy") {
+        Some(text) => parse_json(text.as_bytes()).map_err(|problem| problem.within("policy"))?,
+        None => TaskPolicy::default(),
+    };
+    policy.max_in_progress = policy.max_in_progress.or(max_in_progress);
+    Ok(policy)
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -263,7 +291,9 @@ async fn pause(
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(state.delivery.pause_task(&actor, id).await?.into()))
+    let delivery = state.delivery.clone();
+    let pausing = async move { delivery.pause_task(&actor, id).await };
+    Ok(Json(carry_through(&state, pausing).await?.into()))
 }
 
 /// Lets a paused task go on.
@@ -275,29 +305,84 @@ async fn resume(
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(state.delivery.resume_task(&actor, id).await?.into()))
+    let delivery = state.delivery.clone();
+    let resuming = async move { delivery.resume_task(&actor, id).await };
+    Ok(Json(carry_through(&state, resuming).await?.into()))
 }
 
-/// Cancels what of a task has not been delivered; its devices are told.
+/// Cancels what of a task has not been delivered, all of it or the deliveries in the body; the
+/// devices are told.
 #[utoipa::path(post, path = "/tasks/{task}/cancel", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
+    request_body = Option<ChosenBody>,
     responses((status = 200, body = TaskView), Problems))]
 async fn cancel(
     Operator(actor): Operator,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
+    request: Request,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(state.delivery.cancel_task(&actor, id).await?.into()))
+    let chosen = chosen(request, &state).await?;
+    let delivery = state.delivery.clone();
+    let canceling = async move { delivery.cancel_task(&actor, id, chosen).await };
+    Ok(Json(carry_through(&state, canceling).await?.into()))
 }
 
-/// Tries every failed delivery of a task again, each as a new attempt.
+/// Tries failed deliveries of a task again, all of them or those in the body, each as a new attempt.
 #[utoipa::path(post, path = "/tasks/{task}/retry", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
+    request_body = Option<ChosenBody>,
     responses((status = 200, body = TaskView), Problems))]
 async fn retry(
     Operator(actor): Operator,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
+    request: Request,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(state.delivery.retry_task(&actor, id).await?.into()))
+    let chosen = chosen(request, &state).await?;
+    let delivery = state.delivery.clone();
+    let retrying = async move { delivery.retry_task(&actor, id, chosen).await };
+    Ok(Json(carry_through(&state, retrying).await?.into()))
+}
+
+/// Which deliveries a request means: those of its body, or all where it has none.
+async fn chosen(request: Request, state: &ApiState) -> Result<Chosen, Problem> {
+    let body = buffer(request, state).await?;
+    if body.is_empty() {
+        return Ok(Chosen::All);
+    }
+    let body: ChosenBody = parse_json(&body)?;
+    let most = usize::try_from(state.limits.max_task_rows).unwrap_or(usize::MAX);
+    if body.delivery_ids.is_empty() || body.delivery_ids.len() > most {
+        let detail = format!("delivery_ids must have 1 to {most} entries");
+        return Err(Problem::field("delivery_ids", detail));
+    }
+    Ok(Chosen::These(body.delivery_ids))
+}
+
+/// Lets a task go on from its canary to all devices.
+#[utoipa::path(post, path = "/tasks/{task}/promote", tag = "tasks",
+    params(("task" = String, Path, description = "The task's id")),
+    responses((status = 200, body = TaskView), Problems))]
+async fn promote(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<Id>,
+) -> Result<Json<TaskView>, Problem> {
+    let delivery = state.delivery.clone();
+    let promoting = async move { delivery.promote_task(&actor, id).await };
+    Ok(Json(carry_through(&state, promoting).await?.into()))
+}
+
+/// Deletes a task that has ended, with its deliveries.
+#[utoipa::path(delete, path = "/tasks/{task}", tag = "tasks",
+    params(("task" = String, Path, description = "The task's id")),
+    responses((status = 204), Problems))]
+async fn delete(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<Id>,
+) -> Result<StatusCode, Problem> {
+    state.delivery.delete_task(&actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -4,6 +4,7 @@
 mod app;
 mod batch;
 mod delivery;
+mod policy;
 mod registry;
 mod upload;
 
@@ -18,9 +19,10 @@ pub use self::{
     },
     batch::{BatchRowErrorView, BatchRowView, BatchView, RowCountsView},
     delivery::{
-        CountsView, DeliveryView, NewResourceForm, NewTaskBody, NewTaskForm, PolicyView,
-        ResourcePatchBody, ResourceView, TaskView, TimelineEntryView,
+        ChosenBody, CountsView, DeliveryView, NewResourceForm, NewTaskBody, NewTaskForm,
+        ResourcePatchBody, ResourceView, TaskEventView, TaskView, TimelineEntryView,
     },
+    policy::{TargetFilterView, TaskPolicyView},
     registry::{
         ClearQuery, CreatedDeviceView, DeviceDetailView, DevicePatchBody, DeviceView,
         FingerprintView, NewDeviceBody, ProductBody, ProductView, ResetFingerprintBody,

@@ -95,6 +95,16 @@ impl Book {
         last
     }
 
+    /// Puts the next attempt of a delivery in the place of the one that has ended.
+    pub(super) fn replace(&self, former: &LiveDelivery, next: &Arc<LiveDelivery>) {
+        if let Some(mut queue) = self.by_device.get_mut(&former.device_id)
+            && let Some(place) = queue.iter_mut().find(|known| known.id == former.id)
+        {
+            *place = Arc::clone(next);
+        }
+        self.by_id.insert(next.id, Arc::clone(next));
+    }
+
     /// The open delivery of this id.
     pub(super) fn by_id(&self, id: Id) -> Option<Arc<LiveDelivery>> {
         self.by_id.get(&id).map(|entry| Arc::clone(entry.value()))
@@ -123,6 +133,22 @@ impl Book {
         self.by_id
             .iter()
             .filter(|entry| entry.task.id == task)
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
+    }
+
+    /// Every open delivery, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<LiveDelivery>> {
+        self.by_id
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
+    }
+
+    /// Every task that has open deliveries, in no order.
+    pub(super) fn tasks(&self) -> Vec<Arc<LiveTask>> {
+        self.tasks
+            .iter()
             .map(|entry| Arc::clone(entry.value()))
             .collect()
     }

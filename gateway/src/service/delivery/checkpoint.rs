@@ -46,6 +46,7 @@ impl Checkpoints {
 
     /// Has the delivery's cursor stored soon.
     pub(super) fn mark(&self, delivery: &Arc<LiveDelivery>) {
+        delivery.set_cursor_stored();
         self.dirty.lock().moved.push(Arc::clone(delivery));
     }
 

@@ -2,7 +2,11 @@
 //!
 //! Sessions call this; nothing here knows which wire the device is on.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -20,10 +24,12 @@ use headgate_protocol::{
 
 use super::{
     DeliveryService,
-    live::{LiveDelivery, Step},
+    finish::change,
+    live::{Hold, LiveDelivery, Step},
+    wait::WaitReason,
 };
 use crate::{
-    model::{DeliveryState, FailReason, Id, Millis},
+    model::{DeliveryState, FailReason, Id, Millis, task::was_ended_by_us},
     service::link::Purpose,
     store::StoreError,
 };
@@ -116,18 +122,22 @@ impl DeliveryService {
     /// address it is what the URL carries.
     pub fn offer(&self, device: &DeviceId, reached_at: Option<IpAddr>) -> Offer {
         let queue = self.inner.book.of_device(device);
-        // One that is out already goes before all that wait.
-        let next = queue
-            .iter()
-            .find(|delivery| delivery.is_admitted())
-            .or_else(|| queue.iter().find(|delivery| !delivery.task.is_paused()));
-        let Some(delivery) = next else {
+        if queue.is_empty() {
             return Offer::Nothing;
-        };
-        if delivery.task.is_paused() || !self.inner.admission.admit(delivery) {
-            return Offer::Waiting;
         }
+        let now = Millis::now();
+        // One that is out already goes before all that wait; of those the first that may begin.
+        let out = queue.iter().find(|delivery| delivery.is_admitted());
+        let next = out.or_else(|| {
+            let mut waiting = queue.iter();
+            waiting.find(|delivery| self.inner.admission.admit(delivery, now).is_ok())
+        });
+        let Some(delivery) = next.filter(|delivery| !delivery.task.is_held()) else {
+            self.serve_waiting();
+            return Offer::Waiting;
+        };
         delivery.touch();
+        delivery.set_offered();
         let announcement = self.announcement(delivery, reached_at);
         Offer::Ready(Box::new(Offered {
             delivery: Arc::clone(delivery),
@@ -180,7 +190,7 @@ impl DeliveryService {
         request: &GetChunks,
         limits: PumpLimits,
     ) -> Result<Pump, Refusal> {
-        if delivery.task.is_paused() {
+        if delivery.task.is_held() {
             return Err(Refusal::busy("the task is paused"));
         }
         let config = &self.inner.config;
@@ -214,9 +224,14 @@ impl DeliveryService {
                 "chunk_size must be 256 to 131072",
             ),
         })?;
-        if !self.inner.admission.admit(delivery) {
-            return Err(Refusal::busy("too many deliveries are in progress"));
+        if let Err(reason) = self.inner.admission.admit(delivery, Millis::now()) {
+            return Err(Refusal::busy(match reason {
+                WaitReason::DeviceBusy => "another delivery is out to the device",
+                WaitReason::InProgressLimit => "too many deliveries are in progress",
+                _ => "the delivery may not begin yet",
+            }));
         }
+        delivery.set_offered();
         delivery.resume_at(request.offset.filter(|_| request.ask_moves_cursor()));
         self.note_step(delivery, DeliveryState::Delivering).await;
         Ok(pump)
@@ -296,10 +311,21 @@ impl DeliveryService {
             // A report that comes again because its receipt was lost, or on what was cancelled.
             return Receipt::ok();
         };
+        if !delivery.was_offered() && !speaks_of_an_earlier_success(&delivery, report) {
+            // The device speaks of an attempt that is over: it has not been told of this one.
+            return Receipt::ok();
+        }
         delivery.on_reported(report.percent);
         let ended = match report.state {
             DownloadState::Downloading => {
-                self.note_step(&delivery, DeliveryState::Delivering).await;
+                // Bytes that came by a way that we cannot see count by the device's word.
+                let moves = report.percent.is_some_and(|percent| percent > 0);
+                let step = if moves || delivery.sent_bytes() > 0 {
+                    DeliveryState::Delivering
+                } else {
+                    DeliveryState::Pushed
+                };
+                self.note_step(&delivery, step).await;
                 return Receipt::ok();
             }
             DownloadState::Done if delivery.was_sent_whole() => {
@@ -343,10 +369,37 @@ impl DeliveryService {
         }
     }
 
+    /// Reserves bytes that are about to be sent against the limits of task and node; gives how long
+    /// to wait with them. The wait over, they are sent without asking again.
+    pub fn reserve(&self, delivery: &LiveDelivery, bytes: u64, now: Instant) -> Duration {
+        let rates = [self.inner.rate.as_ref(), delivery.task.rate.as_ref()];
+        let waits = rates.into_iter().flatten();
+        waits
+            .map(|rate| rate.reserve(bytes, now))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Gives back bytes that were reserved and not sent.
+    pub fn give_back(&self, delivery: &LiveDelivery, bytes: u64) {
+        for rate in [self.inner.rate.as_ref(), delivery.task.rate.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            rate.give_back(bytes);
+        }
+    }
+
+    /// Whether there is a limit to ask before bytes of this delivery are sent.
+    pub fn limits_rate(&self, delivery: &LiveDelivery) -> bool {
+        self.inner.rate.is_some() || delivery.task.rate.is_some()
+    }
+
     /// A device's session is over: its deliveries give their places to others.
     pub fn on_disconnected(&self, device: &DeviceId) {
         for delivery in self.inner.book.of_device(device) {
             self.inner.admission.release(&delivery);
+            delivery.set_hold(Hold::None);
             if delivery.take_unsaved() {
                 self.inner.checkpoints.mark(&delivery);
             }
@@ -385,19 +438,20 @@ impl DeliveryService {
         report: &DownloadReport,
     ) -> Option<Arc<LiveDelivery>> {
         let queue = self.inner.book.of_device(device);
-        match &report.transfer {
-            Some(transfer) => queue
-                .into_iter()
-                .find(|delivery| *delivery.transfer == **transfer),
-            // At most one delivery is out to a device, and it is of that name or it is not meant.
-            None => queue.into_iter().find(|delivery| {
-                delivery.state() >= DeliveryState::Pushed
-                    && report
-                        .name
-                        .as_deref()
-                        .is_none_or(|name| name == delivery.content.name.as_str())
-            }),
+        if let Some(transfer) = &report.transfer {
+            let mut named = queue.into_iter();
+            return named.find(|delivery| *delivery.transfer == **transfer);
         }
+        // At most one delivery is out to a device, and it is of that name or it is not meant.
+        let named = |delivery: &&Arc<LiveDelivery>| {
+            let own = delivery.content.name.as_str();
+            report.name.as_deref().is_none_or(|name| name == own)
+        };
+        let mut told = queue.iter().filter(named);
+        let out = told.clone().find(|delivery| delivery.is_admitted());
+        // One that waits for its next attempt: what the device says may still be about the last.
+        out.or_else(|| told.find(|delivery| delivery.was_offered() || delivery.attempt > 1))
+            .cloned()
     }
 
     /// What to say of a transfer that is not open.
@@ -415,7 +469,7 @@ impl DeliveryService {
         else {
             return Ok(None);
         };
-        if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) {
+        if was_ended_by_us(closed.reason.as_deref()) {
             return Ok(Some(Refusal::new(
                 TransferErrorCode::Canceled,
                 "the delivery was cancelled",
@@ -437,32 +491,30 @@ impl DeliveryService {
     /// Moves a delivery forward and notes it, without waiting for the commit.
     pub(super) async fn note_step(&self, delivery: &Arc<LiveDelivery>, to: DeliveryState) {
         let at = Millis::now();
-        let before = delivery.state();
-        if delivery.advance(to, at) == Step::Taken {
-            self.count_step(before, to);
-            if to == DeliveryState::Delivering {
-                let (created_at, pushed_at, _) = delivery.stamps();
-                let waited = at.since(pushed_at.unwrap_or(created_at));
-                self.inner
-                    .metrics
-                    .delivery_first_byte_seconds
-                    .observe(waited.as_secs_f64());
-            }
+        let Step::Taken { from } = delivery.advance(to, at) else {
+            return;
+        };
+        self.count_step(delivery, from, to);
+        if from == DeliveryState::Pending {
+            let end = at.after(delivery.task.timers.in_progress);
+            self.inner.alarms.set(delivery.id, &delivery.alarm, end);
+        }
+        if to == DeliveryState::Delivering {
+            let (created_at, pushed_at, _) = delivery.stamps();
+            let waited = at.since(pushed_at.unwrap_or(created_at));
             self.inner
-                .journal
-                .note(Self::change(delivery, to, at, None))
-                .await;
+                .metrics
+                .delivery_first_byte_seconds
+                .observe(waited.as_secs_f64());
         }
+        self.inner
+            .journal
+            .note(&delivery.task, change(delivery, to, at, None))
+            .await;
     }
+}
 
-    pub(super) async fn finish_or_log(
-        &self,
-        delivery: &Arc<LiveDelivery>,
-        to: DeliveryState,
-        reason: Option<FailReason>,
-    ) {
-        if let Err(error) = self.finish(delivery, to, reason).await {
-            tracing::error!(%error, delivery = %delivery.id, "the end of a delivery was not recorded");
-        }
-    }
+/// Whether a report is the late `done` of an attempt that is over, which had sent every byte.
+fn speaks_of_an_earlier_success(delivery: &LiveDelivery, report: &DownloadReport) -> bool {
+    report.state == DownloadState::Done && delivery.attempt > 1 && delivery.was_sent_whole()
 }

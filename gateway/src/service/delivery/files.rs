@@ -1,13 +1,16 @@
 //! The same bytes by HTTPS: what the holder of a signed address may fetch.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use headgate_protocol::transfer::window::Chunk;
 
-use super::{DeliveryService, live::LiveDelivery};
+use super::{
+    DeliveryService,
+    live::{Hold, LiveDelivery},
+};
 use crate::{
-    model::{DeliveryState, FailReason, Millis},
+    model::{DeliveryState, Millis, task::was_ended_by_us},
     service::link::Purpose,
     store::StoreError,
 };
@@ -55,13 +58,16 @@ impl DeliveryService {
             return Err(FileRefusal::Expired);
         }
         if let Some(delivery) = self.inner.book.by_id(link.id) {
+            if delivery.task.is_held() {
+                return Err(FileRefusal::Unavailable);
+            }
             return Ok(FileGrant {
                 service: self.clone(),
                 delivery,
             });
         }
         match self.inner.registry.delivery(link.id).await {
-            Ok(Some(closed)) if closed.reason.as_deref() == Some(FailReason::Canceled.as_str()) => {
+            Ok(Some(closed)) if was_ended_by_us(closed.reason.as_deref()) => {
                 Err(FileRefusal::Canceled)
             }
             Ok(_) => Err(FileRefusal::Gone),
@@ -94,9 +100,9 @@ impl FileGrant {
         self.delivery.content.name.as_str()
     }
 
-    /// Whether the delivery is still open: a response under way ends when it is not.
+    /// Whether the delivery is still open and not held: a response under way ends when it is not.
     pub fn is_open(&self) -> bool {
-        !self.delivery.state().is_final()
+        !self.delivery.state().is_final() && !self.delivery.task.is_held()
     }
 
     /// Bytes from `offset` on: a slice of the shared cache, at most `max`, fewer at the end of a
@@ -108,6 +114,15 @@ impl FileGrant {
         self.service
             .note_step(&self.delivery, DeliveryState::Delivering)
             .await;
+        if self.service.limits_rate(&self.delivery) {
+            let bytes = u64::try_from(max).unwrap_or(u64::MAX);
+            let wait = self.service.reserve(&self.delivery, bytes, Instant::now());
+            if !wait.is_zero() {
+                self.delivery.set_hold(Hold::BytesRate);
+                tokio::time::sleep(wait).await;
+                self.delivery.set_hold(Hold::None);
+            }
+        }
         self.service
             .inner
             .cache

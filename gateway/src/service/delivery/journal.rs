@@ -4,18 +4,23 @@
 //! until it is committed. While one commit runs the next ones gather, so ten thousand devices that
 //! finish together cost a few dozen commits and not ten thousand.
 
+use std::sync::Arc;
+
 use prometheus::Histogram;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::live::LiveTask;
 use crate::{
-    model::DeliveryChange,
+    model::{DeliveryChange, DeliveryState},
     store::{StoreError, registry::Registry},
     telemetry::metrics::Metrics,
 };
 
 /// Steps that may wait for the registry; beyond them whoever records one waits.
 const CAPACITY: usize = 4_096;
+/// How long a step that nobody waits for may wait for others.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(100);
 /// The most steps in one commit.
 const MAX_COMMIT: usize = 500;
 
@@ -33,7 +38,17 @@ pub(super) struct Journal {
 #[derive(Debug)]
 struct Entry {
     change: DeliveryChange,
+    /// Those who watch it are told once it is committed.
+    task: Arc<LiveTask>,
     committed: Option<oneshot::Sender<()>>,
+}
+
+impl Entry {
+    /// Whether the step may wait for others: nobody waits for it, and no bytes follow it that a process
+    /// after a kill would know nothing of.
+    fn can_wait(&self) -> bool {
+        self.committed.is_none() && self.change.to != DeliveryState::Delivering
+    }
 }
 
 /// The other end, to be driven by one task.
@@ -62,12 +77,13 @@ impl Journal {
     ///
     /// # Cancel safety
     /// A cancelled call has recorded nothing.
-    pub(super) async fn note(&self, change: DeliveryChange) {
+    pub(super) async fn note(&self, task: &Arc<LiveTask>, change: DeliveryChange) {
         // The recorder lives as long as the process; after it nothing is left to record.
         let _gone = self
             .steps
             .send(Entry {
                 change,
+                task: Arc::clone(task),
                 committed: None,
             })
             .await;
@@ -77,11 +93,16 @@ impl Journal {
     ///
     /// # Errors
     /// [`NotRecorded`] where the registry refused it or is gone.
-    pub(super) async fn commit(&self, change: DeliveryChange) -> Result<(), NotRecorded> {
+    pub(super) async fn commit(
+        &self,
+        task: &Arc<LiveTask>,
+        change: DeliveryChange,
+    ) -> Result<(), NotRecorded> {
         let (committed, done) = oneshot::channel();
         self.steps
             .send(Entry {
                 change,
+                task: Arc::clone(task),
                 committed: Some(committed),
             })
             .await
@@ -107,10 +128,12 @@ impl Recorder {
             if received == 0 {
                 return;
             }
+            self.gather(&mut entries).await;
             changes.clear();
             changes.extend(entries.iter().map(|entry| entry.change.clone()));
             match self.write(&changes).await {
                 Ok(()) => entries.drain(..).for_each(|entry| {
+                    entry.task.feed.note(entry.change.delivery);
                     if let Some(committed) = entry.committed {
                         // Whoever waited may be gone; the step stands all the same.
                         let _gone = committed.send(());
@@ -120,6 +143,21 @@ impl Recorder {
                     tracing::error!(%error, steps = changes.len(), "steps of deliveries could not be recorded");
                     entries.clear();
                 }
+            }
+        }
+    }
+
+    /// Lets more steps join those that nobody waits for, so that the steps of one delivery which follow each other
+    /// closely are one row's change.
+    async fn gather(&mut self, entries: &mut Vec<Entry>) {
+        let until = tokio::time::Instant::now() + LINGER;
+        while entries.len() < MAX_COMMIT && entries.iter().all(Entry::can_wait) {
+            let room = MAX_COMMIT - entries.len();
+            let joining = self.steps.recv_many(entries, room);
+            // Nothing is lost when the time is up first: what was received stands in `entries`.
+            match tokio::time::timeout_at(until, joining).await {
+                Ok(received) if received > 0 => {}
+                Ok(_) | Err(_) => return,
             }
         }
     }

@@ -6,10 +6,12 @@
 //!
 //! Invariants: the state never goes back within an attempt; a final state is never left.
 
+mod task;
+
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,45 +22,10 @@ use headgate_protocol::{
 };
 use parking_lot::Mutex;
 
-use super::content::Content;
-use crate::model::{Delivery, DeliveryState, Id, Millis, RunState};
-
-/// A task that has open deliveries.
-#[derive(Debug)]
-pub struct LiveTask {
-    /// Its id.
-    pub id: Id,
-    /// Deliveries of it that may be in progress at once.
-    pub max_in_progress: u32,
-    /// Deliveries that are not final.
-    pub open: AtomicU32,
-    /// Whether an operator holds it.
-    paused: AtomicBool,
-    /// Deliveries of it in progress; changed under the admission's lock.
-    pub(super) in_progress: AtomicU32,
-}
-
-impl LiveTask {
-    /// A task in this run state without deliveries.
-    pub fn new(id: Id, run: RunState, max_in_progress: Option<u32>) -> Self {
-        Self {
-            id,
-            max_in_progress: max_in_progress.unwrap_or(u32::MAX),
-            open: AtomicU32::new(0),
-            paused: AtomicBool::new(run == RunState::Paused),
-            in_progress: AtomicU32::new(0),
-        }
-    }
-
-    /// Whether an operator holds it.
-    pub fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Release);
-    }
-}
+pub use self::task::LiveTask;
+pub(super) use self::task::{Schedule, Standing};
+use super::{alarms::Alarm, content::Content};
+use crate::model::{Delivery, DeliveryState, Id, Millis};
 
 /// One attempt to deliver one resource to one device, while it is open.
 #[derive(Debug)]
@@ -75,6 +42,10 @@ pub struct LiveDelivery {
     pub product_id: ProductId,
     /// Which attempt, counted from 1.
     pub attempt: u32,
+    /// The attempt that an operator last asked for, or the first one.
+    pub(super) round: u32,
+    /// Before this the attempt does not begin.
+    backoff_until: Option<Millis>,
     /// What is delivered.
     pub content: Arc<Content>,
     /// The task that it is part of.
@@ -85,8 +56,17 @@ pub struct LiveDelivery {
     pub trust_done: bool,
     /// Whether it holds a place among those in progress; changed under the admission's lock.
     pub(super) admitted: AtomicBool,
-    /// Whether it stands in its task's ready queue; changed under the admission's lock.
-    pub(super) queued: AtomicBool,
+    /// Its ticket in its task's queue; 0: it has none. Changed under the admission's lock.
+    pub(super) ticket: AtomicU64,
+    /// Whether this attempt has had a place.
+    begun: AtomicBool,
+    /// Whether the device may know of this attempt.
+    offered: AtomicBool,
+    /// What of ours keeps the next bytes back: a [`Hold`].
+    hold: AtomicU8,
+    /// Whether the session store has a cursor of it.
+    cursor_stored: AtomicBool,
+    pub(super) alarm: Alarm,
     /// Bytes that the device has, for readers that take no lock.
     acknowledged_bytes: AtomicU64,
     progress: Mutex<Progress>,
@@ -102,6 +82,8 @@ struct Progress {
     have: Ranges,
     /// What has been sent on any wire in this attempt.
     sent: Ranges,
+    /// What earlier attempts sent, as long as nothing was wrong with it.
+    earlier: Ranges,
     /// Bytes were sent before that `sent` does not know of: the first offset that the device names
     /// says how many.
     restored: bool,
@@ -114,13 +96,39 @@ struct Progress {
     all_sent: bool,
     checkpointed_bytes: u64,
     checkpointed_at: Instant,
+    renewal: Renewal,
+}
+
+/// Whether another attempt follows one that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    /// No.
+    None,
+    /// As soon as the failure is recorded.
+    Due,
+    /// It was to follow, and an operator cancelled it meanwhile.
+    Stopped,
+}
+
+/// What of ours keeps bytes back that the device has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing.
+    None,
+    /// The task, or the node, has sent as much as it may in this time.
+    BytesRate,
+    /// The memory for what sockets have not taken is used up.
+    NodeBudget,
 }
 
 /// How a try to change the state came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// It is now in that state, which must be recorded.
-    Taken,
+    Taken {
+        /// The state that it was in.
+        from: DeliveryState,
+    },
     /// It was there already, or further; nothing changed.
     Already,
     /// It has ended.
@@ -134,23 +142,97 @@ pub(super) struct Stall {
     pub idle: Duration,
     /// Every byte has been sent: what is missing is the device's verdict.
     pub all_sent: bool,
-    /// When the device was told of it.
-    pub pushed_at: Option<Millis>,
+    /// Bytes that went out and have not been acknowledged.
+    pub in_flight_bytes: u64,
 }
 
 impl LiveDelivery {
     /// The working copy of a stored delivery; `have` is what its cursor says.
     pub(super) fn new(
         stored: &Delivery,
+        round: u32,
         product_id: ProductId,
         content: Arc<Content>,
         task: Arc<LiveTask>,
         have: Option<Ranges>,
         rules: Rules,
     ) -> Self {
-        let now = Instant::now();
         let restored = have.is_some() || stored.state == DeliveryState::Delivering;
         let have = have.unwrap_or_default();
+        let progress = Progress {
+            pushed_at: stored.pushed_at,
+            delivering_at: stored.delivering_at,
+            sent: have.clone(),
+            restored,
+            resumed: stored.state == DeliveryState::Delivering,
+            all_sent: have.covers(content.size),
+            ..Progress::new(stored.state, stored.created_at, have)
+        };
+        Self::with(stored, round, product_id, content, task, rules, progress)
+    }
+
+    /// The attempt after this one, which failed at `at`. What was sent before counts in it where the failure
+    /// says that those bytes are good.
+    pub(super) fn renewed(&self, at: Millis, keeps_bytes: bool) -> Self {
+        let progress = {
+            let former = self.progress.lock();
+            let have = if keeps_bytes {
+                former.have.clone()
+            } else {
+                Ranges::default()
+            };
+            Progress {
+                earlier: if keeps_bytes {
+                    former.evidence()
+                } else {
+                    Ranges::default()
+                },
+                restored: former.restored && keeps_bytes,
+                resumed: former.resumed && keeps_bytes,
+                ..Progress::new(DeliveryState::Pending, at, have)
+            }
+        };
+        let stored = Delivery {
+            id: self.id,
+            task_id: self.task.id,
+            device_id: self.device_id.clone(),
+            node_id: self.node_id.clone(),
+            attempt: self.attempt.saturating_add(1),
+            state: DeliveryState::Pending,
+            reason: None,
+            detail: None,
+            created_at: at,
+            pushed_at: None,
+            delivering_at: None,
+            finished_at: None,
+        };
+        let rules = Rules {
+            confirm_by_acknowledgement: self.confirm_by_acknowledgement,
+            trust_done: self.trust_done,
+        };
+        Self::with(
+            &stored,
+            self.round,
+            self.product_id.clone(),
+            Arc::clone(&self.content),
+            Arc::clone(&self.task),
+            rules,
+            progress,
+        )
+    }
+
+    fn with(
+        stored: &Delivery,
+        round: u32,
+        product_id: ProductId,
+        content: Arc<Content>,
+        task: Arc<LiveTask>,
+        rules: Rules,
+        progress: Progress,
+    ) -> Self {
+        let out = stored.state > DeliveryState::Pending;
+        let failed = stored.attempt.saturating_sub(round);
+        let backs_off = failed > 0 && !out;
         Self {
             id: stored.id,
             transfer: stored.id.to_string().into_boxed_str(),
@@ -158,28 +240,30 @@ impl LiveDelivery {
             node_id: stored.node_id.clone(),
             product_id,
             attempt: stored.attempt,
-            task,
+            round,
+            backoff_until: backs_off
+                .then(|| stored.created_at.after(task.backoff(failed, stored.id))),
             confirm_by_acknowledgement: rules.confirm_by_acknowledgement,
             trust_done: rules.trust_done,
             admitted: AtomicBool::new(false),
-            queued: AtomicBool::new(false),
-            acknowledged_bytes: AtomicU64::new(have.total().min(content.size)),
-            progress: Mutex::new(Progress {
-                state: stored.state,
-                created_at: stored.created_at,
-                pushed_at: stored.pushed_at,
-                delivering_at: stored.delivering_at,
-                checkpointed_bytes: have.total(),
-                checkpointed_at: now,
-                all_sent: have.covers(content.size),
-                sent: have.clone(),
-                have,
-                restored,
-                resumed: stored.state == DeliveryState::Delivering,
-                reported_percent: None,
-                last_activity: now,
-            }),
+            ticket: AtomicU64::new(0),
+            begun: AtomicBool::new(out),
+            offered: AtomicBool::new(out),
+            hold: AtomicU8::new(0),
+            cursor_stored: AtomicBool::new(progress.have.total() > 0),
+            alarm: Alarm::default(),
+            acknowledged_bytes: AtomicU64::new(progress.have.total().min(content.size)),
+            progress: Mutex::new(progress),
             content,
+            task,
+        }
+    }
+
+    /// The same without a back-off: what went wrong is over.
+    pub(super) fn at_once(self) -> Self {
+        Self {
+            backoff_until: None,
+            ..self
         }
     }
 
@@ -191,6 +275,72 @@ impl LiveDelivery {
     /// Whether it holds a place among those in progress.
     pub fn is_admitted(&self) -> bool {
         self.admitted.load(Ordering::Acquire)
+    }
+
+    /// Whether this attempt has had a place.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Takes note that this attempt has a place; says whether it is its first one.
+    pub(super) fn begin(&self) -> bool {
+        !self.begun.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the device may know of this attempt: what it reports can be about it.
+    pub(super) fn was_offered(&self) -> bool {
+        self.offered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_offered(&self) {
+        self.offered.store(true, Ordering::Release);
+    }
+
+    /// When its back-off ends, if it has one.
+    pub(super) fn backoff_until(&self) -> Option<Millis> {
+        self.backoff_until
+    }
+
+    /// Whether it still has to wait because the attempt before failed.
+    pub(super) fn backs_off(&self, now: Millis) -> bool {
+        self.backoff_until.is_some_and(|until| now < until)
+    }
+
+    /// What of ours keeps its next bytes back.
+    pub fn hold(&self) -> Hold {
+        match self.hold.load(Ordering::Relaxed) {
+            1 => Hold::BytesRate,
+            2 => Hold::NodeBudget,
+            _ => Hold::None,
+        }
+    }
+
+    /// Says what of ours keeps its next bytes back; the device owes nothing meanwhile.
+    pub fn set_hold(&self, hold: Hold) {
+        let number = match hold {
+            Hold::None => 0,
+            Hold::BytesRate => 1,
+            Hold::NodeBudget => 2,
+        };
+        if self.hold.swap(number, Ordering::Relaxed) != 0 && hold == Hold::None {
+            self.touch();
+        }
+    }
+
+    /// Takes note that the session store has a cursor of it.
+    pub(super) fn set_cursor_stored(&self) {
+        self.cursor_stored.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the session store has a cursor of it.
+    pub(super) fn has_stored_cursor(&self) -> bool {
+        self.cursor_stored.load(Ordering::Relaxed)
+    }
+
+    /// Since when the device knows of it.
+    pub(super) fn out_since(&self) -> Option<Millis> {
+        let progress = self.progress.lock();
+        progress.pushed_at.or(progress.delivering_at)
     }
 
     /// Bytes that the device has acknowledged.
@@ -235,15 +385,46 @@ impl LiveDelivery {
             DeliveryState::Delivering => progress.delivering_at = Some(at),
             DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Failed => {}
         }
-        progress.state = to;
-        Step::Taken
+        let from = std::mem::replace(&mut progress.state, to);
+        Step::Taken { from }
+    }
+
+    /// Ends the attempt as failed, and notes whether another one follows, in one step.
+    pub(super) fn fail(&self, renew: bool) -> Step {
+        let mut progress = self.progress.lock();
+        if progress.state.is_final() {
+            return Step::Over;
+        }
+        let from = std::mem::replace(&mut progress.state, DeliveryState::Failed);
+        if renew {
+            progress.renewal = Renewal::Due;
+        }
+        Step::Taken { from }
+    }
+
+    /// Cancels the attempt that is to follow this one; says whether there was one.
+    pub(super) fn stop_renewal(&self) -> bool {
+        let mut progress = self.progress.lock();
+        let due = progress.renewal == Renewal::Due;
+        if due {
+            progress.renewal = Renewal::Stopped;
+        }
+        due
+    }
+
+    /// Takes the renewal: says whether the attempt that follows was cancelled meanwhile.
+    pub(super) fn take_renewal(&self) -> bool {
+        let mut progress = self.progress.lock();
+        let stopped = progress.renewal == Renewal::Stopped;
+        progress.renewal = Renewal::None;
+        stopped
     }
 
     /// Whether `done` can be believed: every byte was sent on some wire, as far as is known.
     pub fn was_sent_whole(&self) -> bool {
         let progress = self.progress.lock();
         let unknown = progress.resumed && progress.restored;
-        self.trust_done || unknown || progress.sent.covers(self.content.size)
+        self.trust_done || unknown || progress.evidence().covers(self.content.size)
     }
 
     /// Bytes that went out on any wire in this attempt.
@@ -258,8 +439,13 @@ impl LiveDelivery {
     pub fn resume_at(&self, offset: Option<u64>) -> u64 {
         let mut progress = self.progress.lock();
         progress.last_activity = Instant::now();
+        let counted = offset.unwrap_or_else(|| progress.have.low());
+        if counted <= progress.earlier.low() {
+            // The device goes on with what an earlier attempt gave it.
+            progress.sent.insert(0, counted);
+        }
         let Some(offset) = offset else {
-            return progress.have.low();
+            return counted;
         };
         if progress.restored {
             // Our checkpoint is older than what the device received before we were stopped.
@@ -329,12 +515,12 @@ impl LiveDelivery {
     }
 
     /// What the timers look at.
-    pub(super) fn stall(&self) -> Stall {
+    pub(super) fn stall(&self, now: Instant) -> Stall {
         let progress = self.progress.lock();
         Stall {
-            idle: progress.last_activity.elapsed(),
+            idle: now.saturating_duration_since(progress.last_activity),
             all_sent: progress.all_sent,
-            pushed_at: progress.pushed_at,
+            in_flight_bytes: progress.sent.total().saturating_sub(progress.have.total()),
         }
     }
 
@@ -350,6 +536,39 @@ impl LiveDelivery {
     }
 }
 
+impl Progress {
+    /// All that was sent in this attempt and in those before.
+    fn evidence(&self) -> Ranges {
+        let mut all = self.earlier.clone();
+        all.insert(0, self.sent.low());
+        for (start, end) in self.sent.beyond() {
+            all.insert(*start, *end);
+        }
+        all
+    }
+
+    fn new(state: DeliveryState, created_at: Millis, have: Ranges) -> Self {
+        let now = Instant::now();
+        Self {
+            state,
+            created_at,
+            pushed_at: None,
+            delivering_at: None,
+            checkpointed_bytes: have.total(),
+            checkpointed_at: now,
+            all_sent: false,
+            sent: Ranges::default(),
+            earlier: Ranges::default(),
+            have,
+            restored: false,
+            resumed: false,
+            reported_percent: None,
+            last_activity: now,
+            renewal: Renewal::None,
+        }
+    }
+}
+
 /// What a delivery's product says about its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Rules {
@@ -360,4 +579,4 @@ pub(super) struct Rules {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use headgate_protocol::identity::{DeviceId, NodeId};
 use serde::Serialize;
 
 use super::{DeliveryError, DeliveryService};
-use crate::model::{Device, Product};
+use crate::model::{Device, Product, TargetFilter};
 
 /// The devices of a task.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub enum Targets {
     Devices(Vec<String>),
     /// Rows of a CSV, each with a device's name within the resource's product.
     DeviceNames(Vec<TargetRow>),
+    /// Those of the resource's product that a filter lets through, found in the background.
+    Filter(TargetFilter),
 }
 
 /// One row of a CSV.
@@ -64,6 +66,7 @@ impl DeliveryService {
         let count = match &targets {
             Targets::Devices(ids) => ids.len(),
             Targets::DeviceNames(rows) => rows.len(),
+            Targets::Filter(_) => 0,
         };
         if count == 0 || count > limit {
             return Err(DeliveryError::Invalid {
@@ -108,6 +111,7 @@ impl DeliveryService {
                         .collect(),
                 )
             }
+            Targets::Filter(_) => (Vec::new(), HashMap::new()),
         };
         pick(product, rows, &devices)
     }

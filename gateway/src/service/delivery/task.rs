@@ -1,4 +1,4 @@
-//! Tasks: made whole or not at all, paused, cancelled and tried again.
+//! Tasks, and how they are made: whole or not at all.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use headgate_protocol::transfer::ranges::Ranges;
 use super::{
     DeliveryService, NotRecorded, RowError, Targets, TaskView,
     content::Content,
-    live::{LiveDelivery, LiveTask, Step},
+    live::{LiveDelivery, LiveTask},
     pending, rules_of,
 };
 use crate::{
     model::{
-        Actor, CreationState, Delivery, DeliveryChange, DeliveryState, FailReason, Id, Millis,
-        Page, Product, Resource, RunState, Task, TaskPolicy,
+        Actor, CreationState, Delivery, Id, InvalidField, Millis, Product, Resource, RunState,
+        StateCounts, Task, TaskPolicy,
     },
     store::StoreError,
 };
@@ -54,6 +54,15 @@ pub enum DeliveryError {
         /// The limit.
         limit: usize,
     },
+    /// As many tasks wait to be made as may.
+    #[error("too many tasks are being made; wait until some are done")]
+    TooManyCreations,
+    /// As many watch tasks as may.
+    #[error("at most {limit} may watch tasks at a time")]
+    TooManyWatchers {
+        /// The limit.
+        limit: usize,
+    },
     /// The state does not allow it.
     #[error("{0}")]
     Conflict(&'static str),
@@ -65,8 +74,18 @@ pub enum DeliveryError {
     NotRecorded(#[from] NotRecorded),
 }
 
+impl From<InvalidField> for DeliveryError {
+    fn from(error: InvalidField) -> Self {
+        Self::Invalid {
+            field: error.field,
+            reason: error.reason,
+        }
+    }
+}
+
 impl DeliveryService {
-    /// Makes a task and tells every device of it that is here.
+    /// Makes a task and tells every device of it that is here; one for a filter is made in the
+    /// background, and is shown as it is when that begins.
     ///
     /// # Errors
     /// [`DeliveryError`], with every wrong row at once; nothing has been stored then.
@@ -84,344 +103,147 @@ impl DeliveryService {
             .product(&resource.product_id)
             .await?
             .ok_or(DeliveryError::NotFound("product"))?;
-        check_policy(&new.policy)?;
-        let name = task_name(new.name, &resource)?;
-        let devices = self.resolve(&product, new.targets).await?;
-        let content = self.load_content(resource.id, resource.version).await?;
-        if !self.inner.book.reserve(devices.len()) {
-            return Err(DeliveryError::TooManyOpen {
-                limit: self.inner.config.max_open_deliveries,
-            });
-        }
+        new.policy.validate()?;
         let now = Millis::now();
-        let task = Task {
-            id: self.inner.registry.next_id(),
-            name,
+        let mut task = Task {
+            id: registry.next_id(),
+            name: task_name(new.name, &resource)?,
             resource_id: resource.id,
             resource_version: resource.version,
             product_id: product.id.clone(),
             creation: CreationState::Created,
-            run: RunState::Running,
+            run: match new.policy.start_at {
+                Some(start) if start > now => RunState::Scheduled,
+                _ => RunState::Running,
+            },
             policy: new.policy,
-            total: u32::try_from(devices.len()).unwrap_or(u32::MAX),
+            filter: None,
+            creation_error: None,
+            promoted_at: None,
+            total: 0,
             created_at: now,
             finished_at: None,
             created_by: actor.name.clone(),
         };
+        let detail = format!("resource {} v{}", resource.id, resource.version);
+        let audit = actor.did("task.create", task.id, detail);
+        let rows = match new.targets {
+            Targets::Filter(filter) => {
+                task.creation = CreationState::Creating;
+                task.filter = Some(filter);
+                let place = self.inner.creations.try_reserve();
+                let place = place.map_err(|_| DeliveryError::TooManyCreations)?;
+                registry.insert_task(&task, &[], &audit).await?;
+                place.send(task.id);
+                return self.task(task.id).await;
+            }
+            rows => rows,
+        };
+        let devices = self.resolve(&product, rows).await?;
+        let content = self.load_content(resource.id, resource.version).await?;
+        let reserved = self.reserve_places(devices.len())?;
+        task.total = u32::try_from(devices.len()).unwrap_or(u32::MAX);
         let deliveries: Vec<Delivery> = devices
             .into_iter()
-            .map(|(device, node)| {
-                pending(self.inner.registry.next_id(), task.id, device, node, now)
-            })
+            .map(|(device, node)| pending(registry.next_id(), task.id, device, node, now))
             .collect();
-        let audit = actor.did(
-            "task.create",
-            task.id,
-            format!("resource {} v{}", resource.id, resource.version),
-        );
-        if let Err(error) = registry.insert_task(&task, &deliveries, &audit).await {
-            self.inner.book.unreserve(deliveries.len());
-            return Err(error.into());
-        }
-        self.open(
-            &task,
-            &product,
-            &content,
-            &deliveries,
-            std::iter::repeat(None),
-        );
+        registry.insert_task(&task, &deliveries, &audit).await?;
+        reserved.keep();
+        let counts = StateCounts {
+            pending: u64::from(task.total),
+            ..StateCounts::default()
+        };
+        let live = self.live_task(&task, counts, task.total).await?;
+        let opening = Opening {
+            task: live,
+            product: &product,
+            content,
+        };
+        self.open(&opening, &deliveries, std::iter::repeat(None))
+            .await;
         self.task(task.id).await
     }
 
-    /// Cancels what is open of a task: its devices are told, and none of it is delivered any more.
-    pub async fn cancel_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let (known, _) = self
-            .inner
-            .registry
-            .task(id)
-            .await?
-            .ok_or(DeliveryError::NotFound("task"))?;
-        if known.run.is_final() {
-            return Err(DeliveryError::Conflict("the task has ended"));
-        }
-        // First the task: if we are killed in the middle, the rest is cancelled by asking again.
-        self.audit(actor, "task.cancel", id).await?;
-        let open = self.inner.book.of_task(id);
-        let mut ends = Vec::with_capacity(open.len());
-        for delivery in open {
-            let service = self.clone();
-            ends.push(async move { service.cancel(&delivery).await });
-        }
-        for ended in futures_util::future::join_all(ends).await {
-            ended?;
-        }
-        self.inner
-            .registry
-            .set_task_run(id, RunState::Canceled, Millis::now(), None)
-            .await?;
-        self.task(id).await
-    }
-
-    /// Cancels one delivery, unless it has ended.
-    pub async fn cancel_delivery(&self, actor: &Actor, id: Id) -> Result<(), DeliveryError> {
-        let Some(delivery) = self.inner.book.by_id(id) else {
-            let known = self.inner.registry.delivery(id).await?;
-            return Err(known.map_or(DeliveryError::NotFound("delivery"), |_| {
-                DeliveryError::Conflict("the delivery has ended")
-            }));
-        };
-        self.audit(actor, "delivery.cancel", id).await?;
-        match self.cancel(&delivery).await? {
-            Step::Taken => Ok(()),
-            Step::Already | Step::Over => Err(DeliveryError::Conflict("the delivery has ended")),
-        }
-    }
-
-    /// Tries a failed delivery again, as a new attempt.
-    pub async fn retry_delivery(&self, actor: &Actor, id: Id) -> Result<(), DeliveryError> {
-        let known = self
-            .inner
-            .registry
-            .delivery(id)
-            .await?
-            .ok_or(DeliveryError::NotFound("delivery"))?;
-        if known.state != DeliveryState::Failed {
-            return Err(DeliveryError::Conflict(
-                "only a failed delivery can be tried again",
-            ));
-        }
-        self.audit(actor, "delivery.retry", id).await?;
-        let (task, _) = self
-            .inner
-            .registry
-            .task(known.task_id)
-            .await?
-            .ok_or(DeliveryError::NotFound("task"))?;
-        self.reopen(&task, vec![known]).await
-    }
-
-    /// Tries every failed delivery of a task again; says how many those are.
-    pub async fn retry_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        let (task, _) = self
-            .inner
-            .registry
-            .task(id)
-            .await?
-            .ok_or(DeliveryError::NotFound("task"))?;
-        let failed = self.failed_of(id).await?;
-        if failed.is_empty() {
-            return Err(DeliveryError::Conflict(
-                "no delivery of the task has failed",
-            ));
-        }
-        self.audit(actor, "task.retry", id).await?;
-        self.reopen(&task, failed).await?;
-        self.task(id).await
-    }
-
-    /// Holds a task: nothing more of it is sent until it is resumed.
-    pub async fn pause_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        self.hold(actor, id, RunState::Running, RunState::Paused, "task.pause")
-            .await
-    }
-
-    /// Lets a held task go on.
-    pub async fn resume_task(&self, actor: &Actor, id: Id) -> Result<TaskView, DeliveryError> {
-        self.hold(
-            actor,
-            id,
-            RunState::Paused,
-            RunState::Running,
-            "task.resume",
-        )
-        .await
-    }
-
-    async fn hold(
-        &self,
-        actor: &Actor,
-        id: Id,
-        from: RunState,
-        to: RunState,
-        action: &'static str,
-    ) -> Result<TaskView, DeliveryError> {
-        let (known, _) = self
-            .inner
-            .registry
-            .task(id)
-            .await?
-            .ok_or(DeliveryError::NotFound("task"))?;
-        if known.run != from {
-            return Err(DeliveryError::Conflict(match to {
-                RunState::Paused => "only a running task can be paused",
-                _ => "only a paused task can be resumed",
-            }));
-        }
-        self.audit(actor, action, id).await?;
-        self.inner
-            .registry
-            .set_task_run(id, to, Millis::now(), None)
-            .await?;
-        if let Some(task) = self.inner.book.task(id) {
-            task.set_paused(to == RunState::Paused);
-            for delivery in self.inner.book.of_task(id) {
-                if to == RunState::Paused {
-                    self.inner.admission.release(&delivery);
-                } else {
-                    self.inner.links().wake(&delivery.device_id);
-                }
-            }
-            self.serve_waiting();
-        }
-        self.task(id).await
-    }
-
-    /// Every failed delivery of a task.
-    async fn failed_of(&self, task: Id) -> Result<Vec<Delivery>, StoreError> {
-        let mut failed = Vec::new();
-        let mut page = Page {
-            limit: Page::MAX_LIMIT,
-            cursor: None,
-        };
-        loop {
-            let found = self
-                .inner
-                .registry
-                .deliveries(task, Some(DeliveryState::Failed), &page)
-                .await?;
-            failed.extend(found.items);
-            match found.next {
-                Some(next) => page.cursor = Some(next),
-                None => return Ok(failed),
-            }
-        }
-    }
-
-    async fn cancel(&self, delivery: &Arc<LiveDelivery>) -> Result<Step, NotRecorded> {
-        let step = self
-            .finish(delivery, DeliveryState::Failed, Some(FailReason::Canceled))
-            .await?;
-        if step == Step::Taken {
-            self.inner.links().cancel(
-                &delivery.device_id,
-                &delivery.transfer,
-                &delivery.content.name,
-            );
-        }
-        Ok(step)
-    }
-
-    /// Opens a new attempt of failed deliveries.
-    async fn reopen(&self, task: &Task, failed: Vec<Delivery>) -> Result<(), DeliveryError> {
-        let registry = &self.inner.registry;
-        let product = registry
-            .product(&task.product_id)
-            .await?
-            .ok_or(DeliveryError::NotFound("product"))?;
-        let content = self
-            .load_content(task.resource_id, task.resource_version)
-            .await?;
-        if !self.inner.book.reserve(failed.len()) {
+    /// Takes places in the book, given back unless they are kept.
+    ///
+    /// # Errors
+    /// [`DeliveryError::TooManyOpen`] where they do not fit.
+    pub(super) fn reserve_places(&self, count: usize) -> Result<Places<'_>, DeliveryError> {
+        if !self.inner.book.reserve(count) {
             return Err(DeliveryError::TooManyOpen {
                 limit: self.inner.config.max_open_deliveries,
             });
         }
-        let now = Millis::now();
-        // What an earlier attempt sent counts, unless the device claimed to be done without it.
-        let earlier: Vec<Option<Ranges>> = failed
-            .iter()
-            .map(|known| {
-                let incomplete = known.reason.as_deref() == Some(FailReason::Incomplete.as_str());
-                (!incomplete).then(Ranges::default)
-            })
-            .collect();
-        let renewed: Vec<Delivery> = failed
-            .into_iter()
-            .map(|known| Delivery {
-                attempt: known.attempt.saturating_add(1),
-                ..pending(known.id, task.id, known.device_id, known.node_id, now)
-            })
-            .collect();
-        let changes: Vec<DeliveryChange> = renewed
-            .iter()
-            .map(|renewed| DeliveryChange {
-                delivery: renewed.id,
-                attempt: renewed.attempt,
-                to: DeliveryState::Pending,
-                at: now,
-                reason: None,
-                detail: None,
-            })
-            .collect();
-        let mut running = task.clone();
-        if task.run.is_final() {
-            registry
-                .set_task_run(task.id, RunState::Running, now, None)
-                .await?;
-            running.run = RunState::Running;
-        }
-        if let Err(error) = registry.apply_delivery_changes(&changes).await {
-            self.inner.book.unreserve(renewed.len());
-            return Err(error.into());
-        }
-        self.inner
-            .metrics
-            .deliveries
-            .failed
-            .sub(i64::try_from(renewed.len()).unwrap_or(0));
-        self.open(&running, &product, &content, &renewed, earlier);
-        Ok(())
+        Ok(Places {
+            service: self,
+            count,
+        })
     }
 
-    /// Enters stored deliveries in the book and tells the devices that are here. `earlier` says of
-    /// each whether bytes of a former attempt count, as a cursor would.
-    fn open(
+    /// Enters stored deliveries in the book and tells the devices that are here, block by block so
+    /// that others have their turn. `earlier` says of each whether bytes of a former attempt count,
+    /// as a cursor would.
+    pub(super) async fn open(
         &self,
-        task: &Task,
-        product: &Product,
-        content: &Arc<Content>,
+        opening: &Opening<'_>,
         deliveries: &[Delivery],
         earlier: impl IntoIterator<Item = Option<Ranges>>,
     ) {
-        let live_task = self.inner.book.task(task.id).unwrap_or_else(|| {
-            Arc::new(LiveTask::new(
-                task.id,
-                task.run,
-                task.policy.max_in_progress,
-            ))
-        });
-        for (delivery, earlier) in deliveries.iter().zip(earlier) {
-            self.count_new(DeliveryState::Pending);
-            let live = LiveDelivery::new(
-                delivery,
-                product.id.clone(),
-                Arc::clone(content),
-                Arc::clone(&live_task),
-                earlier,
-                rules_of(product),
-            );
-            self.inner.book.insert(Arc::new(live));
+        let mut earlier = earlier.into_iter();
+        for block in deliveries.chunks(BLOCK) {
+            for delivery in block {
+                // A delivery that is opened now was asked for now: its attempts are counted from here.
+                self.enter(LiveDelivery::new(
+                    delivery,
+                    delivery.attempt,
+                    opening.product.id.clone(),
+                    Arc::clone(&opening.content),
+                    Arc::clone(&opening.task),
+                    earlier.next().flatten(),
+                    rules_of(opening.product),
+                ));
+            }
+            tokio::task::yield_now().await;
         }
-        // Only when all stand in the book: a device that is woken finds its delivery.
-        for delivery in deliveries {
-            self.inner.links().wake(&delivery.device_id);
+        // Only when all stand in the book: a device that is woken finds its delivery, and a task
+        // whose first deliveries end is not over.
+        for block in deliveries.chunks(BLOCK) {
+            for delivery in block {
+                self.inner.links().wake(&delivery.device_id);
+            }
+            tokio::task::yield_now().await;
         }
-    }
-
-    async fn audit(&self, actor: &Actor, action: &'static str, id: Id) -> Result<(), StoreError> {
-        self.inner.registry.record(&actor.did(action, id, "")).await
     }
 }
 
-fn check_policy(policy: &TaskPolicy) -> Result<(), DeliveryError> {
-    if policy.max_in_progress == Some(0) {
-        return Err(DeliveryError::Invalid {
-            field: "policy.max_in_progress",
-            reason: "must be 1 or more".to_owned(),
-        });
-    }
-    Ok(())
+/// What deliveries that are opened together share.
+pub(super) struct Opening<'a> {
+    pub(super) task: Arc<LiveTask>,
+    pub(super) product: &'a Product,
+    pub(super) content: Arc<Content>,
 }
+
+/// Places in the book that have been taken and not used.
+pub(super) struct Places<'a> {
+    service: &'a DeliveryService,
+    count: usize,
+}
+
+impl Places<'_> {
+    /// Uses them.
+    pub(super) fn keep(mut self) {
+        self.count = 0;
+    }
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        self.service.inner.book.unreserve(self.count);
+    }
+}
+
+/// Deliveries that are opened before others have their turn.
+const BLOCK: usize = 500;
 
 fn task_name(given: Option<String>, resource: &Resource) -> Result<String, DeliveryError> {
     let name = given.unwrap_or_else(|| format!("{} v{}", resource.name, resource.version));

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::*;
 use crate::{
     config::{AuthConfig, ResourceConfig},
-    model::{Actor, AuthKind, CredentialForm, Resource, TaskPolicy, TopicPolicy, Transports},
+    model::{
+        Actor, AuthKind, CredentialForm, FailReason, Resource, RunState, TopicPolicy, Transports,
+    },
     service::{
         auth::DeviceAuthenticator,
         link::LinkSigner,
@@ -21,6 +23,10 @@ use crate::{
     },
     store::registry::{TaskFilter, sqlite_url},
 };
+
+mod ends;
+mod making;
+mod policy;
 
 const SIZE: usize = 100_000;
 
@@ -61,6 +67,14 @@ struct Stage {
     directory: tempfile::TempDir,
 }
 
+/// Settings under which a failure is an end.
+fn once() -> DeliveryConfig {
+    DeliveryConfig {
+        max_attempts: 1,
+        ..DeliveryConfig::default()
+    }
+}
+
 fn actor() -> Actor {
     Actor::gateway()
 }
@@ -83,6 +97,7 @@ async fn parts(directory: &Path, config: DeliveryConfig) -> DeliveryParts {
             Duration::from_mins(1),
         ),
         config,
+        retention: RetentionConfig::default(),
         metrics: Metrics::new(),
     }
 }
@@ -157,13 +172,69 @@ impl Stage {
     }
 
     async fn task(&self, devices: &[&str]) -> Result<TaskView, DeliveryError> {
+        self.task_with(devices, "{}").await
+    }
+
+    /// A task with a policy.
+    async fn task_with(&self, devices: &[&str], policy: &str) -> Result<TaskView, DeliveryError> {
+        let devices = devices.iter().map(|device| (*device).to_owned());
+        self.task_for(Targets::Devices(devices.collect()), policy)
+            .await
+    }
+
+    async fn task_for(&self, targets: Targets, policy: &str) -> Result<TaskView, DeliveryError> {
         let new = NewTask {
             name: None,
             resource_id: self.resource.id,
-            targets: Targets::Devices(devices.iter().map(|device| (*device).to_owned()).collect()),
-            policy: TaskPolicy::default(),
+            targets,
+            policy: serde_json::from_str(policy).expect(policy),
         };
         self.delivery.create_task(&actor(), new).await
+    }
+
+    /// More devices of product `p`: `p_n0` and so on.
+    async fn crowd(&self, count: usize) -> Vec<String> {
+        let registry = &self.delivery.inner.registry;
+        registry.add_devices("p", count).await.expect("added");
+        (0..count).map(|number| format!("p_n{number}")).collect()
+    }
+
+    /// What happens when so much time has passed.
+    async fn pass(&self, time: Duration) {
+        let (now, at) = (std::time::Instant::now() + time, Millis::now().after(time));
+        self.delivery.pass_time(now, at).await;
+    }
+
+    /// What the device reports about a failure.
+    async fn fail(&self, device: &str, code: i32) {
+        let report = DownloadReport {
+            transfer: None,
+            name: None,
+            state: DownloadState::Fail,
+            percent: None,
+            result_code: code,
+            result_msg: String::new(),
+        };
+        self.delivery.report(&id(device), &report).await;
+    }
+
+    /// A device takes its delivery whole and says so.
+    async fn deliver(&self, device: &str) -> Arc<LiveDelivery> {
+        self.connect(device);
+        let delivery = self.offer(device);
+        self.delivery.on_announced(&delivery).await;
+        self.transfer(&delivery, 0, SIZE).await;
+        assert_eq!(self.report(device, DownloadState::Done).await, 0);
+        delivery
+    }
+
+    async fn waiting(&self, delivery: Id) -> Option<WaitReason> {
+        let view = self.delivery.delivery(delivery).await.expect("known");
+        view.waiting
+    }
+
+    async fn run_of(&self, task: Id) -> RunState {
+        self.delivery.task(task).await.expect("known").task.run
     }
 
     fn connect(&self, device: &str) {
@@ -217,7 +288,7 @@ impl Stage {
         self.shutdown.stop();
         self.shutdown.wait(Duration::from_secs(5)).await;
         let shutdown = Shutdown::new();
-        let parts = parts(self.directory.path(), DeliveryConfig::default()).await;
+        let parts = parts(self.directory.path(), once()).await;
         let delivery = DeliveryService::start(parts, &shutdown)
             .await
             .expect("starts");
@@ -256,7 +327,7 @@ fn limits() -> PumpLimits {
 
 #[tokio::test]
 async fn a_device_that_takes_every_byte_and_says_done_has_it() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.connect("p_d1");
     let task = stage.task(&["p_d1"]).await.expect("made");
     assert_eq!(
@@ -302,7 +373,7 @@ async fn a_device_that_takes_every_byte_and_says_done_has_it() {
 
 #[tokio::test]
 async fn done_at_ten_percent_is_a_failure() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.task(&["p_d1"]).await.expect("made");
     let delivery = stage.offer("p_d1");
     stage.delivery.on_announced(&delivery).await;
@@ -316,7 +387,7 @@ async fn done_at_ten_percent_is_a_failure() {
 
 #[tokio::test]
 async fn a_device_that_gives_up_says_why_and_can_be_tried_again() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     let task = stage.task(&["p_d1"]).await.expect("made").task;
     let delivery = stage.offer("p_d1");
     stage.delivery.on_announced(&delivery).await;
@@ -330,7 +401,7 @@ async fn a_device_that_gives_up_says_why_and_can_be_tried_again() {
     assert_eq!(failed.detail.as_deref(), Some("7: verification failed"));
     stage
         .delivery
-        .retry_task(&actor(), task.id)
+        .retry_task(&actor(), task.id, Chosen::All)
         .await
         .expect("failed ones are there");
     let again = stage.offer("p_d1");
@@ -353,7 +424,7 @@ async fn a_device_that_gives_up_says_why_and_can_be_tried_again() {
 
 #[tokio::test]
 async fn what_is_cancelled_stays_failed_whatever_arrives_later() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.connect("p_d1");
     stage.task(&["p_d1"]).await.expect("made");
     let delivery = stage.offer("p_d1");
@@ -385,7 +456,7 @@ async fn what_is_cancelled_stays_failed_whatever_arrives_later() {
 
 #[tokio::test]
 async fn after_a_restart_a_delivery_goes_on_where_it_stood() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.task(&["p_d1", "p_d2"]).await.expect("made");
     let delivery = stage.offer("p_d1");
     stage.delivery.on_announced(&delivery).await;
@@ -408,7 +479,7 @@ async fn after_a_restart_a_delivery_goes_on_where_it_stood() {
 
 #[tokio::test]
 async fn a_transfer_is_for_its_device_and_its_version() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.task(&["p_d1"]).await.expect("made");
     let delivery = stage.offer("p_d1");
     stage.delivery.on_announced(&delivery).await;
@@ -452,7 +523,7 @@ async fn a_transfer_is_for_its_device_and_its_version() {
 
 #[tokio::test]
 async fn a_request_out_of_range_changes_nothing() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.task(&["p_d1"]).await.expect("made");
     let delivery = stage.offer("p_d1");
     let request = window(&delivery, Some(SIZE as u64 + 1));
@@ -485,7 +556,7 @@ async fn a_request_out_of_range_changes_nothing() {
 async fn a_place_in_progress_goes_to_the_next_device_that_is_here() {
     let one = DeliveryConfig {
         max_in_progress: 1,
-        ..DeliveryConfig::default()
+        ..once()
     };
     let stage = Stage::new(one).await;
     stage.connect("p_d1");
@@ -518,7 +589,7 @@ async fn a_place_in_progress_goes_to_the_next_device_that_is_here() {
 
 #[tokio::test]
 async fn a_paused_task_is_offered_to_nobody_until_it_is_resumed() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.connect("p_d1");
     let task = stage.task(&["p_d1"]).await.expect("made").task;
     let delivery = stage.offer("p_d1");
@@ -552,7 +623,7 @@ async fn a_paused_task_is_offered_to_nobody_until_it_is_resumed() {
 
 #[tokio::test]
 async fn wrong_rows_are_all_named_and_nothing_is_made() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     let error = stage
         .task(&["p_d1", "nobody", "p_d1", "q_x1", "a/b"])
         .await
@@ -590,7 +661,7 @@ async fn wrong_rows_are_all_named_and_nothing_is_made() {
 async fn more_deliveries_than_may_be_open_are_refused_whole() {
     let few = DeliveryConfig {
         max_open_deliveries: 1,
-        ..DeliveryConfig::default()
+        ..once()
     };
     let stage = Stage::new(few).await;
     assert!(matches!(
@@ -602,7 +673,7 @@ async fn more_deliveries_than_may_be_open_are_refused_whole() {
 
 #[tokio::test]
 async fn a_signed_address_opens_its_delivery_until_that_ends() {
-    let stage = Stage::new(DeliveryConfig::default()).await;
+    let stage = Stage::new(once()).await;
     stage.task(&["p_d1"]).await.expect("made");
     let Offer::Ready(offered) = stage.delivery.offer(&id("p_d1"), None) else {
         panic!("an offer")
@@ -635,14 +706,17 @@ async fn a_signed_address_opens_its_delivery_until_that_ends() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_attempt_sent_counts_unless_it_was_found_incomplete() {
-    for (state, believed) in [(DownloadState::Fail, true), (DownloadState::Done, false)] {
-        let stage = Stage::new(DeliveryConfig::default()).await;
+async fn what_an_earlier_attempt_sent_counts_unless_it_was_not_good() {
+    for (code, believed) in [(Some(4), true), (Some(7), false), (None, false)] {
+        let stage = Stage::new(once()).await;
         stage.task(&["p_d1"]).await.expect("made");
         let delivery = stage.offer("p_d1");
         stage.delivery.on_announced(&delivery).await;
         stage.transfer(&delivery, 0, 50_000).await;
-        stage.report("p_d1", state).await;
+        match code {
+            Some(code) => stage.fail("p_d1", code).await,
+            None => assert_ne!(stage.report("p_d1", DownloadState::Done).await, 0),
+        }
         stage
             .delivery
             .retry_delivery(&actor(), delivery.id)
@@ -659,6 +733,6 @@ async fn what_an_earlier_attempt_sent_counts_unless_it_was_found_incomplete() {
             offset: 50_000,
             len: 50_000,
         });
-        assert_eq!(again.was_sent_whole(), believed, "{state:?}");
+        assert_eq!(again.was_sent_whole(), believed, "{code:?}");
     }
 }

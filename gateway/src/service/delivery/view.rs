@@ -1,9 +1,8 @@
 //! Tasks and deliveries as they are shown: the record, and what the working copies add to it.
 
 use headgate_protocol::identity::DeviceId;
-use serde::Serialize;
 
-use super::{DeliveryError, DeliveryService, live::LiveDelivery};
+use super::{DeliveryError, DeliveryService, wait::WaitReason};
 use crate::{
     model::{Delivery, DeliveryState, Id, Millis, Page, Paged, StateCounts, Task},
     store::registry::TaskFilter,
@@ -33,24 +32,6 @@ pub struct DeliveryView {
     pub percent: Option<u8>,
     /// Why it does not get on just now; computed when asked, never stored.
     pub waiting: Option<WaitReason>,
-}
-
-/// What an open delivery waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    /// The device is not connected.
-    Offline,
-    /// An operator holds the task.
-    Paused,
-    /// Another delivery is out to the device.
-    DeviceBusy,
-    /// As many deliveries are in progress as may be.
-    InProgressLimit,
-    /// The device knows of it and has not asked for bytes.
-    DeviceHasNotAsked,
-    /// Every byte has been sent; the device has not said that it is done.
-    Confirming,
 }
 
 /// One state that an attempt came to.
@@ -149,7 +130,9 @@ impl DeliveryService {
             .collect()
     }
 
-    fn view(&self, known: Delivery) -> DeliveryView {
+    /// A stored delivery with what its working copy adds; the state is the recorded one, which a kill
+    /// does not take back.
+    pub(super) fn view(&self, known: Delivery) -> DeliveryView {
         let live = self
             .inner
             .book
@@ -157,36 +140,9 @@ impl DeliveryService {
             .filter(|live| live.attempt == known.attempt);
         DeliveryView {
             percent: live.as_ref().map(|live| live.percent()),
-            waiting: live.and_then(|live| self.waiting_for(&live)),
+            waiting: live.and_then(|live| self.waiting_for(&live, Millis::now())),
             delivery: known,
         }
-    }
-
-    fn waiting_for(&self, live: &LiveDelivery) -> Option<WaitReason> {
-        if live.state().is_final() {
-            return None;
-        }
-        if live.task.is_paused() {
-            return Some(WaitReason::Paused);
-        }
-        if !self.inner.links().is_connected(&live.device_id) {
-            return Some(WaitReason::Offline);
-        }
-        if !live.is_admitted() {
-            let queue = self.inner.book.of_device(&live.device_id);
-            let busy = queue
-                .iter()
-                .any(|other| other.id != live.id && other.is_admitted());
-            return Some(if busy {
-                WaitReason::DeviceBusy
-            } else {
-                WaitReason::InProgressLimit
-            });
-        }
-        if live.stall().all_sent {
-            return Some(WaitReason::Confirming);
-        }
-        (live.state() <= DeliveryState::Pushed).then_some(WaitReason::DeviceHasNotAsked)
     }
 }
 

@@ -279,6 +279,9 @@ async fn new_bytes_are_a_new_version_and_the_old_go_when_nobody_delivers_them() 
         creation: CreationState::Created,
         run: RunState::Running,
         policy: TaskPolicy::default(),
+        filter: None,
+        creation_error: None,
+        promoted_at: None,
         total: 0,
         created_at: Millis::now(),
         finished_at: None,
@@ -306,7 +309,13 @@ async fn new_bytes_are_a_new_version_and_the_old_go_when_nobody_delivers_them() 
     assert!(matches!(in_use, Err(ResourceError::InUse { .. })));
     fixture
         .registry
-        .set_task_run(task.id, RunState::Finished, Millis::now(), None)
+        .change_task_run(
+            task.id,
+            RunState::ALL,
+            RunState::Finished,
+            Millis::now(),
+            None,
+        )
         .await
         .unwrap();
     assert_eq!(replace(3).await.version, 3);

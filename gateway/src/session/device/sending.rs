@@ -9,7 +9,7 @@ use headgate_protocol::mqtt::{PacketType, QoS, encode_publish_header};
 
 use super::{DeviceSession, Sent};
 use crate::{
-    service::delivery::Refusal,
+    service::delivery::{Hold, Refusal},
     session::{batch::Batch, pump::Slot},
 };
 
@@ -62,8 +62,16 @@ impl DeviceSession {
         if !self.link.node.has_backlog_budget() {
             // Nobody tells when there is some: it is other devices' sockets that give it back.
             transfer.memory_due = Some(now + MEMORY_INTERVAL);
+            transfer.delivery.set_hold(Hold::NodeBudget);
             return false;
         }
+        let from = transfer.turn(&self.link.node.delivery, now);
+        if from > now {
+            transfer.memory_due = Some(from);
+            transfer.delivery.set_hold(Hold::BytesRate);
+            return false;
+        }
+        transfer.delivery.set_hold(Hold::None);
         match transfer.slot {
             Slot::Held(_) => true,
             Slot::Waiting => false,
@@ -149,6 +157,7 @@ impl DeviceSession {
                 .inc();
         }
         self.link.node.metrics.chunks_in_flight.add(sent);
+        transfer.settle(&self.link.node.delivery, batch.len());
         transfer.on_batch_sent(now);
         self.transfer = Some(transfer);
         if let Some(transfer) = unreadable {

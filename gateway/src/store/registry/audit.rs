@@ -6,7 +6,11 @@ use crate::{
     model::{AuditEntry, Page, Paged},
     store::{
         StoreError,
-        registry::{Registry, rows::Fields, sql::Sql},
+        registry::{
+            Registry,
+            rows::Fields,
+            sql::{self, Sql},
+        },
     },
 };
 
@@ -24,7 +28,7 @@ impl Registry {
         tx: &mut Transaction<'static, Any>,
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        sql::query(
             "INSERT INTO audit (id, account_id, at, actor, action, subject, detail) \
              VALUES ($1, 1, $2, $3, $4, $5, $6)",
         )

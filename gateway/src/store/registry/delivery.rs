@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::{Any, Transaction, any::AnyRow};
 
 use crate::{
-    model::{Delivery, DeliveryChange, DeliveryState, Id, Millis, OpenDelivery, Page, Paged},
+    model::{
+        Delivery, DeliveryChange, DeliveryState, Id, Millis, OpenDelivery, Page, Paged,
+        task::CANCELED,
+    },
     store::{
         StoreError,
         registry::{
@@ -64,13 +67,92 @@ impl Registry {
         rows.iter().map(read).collect()
     }
 
-    /// Every delivery that has not ended, oldest first, to go on with after a start.
+    /// Deliveries of a task, all attempts of each in order: those after the delivery `after`, of at most `limit`
+    /// deliveries.
+    pub async fn delivery_history(
+        &self,
+        task: Id,
+        after: Option<Id>,
+        limit: u32,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut sql = Sql::new("WITH part AS (SELECT id FROM delivery WHERE task_id = ");
+        sql.bind(task.as_i64())
+            .push(" AND id > ")
+            .bind(after.map_or(0, Id::as_i64))
+            .push(" ORDER BY id LIMIT ")
+            .bind(i64::from(limit))
+            .push(
+                ") SELECT d.id, d.task_id, d.device_id, d.node_id, a.attempt, a.state, a.reason, a.detail, \
+                 a.created_at, a.pushed_at, a.delivering_at, a.finished_at FROM part \
+                 JOIN delivery d ON d.id = part.id JOIN delivery_attempt a ON a.delivery_id = d.id \
+                 UNION ALL SELECT d.id, d.task_id, d.device_id, d.node_id, d.attempt, d.state, d.reason, \
+                 d.detail, d.created_at, d.pushed_at, d.delivering_at, d.finished_at FROM part \
+                 JOIN delivery d ON d.id = part.id ORDER BY 1, 5",
+            );
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The current attempts of these deliveries of a task, in any order; ids of other tasks and unknown ones are
+    /// absent. One query for each [`BLOCK`].
+    pub async fn deliveries_by_ids(
+        &self,
+        task: Id,
+        ids: &[Id],
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for block in ids.chunks(BLOCK) {
+            let mut sql = Sql::new(SELECT);
+            sql.push(" WHERE task_id = ")
+                .bind(task.as_i64())
+                .push(" AND id IN ")
+                .numbers(block.iter().map(|id| id.as_i64()));
+            let rows = sql.build_rows(block.len())?.fetch_all(&self.read).await?;
+            for row in &rows {
+                found.push(read(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A task's open deliveries, in the order of their ids: at most [`BLOCK`] of those after `after`.
+    pub async fn open_deliveries_of(
+        &self,
+        task: Id,
+        after: Option<Id>,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(" WHERE task_id = ")
+            .bind(task.as_i64())
+            .push(" AND state < 3 AND id > ")
+            .bind(after.map_or(0, Id::as_i64))
+            .push(" ORDER BY id LIMIT ")
+            .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX));
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How many deliveries of a task an operator has cancelled.
+    pub async fn canceled_deliveries(&self, task: Id) -> Result<u32, StoreError> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS deliveries FROM delivery WHERE task_id = $1 AND state = 4 AND reason = $2",
+        )
+        .bind(task.as_i64())
+        .bind(CANCELED)
+        .fetch_one(&self.read)
+        .await?;
+        Fields(&row).number("deliveries")
+    }
+
+    /// Every delivery that has not ended, oldest first, to go on with after a start; none of a task that is
+    /// still being made.
     pub async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StoreError> {
         let rows = sqlx::query(
             "SELECT d.id, d.task_id, d.device_id, d.node_id, d.attempt, d.state, d.reason, d.detail, \
-             d.created_at, d.pushed_at, d.delivering_at, d.finished_at, \
+             d.created_at, d.pushed_at, d.delivering_at, d.finished_at, d.round, \
              t.resource_id, t.resource_version, t.product_id, t.run \
-             FROM delivery d JOIN task t ON t.id = d.task_id WHERE d.state < 3 ORDER BY d.id",
+             FROM delivery d JOIN task t ON t.id = d.task_id \
+             WHERE d.state < 3 AND t.creation = 'created' ORDER BY d.id",
         )
         .fetch_all(&self.read)
         .await?;
@@ -79,6 +161,7 @@ impl Registry {
                 let fields = Fields(row);
                 Ok(OpenDelivery {
                     delivery: read(row)?,
+                    round: fields.number("round")?,
                     resource_id: fields.id("resource_id")?,
                     resource_version: fields.number("resource_version")?,
                     product_id: fields.parsed("product_id")?,
@@ -124,6 +207,7 @@ struct Merged {
     finished_at: Option<Millis>,
     reason: Option<String>,
     detail: Option<String>,
+    by_hand: bool,
 }
 
 /// Folds a batch to one row for each attempt, in rounds that hold each delivery at most once, attempts ascending.
@@ -167,6 +251,7 @@ impl Merged {
             finished_at: None,
             reason: None,
             detail: None,
+            by_hand: false,
         }
     }
 
@@ -175,6 +260,7 @@ impl Merged {
             return;
         }
         self.state = change.to;
+        self.by_hand |= change.by_hand;
         match change.to {
             DeliveryState::Pending => self.created_at = change.at,
             DeliveryState::Pushed => self.pushed_at = self.pushed_at.or(Some(change.at)),
@@ -218,7 +304,8 @@ async fn start_attempts(
         &later,
         "UPDATE delivery SET attempt = change.attempt, state = change.state, reason = change.reason, \
          detail = change.detail, created_at = change.created_at, pushed_at = change.pushed_at, \
-         delivering_at = change.delivering_at, finished_at = change.finished_at \
+         delivering_at = change.delivering_at, finished_at = change.finished_at, \
+         round = CASE WHEN change.by_hand = 1 THEN change.attempt ELSE delivery.round END \
          FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
          AND delivery.state <> 3",
     );
@@ -243,8 +330,8 @@ async fn step(tx: &mut Transaction<'static, Any>, block: &[Merged]) -> Result<u6
 
 fn with_changes(block: &[Merged], statement: &'static str) -> Sql {
     let mut sql = Sql::new(
-        "WITH change (id, attempt, state, created_at, pushed_at, delivering_at, finished_at, reason, detail) \
-         AS (VALUES ",
+        "WITH change (id, attempt, state, created_at, pushed_at, delivering_at, finished_at, reason, detail, \
+         by_hand) AS (VALUES ",
     );
     sql.rows(block, |row, merged| {
         row.bind(merged.delivery.as_i64())
@@ -255,7 +342,8 @@ fn with_changes(block: &[Merged], statement: &'static str) -> Sql {
             .bind(merged.delivering_at.map(Millis::as_i64))
             .bind(merged.finished_at.map(Millis::as_i64))
             .bind(merged.reason.clone())
-            .bind(merged.detail.clone());
+            .bind(merged.detail.clone())
+            .bind(i64::from(merged.by_hand));
     })
     .push(") ")
     .push(statement);

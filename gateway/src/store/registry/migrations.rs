@@ -35,6 +35,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "application",
         include_str!("migrations/0003_application.sql"),
     ),
+    (4, "policy", include_str!("migrations/0004_policy.sql")),
     (5, "upload", include_str!("migrations/0005_upload.sql")),
     (6, "login", include_str!("migrations/0006_login.sql")),
 ];

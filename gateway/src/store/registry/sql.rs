@@ -89,6 +89,7 @@ impl Sql {
 
     /// The statement, kept prepared on its connection. For texts of which there are few.
     pub(super) fn build(self) -> Result<Query<'static, Any, AnyArguments>, StoreError> {
+        count();
         match self.error {
             Some(error) => Err(error.into()),
             None => Ok(sqlx::query_with(AssertSqlSafe(self.text), self.arguments)),
@@ -103,6 +104,22 @@ impl Sql {
         Ok(self.build()?.persistent(rows == BLOCK || rows == 1))
     }
 }
+
+/// A statement of a fixed text, counted like those that are made.
+pub(super) fn query(text: &'static str) -> Query<'static, Any, AnyArguments> {
+    count();
+    sqlx::query(text)
+}
+
+/// Takes note of a statement, for the tests that hold what tasks and deliveries may cost.
+fn count() {
+    #[cfg(test)]
+    STATEMENTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Statements that were made in this process.
+#[cfg(test)]
+pub(super) static STATEMENTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 /// One row of a multi-row statement in the making.
 pub(super) struct Row<'s> {

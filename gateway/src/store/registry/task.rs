@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use headgate_protocol::identity::ProductId;
-use sqlx::any::AnyRow;
+use sqlx::{Any, Transaction, any::AnyRow};
 
 use crate::{
     model::{AuditEntry, Delivery, Id, Millis, Page, Paged, RunState, StateCounts, Task},
@@ -12,7 +12,7 @@ use crate::{
         registry::{
             BLOCK, Registry,
             rows::{self, Fields, state_number},
-            sql::Sql,
+            sql::{self, Sql},
         },
     },
 };
@@ -33,7 +33,7 @@ impl Registry {
     /// deliveries. What only a later step gives a delivery (reason, later stamps) is not stored.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the resource's version is gone.
+    /// [`StoreError::NotFound`] when the resource's version or one of the devices is gone.
     pub async fn insert_task(
         &self,
         task: &Task,
@@ -41,75 +41,148 @@ impl Registry {
         audit: &AuditEntry,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let inserted = sqlx::query(
-            "INSERT INTO task (id, name, resource_id, resource_version, product_id, creation, run, policy, \
-             total, created_at, finished_at, created_by) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 WHERE EXISTS \
-             (SELECT 1 FROM resource_version WHERE resource_id = $3 AND version = $4)",
-        )
-        .bind(task.id.as_i64())
-        .bind(task.name.as_str())
-        .bind(task.resource_id.as_i64())
-        .bind(i64::from(task.resource_version))
-        .bind(task.product_id.as_str())
-        .bind(task.creation.as_str())
-        .bind(task.run.as_str())
-        .bind(rows::json("policy", &task.policy)?)
-        .bind(i64::from(task.total))
-        .bind(task.created_at.as_i64())
-        .bind(task.finished_at.map(Millis::as_i64))
-        .bind(task.created_by.as_str())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        let inserted = sql::query(INSERT)
+            .bind(task.id.as_i64())
+            .bind(task.name.as_str())
+            .bind(task.resource_id.as_i64())
+            .bind(i64::from(task.resource_version))
+            .bind(task.product_id.as_str())
+            .bind(task.creation.as_str())
+            .bind(task.run.as_str())
+            .bind(rows::json("policy", &task.policy)?)
+            .bind(i64::from(task.total))
+            .bind(task.created_at.as_i64())
+            .bind(task.finished_at.map(Millis::as_i64))
+            .bind(task.created_by.as_str())
+            .bind(optional_json("filter", task.filter.as_ref())?)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
         if inserted == 0 {
             return Err(StoreError::NotFound { what: "resource" });
         }
-        for block in deliveries.chunks(BLOCK) {
-            let mut sql = Sql::new(
-                "INSERT INTO delivery (id, task_id, device_id, node_id, attempt, state, created_at) VALUES ",
-            );
-            sql.rows(block, |row, delivery| {
-                row.bind(delivery.id.as_i64())
-                    .bind(delivery.task_id.as_i64())
-                    .bind(delivery.device_id.as_str())
-                    .bind(delivery.node_id.as_str())
-                    .bind(i64::from(delivery.attempt))
-                    .bind(state_number(delivery.state))
-                    .bind(delivery.created_at.as_i64());
-            });
-            sql.build_rows(block.len())?.execute(&mut *tx).await?;
-        }
+        insert_deliveries(&mut tx, task.id, deliveries).await?;
         self.record_in(&mut tx, audit).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Sets how far a task's running is; a final state stamps it finished, another takes the stamp away.
+    /// Adds deliveries to a task that is being made; `false` when it is not any more, and nothing is added.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn set_task_run(
+    /// [`StoreError::NotFound`] when one of the devices is gone.
+    pub async fn add_deliveries(
+        &self,
+        task: Id,
+        deliveries: &[Delivery],
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let updated = sql::query(
+            "UPDATE task SET total = total + $1 WHERE id = $2 AND creation = 'creating' \
+             AND run IN ('scheduled', 'running', 'paused')",
+        )
+        .bind(i64::try_from(deliveries.len()).unwrap_or(i64::MAX))
+        .bind(task.as_i64())
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        if updated == 0 {
+            return Ok(false);
+        }
+        insert_deliveries(&mut tx, task, deliveries).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends the making of a task; says whether it was being made. One that could not be made is over, and none
+    /// of it is left.
+    pub async fn end_creation(
         &self,
         id: Id,
-        run: RunState,
+        error: Option<&str>,
+        at: Millis,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let text = if error.is_none() {
+            "UPDATE task SET creation = 'created', creation_error = $1 WHERE id = $2 AND creation = 'creating' \
+             AND run IN ('scheduled', 'running', 'paused')"
+        } else {
+            "UPDATE task SET creation = 'creation_failed', creation_error = $1, run = 'canceled', total = 0, \
+             finished_at = $3 WHERE id = $2 AND creation = 'creating'"
+        };
+        let mut query = sql::query(text).bind(error).bind(id.as_i64());
+        if error.is_some() {
+            query = query.bind(at.as_i64());
+        }
+        let updated = query.execute(&mut *tx).await?.rows_affected();
+        if error.is_some() && updated > 0 {
+            sql::query("DELETE FROM delivery WHERE task_id = $1")
+                .bind(id.as_i64())
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(updated > 0)
+    }
+
+    /// Tasks that are being made, the oldest first.
+    pub async fn tasks_being_made(&self) -> Result<Vec<Task>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(" WHERE creation IN ('not_started', 'creating') ORDER BY id");
+        let rows = sql.build()?.fetch_all(&self.read).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Moves a task on from one of the run states `from`; says whether it was in one. A final state stamps it
+    /// finished, another takes the stamp away.
+    pub async fn change_task_run(
+        &self,
+        id: Id,
+        from: &[RunState],
+        to: RunState,
         at: Millis,
         audit: Option<&AuditEntry>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let updated = sqlx::query("UPDATE task SET run = $1, finished_at = $2 WHERE id = $3")
-            .bind(run.as_str())
-            .bind(run.is_final().then_some(at.as_i64()))
+        let mut sql = Sql::new("UPDATE task SET run = ");
+        sql.bind(to.as_str())
+            .push(", finished_at = ")
+            .bind(to.is_final().then_some(at.as_i64()))
+            .push(" WHERE id = ")
             .bind(id.as_i64())
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
+            .push(" AND run IN ")
+            .texts(&from.iter().map(|run| run.as_str()).collect::<Vec<_>>());
+        let updated = sql.build()?.execute(&mut *tx).await?.rows_affected();
         if updated == 0 {
-            return Err(StoreError::NotFound { what: "task" });
+            return Ok(false);
         }
         if let Some(audit) = audit {
             self.record_in(&mut tx, audit).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Lets a task go on from its canary; says whether it had not yet.
+    pub async fn promote_task(
+        &self,
+        id: Id,
+        at: Millis,
+        audit: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let updated =
+            sql::query("UPDATE task SET promoted_at = $1 WHERE id = $2 AND promoted_at IS NULL")
+                .bind(at.as_i64())
+                .bind(id.as_i64())
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+        if updated == 0 {
+            return Ok(false);
+        }
+        self.record_in(&mut tx, audit).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The task of an id, with the number of its deliveries in each state.
@@ -120,8 +193,8 @@ impl Registry {
         let Some(row) = row else { return Ok(None) };
         let task = read(&row)?;
         let counts = self.counts(&[id]).await?;
-        let counts = counts.get(&id).copied().unwrap_or_default();
-        Ok(Some((task, counts)))
+        let kept = counts.get(&id).copied().unwrap_or_default();
+        Ok(Some((task, with_past(&row, kept)?)))
     }
 
     /// Tasks, newest first, each with the number of its deliveries in each state. Two statements.
@@ -147,12 +220,17 @@ impl Registry {
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
         let rows = sql.build()?.fetch_all(&self.read).await?;
-        let tasks = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let page = Paged::cut(tasks, page.limit, |task| task.id.to_string());
-        let ids: Vec<Id> = page.items.iter().map(|task| task.id).collect();
-        let counts = self.counts(&ids).await?;
-        Ok(page.map(|task| {
-            let counts = counts.get(&task.id).copied().unwrap_or_default();
+        let tasks = rows
+            .iter()
+            .map(|row| Ok((read(row)?, with_past(row, StateCounts::default())?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let page = Paged::cut(tasks, page.limit, |(task, _)| task.id.to_string());
+        let ids: Vec<Id> = page.items.iter().map(|(task, _)| task.id).collect();
+        let kept = self.counts(&ids).await?;
+        Ok(page.map(|(task, past)| {
+            let mut counts = kept.get(&task.id).copied().unwrap_or_default();
+            counts.delivered += past.delivered;
+            counts.failed += past.failed;
             (task, counts)
         }))
     }
@@ -176,6 +254,60 @@ impl Registry {
     }
 }
 
+/// Stores deliveries of a task, one statement for each [`BLOCK`], and makes sure that their devices are there.
+async fn insert_deliveries(
+    tx: &mut Transaction<'static, Any>,
+    task: Id,
+    deliveries: &[Delivery],
+) -> Result<(), StoreError> {
+    for block in deliveries.chunks(BLOCK) {
+        let mut sql = Sql::new(
+            "INSERT INTO delivery (id, task_id, device_id, node_id, attempt, state, created_at) VALUES ",
+        );
+        sql.rows(block, |row, delivery| {
+            row.bind(delivery.id.as_i64())
+                .bind(delivery.task_id.as_i64())
+                .bind(delivery.device_id.as_str())
+                .bind(delivery.node_id.as_str())
+                .bind(i64::from(delivery.attempt))
+                .bind(state_number(delivery.state))
+                .bind(delivery.created_at.as_i64());
+        });
+        sql.build_rows(block.len())?.execute(&mut **tx).await?;
+    }
+    // A device may have been deleted since it was looked up: it would be waited for for ever.
+    let Some(first) = deliveries.first() else {
+        return Ok(());
+    };
+    let gone = sql::query(
+        "SELECT 1 FROM delivery d WHERE d.task_id = $1 AND d.id >= $2 \
+         AND NOT EXISTS (SELECT 1 FROM device WHERE id = d.device_id) LIMIT 1",
+    )
+    .bind(task.as_i64())
+    .bind(first.id.as_i64())
+    .fetch_optional(&mut **tx)
+    .await?;
+    match gone {
+        Some(_) => Err(StoreError::NotFound { what: "device" }),
+        None => Ok(()),
+    }
+}
+
+/// Adds what is not kept any more to the counts of what is.
+fn with_past(row: &AnyRow, mut kept: StateCounts) -> Result<StateCounts, StoreError> {
+    let fields = Fields(row);
+    kept.delivered += fields.number::<u64>("past_delivered")?;
+    kept.failed += fields.number::<u64>("past_failed")?;
+    Ok(kept)
+}
+
+fn optional_json<T: serde::Serialize>(
+    column: &'static str,
+    value: Option<&T>,
+) -> Result<Option<String>, StoreError> {
+    value.map(|value| rows::json(column, value)).transpose()
+}
+
 fn read(row: &AnyRow) -> Result<Task, StoreError> {
     let fields = Fields(row);
     Ok(Task {
@@ -187,6 +319,14 @@ fn read(row: &AnyRow) -> Result<Task, StoreError> {
         creation: fields.parsed("creation")?,
         run: fields.parsed("run")?,
         policy: fields.json("policy")?,
+        filter: match fields.optional_text("filter")? {
+            Some(text) => {
+                Some(serde_json::from_str(&text).map_err(|error| rows::corrupt("filter", error))?)
+            }
+            None => None,
+        },
+        creation_error: fields.optional_text("creation_error")?,
+        promoted_at: fields.optional_time("promoted_at")?,
         total: fields.number("total")?,
         created_at: fields.time("created_at")?,
         finished_at: fields.optional_time("finished_at")?,
@@ -195,4 +335,8 @@ fn read(row: &AnyRow) -> Result<Task, StoreError> {
 }
 
 const SELECT: &str = "SELECT id, name, resource_id, resource_version, product_id, creation, run, policy, total, \
-     created_at, finished_at, created_by FROM task";
+     created_at, finished_at, created_by, filter, creation_error, promoted_at, past_delivered, past_failed FROM task";
+const INSERT: &str = "INSERT INTO task (id, name, resource_id, resource_version, product_id, creation, run, policy, \
+     total, created_at, finished_at, created_by, filter) \
+     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 WHERE EXISTS \
+     (SELECT 1 FROM resource_version WHERE resource_id = $3 AND version = $4)";

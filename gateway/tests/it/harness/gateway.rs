@@ -106,6 +106,8 @@ impl Gateway {
         config.files.listen = Some(anywhere);
         config.metrics.listen = Some(anywhere);
         config.delivery.announce_delay = std::time::Duration::from_millis(20);
+        // A failure is an end, unless a test says otherwise.
+        config.delivery.max_attempts = 1;
         config.shutdown.grace = std::time::Duration::from_secs(5);
         change(&mut config);
         let (shutdown, owner) = (Shutdown::new(), Shutdown::new());

@@ -13,7 +13,9 @@ use tower::ServiceExt as _;
 
 use super::super::*;
 use crate::{
-    config::{AuthConfig, FilesConfig, MailboxConfig, RegistrationConfig, UploadConfig},
+    config::{
+        AuthConfig, FilesConfig, MailboxConfig, RegistrationConfig, RetentionConfig, UploadConfig,
+    },
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
         delivery::DeliveryParts,
@@ -167,6 +169,7 @@ impl Stage {
             blobs: blobs.clone(),
             urls: urls.clone(),
             config: DeliveryConfig::default(),
+            retention: RetentionConfig::default(),
             metrics: Metrics::new(),
         };
         let registration_config = RegistrationConfig {

@@ -4,11 +4,15 @@ use headgate_protocol::identity::{DeviceId, NodeId, ProductId, ResourceName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::policy::{TargetFilterView, TaskPolicyView};
 use crate::{
     edge::http::schema,
-    model::{CreationState, DeliveryState, Id, Millis, Resource, RunState, StateCounts},
+    model::{
+        CreationState, DeliveryState, Id, Millis, Resource, RunState, StateCounts, TargetFilter,
+        TaskPolicy,
+    },
     service::delivery::{
-        DeliveryView as DeliveryStanding, TaskView as TaskStanding, TimelineEntry,
+        DeliveryView as DeliveryStanding, TaskEvent, TaskView as TaskStanding, TimelineEntry,
     },
 };
 
@@ -110,16 +114,6 @@ impl From<StateCounts> for CountsView {
     }
 }
 
-/// How a task runs.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = TaskPolicy)]
-pub struct PolicyView {
-    /// Deliveries that may be in progress at once, from 1; absent: only the node's limit holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::edge::http) max_in_progress: Option<u32>,
-}
-
 /// One resource on its way to a set of devices.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Task)]
@@ -144,7 +138,19 @@ pub struct TaskView {
     #[schema(schema_with = schema::run_state)]
     run: RunState,
     /// How it runs.
-    policy: PolicyView,
+    #[schema(value_type = TaskPolicyView)]
+    policy: TaskPolicy,
+    /// Whom it is made for, where that is no list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TargetFilterView>)]
+    filter: Option<TargetFilter>,
+    /// Why it could not be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creation_error: Option<String>,
+    /// When it went on from its canary to all devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::time)]
+    promoted_at: Option<Millis>,
     /// Deliveries that it has.
     total: u32,
     /// How many of them are in each state.
@@ -178,9 +184,10 @@ impl From<TaskStanding> for TaskView {
             product_id: task.product_id,
             creation: task.creation,
             run: task.run,
-            policy: PolicyView {
-                max_in_progress: task.policy.max_in_progress,
-            },
+            policy: task.policy,
+            filter: task.filter,
+            creation_error: task.creation_error,
+            promoted_at: task.promoted_at,
             total: task.total,
             counts: standing.counts.into(),
             created_at: task.created_at,
@@ -190,7 +197,7 @@ impl From<TaskStanding> for TaskView {
     }
 }
 
-/// A task to be made; exactly one of `device_id`, `device_ids` and `node_ids` says to whom.
+/// A task to be made; exactly one of `device_id`, `device_ids`, `node_ids` and `filter` says to whom.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTaskBody {
@@ -209,9 +216,23 @@ pub struct NewTaskBody {
     /// To these devices of the resource's product, at most 10,000.
     #[serde(default)]
     pub(in crate::edge::http) node_ids: Option<Vec<String>>,
+    /// To all devices of the resource's product that this lets through, found in the background.
+    #[serde(default)]
+    #[schema(value_type = Option<TargetFilterView>)]
+    pub(in crate::edge::http) filter: Option<TargetFilter>,
     /// How.
     #[serde(default)]
-    pub(in crate::edge::http) policy: PolicyView,
+    #[schema(value_type = TaskPolicyView)]
+    pub(in crate::edge::http) policy: TaskPolicy,
+}
+
+/// Which deliveries of a task are meant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChosenBody {
+    /// Their ids, at most 10,000.
+    #[schema(value_type = Vec<String>)]
+    pub(in crate::edge::http) delivery_ids: Vec<Id>,
 }
 
 /// A task to be made from a CSV, as parts of a form; `file` is the last part.
@@ -228,6 +249,9 @@ pub struct NewTaskForm {
     name: Option<String>,
     /// Deliveries that may be in progress at once.
     max_in_progress: Option<u32>,
+    /// How, as JSON of the same form as in a JSON body.
+    #[schema(value_type = Option<TaskPolicyView>)]
+    policy: Option<String>,
     /// CSV with the column `DeviceName` and at most 10,000 rows.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
@@ -328,6 +352,32 @@ impl From<DeliveryStanding> for DeliveryView {
             pushed_at: delivery.pushed_at,
             delivering_at: delivery.delivering_at,
             finished_at: delivery.finished_at,
+        }
+    }
+}
+
+/// What happened to a task.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskEvent)]
+pub struct TaskEventView {
+    /// The task as it stands.
+    task: TaskView,
+    /// Deliveries that changed since the event before, at most 500; absent in a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliveries: Option<Vec<DeliveryView>>,
+    /// How many more changed.
+    omitted: usize,
+}
+
+impl From<TaskEvent> for TaskEventView {
+    fn from(event: TaskEvent) -> Self {
+        let views = |deliveries: Vec<DeliveryStanding>| {
+            deliveries.into_iter().map(DeliveryView::from).collect()
+        };
+        Self {
+            task: event.task.into(),
+            deliveries: event.deliveries.map(views),
+            omitted: event.omitted,
         }
     }
 }

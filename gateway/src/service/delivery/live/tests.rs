@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::BlobId;
+use crate::{
+    config::DeliveryConfig,
+    model::{BlobId, CreationState, RunState, Task, TaskPolicy},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,15 +32,43 @@ fn live(size: u64, state: DeliveryState, have: Option<Ranges>, rules: Rules) -> 
         part_digests: bytes::Bytes::new(),
         blob: BlobId::from_random([7; 16]),
     };
-    let task = Arc::new(LiveTask::new(id, RunState::Running, None));
+    let task = Arc::new(live_task(1, TaskPolicy::default(), &Standing::default()));
     LiveDelivery::new(
         &stored,
+        1,
         "p".parse().expect("legal"),
         Arc::new(content),
         task,
         have,
         rules,
     )
+}
+
+/// A running task with a policy.
+pub(in crate::service::delivery) fn live_task(
+    number: i64,
+    policy: TaskPolicy,
+    standing: &Standing,
+) -> LiveTask {
+    let id = Id::from_i64(number).expect("positive");
+    let stored = Task {
+        id,
+        name: "roll-out".to_owned(),
+        resource_id: id,
+        resource_version: 1,
+        product_id: "p".parse().expect("legal"),
+        creation: CreationState::Created,
+        run: RunState::Running,
+        policy,
+        filter: None,
+        creation_error: None,
+        promoted_at: None,
+        total: u32::try_from(standing.counts.total()).expect("small"),
+        created_at: Millis::now(),
+        finished_at: None,
+        created_by: "admin".to_owned(),
+    };
+    LiveTask::new(&stored, standing, &DeliveryConfig::default())
 }
 
 fn fresh(size: u64) -> LiveDelivery {
@@ -54,10 +85,13 @@ fn states_only_go_forward_and_an_end_is_final() {
     let now = Millis::now();
     assert_eq!(
         delivery.advance(DeliveryState::Delivering, now),
-        Step::Taken
+        Step::Taken {
+            from: DeliveryState::Pending
+        }
     );
     assert_eq!(delivery.advance(DeliveryState::Pushed, now), Step::Already);
-    assert_eq!(delivery.advance(DeliveryState::Failed, now), Step::Taken);
+    let from = DeliveryState::Delivering;
+    assert_eq!(delivery.fail(false), Step::Taken { from });
     for late in [
         DeliveryState::Delivered,
         DeliveryState::Failed,
@@ -71,13 +105,16 @@ fn states_only_go_forward_and_an_end_is_final() {
 fn of_a_cancel_and_a_done_that_race_exactly_one_wins() {
     for _ in 0..100 {
         let delivery = &fresh(10);
+        let taken = Step::Taken {
+            from: DeliveryState::Pending,
+        };
         let steps = std::thread::scope(|scope| {
-            [DeliveryState::Delivered, DeliveryState::Failed]
-                .map(|to| scope.spawn(move || delivery.advance(to, Millis::now())))
-                .map(|thread| thread.join().expect("no panic"))
+            let done = scope.spawn(|| delivery.advance(DeliveryState::Delivered, Millis::now()));
+            let cancel = scope.spawn(|| delivery.fail(false));
+            [done, cancel].map(|thread| thread.join().expect("no panic"))
         });
         assert!(
-            steps == [Step::Taken, Step::Over] || steps == [Step::Over, Step::Taken],
+            steps == [taken, Step::Over] || steps == [Step::Over, taken],
             "{steps:?}"
         );
     }

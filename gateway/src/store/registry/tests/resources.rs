@@ -184,6 +184,7 @@ async fn old_versions_stay_while_a_task_delivers_them() {
     let (resource, first) = add(&fixture, "fw", &version(1, 1, 10)).await;
     let task = tasks::task(&fixture, &resource);
     let deliveries = tasks::deliveries(&fixture, &task, 2);
+    fixture.add_devices("meter", 2).await.unwrap();
     fixture
         .insert_task(&task, &deliveries, &audit("x"))
         .await
@@ -221,7 +222,7 @@ async fn old_versions_stay_while_a_task_delivers_them() {
         "{in_use:?}"
     );
     fixture
-        .set_task_run(task.id, RunState::Finished, at(9), None)
+        .change_task_run(task.id, RunState::ALL, RunState::Finished, at(9), None)
         .await
         .unwrap();
     assert_eq!(fixture.purge_versions(resource.id).await.unwrap(), []);

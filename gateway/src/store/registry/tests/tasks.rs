@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    CreationState, Delivery, DeliveryChange, DeliveryState, Resource, RunState, StateCounts, Task,
-    TaskPolicy, device::tests::device,
+    CreationState, Delivery, DeliveryChange, DeliveryState, Resource, RunState, StateCounts,
+    TargetFilter, Task, TaskPolicy, device::tests::device,
 };
 
 use DeliveryState::{Delivered, Delivering, Failed, Pending, Pushed};
@@ -19,7 +19,11 @@ pub(super) fn task(fixture: &Fixture, resource: &Resource) -> Task {
         run: RunState::Running,
         policy: TaskPolicy {
             max_in_progress: Some(5),
+            ..TaskPolicy::default()
         },
+        filter: None,
+        creation_error: None,
+        promoted_at: None,
         total: 0,
         created_at: at(100),
         finished_at: None,
@@ -68,6 +72,10 @@ async fn with_task(count: usize) -> (Fixture, Task, Vec<Delivery>) {
         .insert_resource(&resource, &new, NO_LIMIT, &audit("x"))
         .await
         .unwrap();
+    fixture
+        .add_devices("meter", count.max(1_200))
+        .await
+        .unwrap();
     let mut task = task(&fixture, &resource);
     task.total = u32::try_from(count).unwrap();
     let deliveries = deliveries(&fixture, &task, count);
@@ -86,6 +94,7 @@ fn change(delivery: Id, attempt: u32, to: DeliveryState, millis: i64) -> Deliver
         at: at(millis),
         reason: (to == Failed).then(|| "timeout".to_owned()),
         detail: None,
+        by_hand: false,
     }
 }
 
@@ -129,6 +138,181 @@ async fn a_task_without_its_resource_or_with_a_broken_row_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_task_for_a_device_that_is_gone_stores_nothing() {
+    let (fixture, mut task, _) = with_task(1).await;
+    task.id = fixture.next_id();
+    let mut rows = deliveries(&fixture, &task, 3);
+    rows[1].device_id = "meter_gone".parse().unwrap();
+    let gone = fixture.insert_task(&task, &rows, &audit("x")).await;
+    assert!(matches!(gone, Err(StoreError::NotFound { what: "device" })));
+    assert_eq!(fixture.task(task.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_task_is_made_in_blocks_or_leaves_nothing() {
+    let (fixture, first, _) = with_task(1).await;
+    for (error, creation, run) in [
+        (None, CreationState::Created, RunState::Running),
+        (
+            Some("why"),
+            CreationState::CreationFailed,
+            RunState::Canceled,
+        ),
+    ] {
+        let mut task = first.clone();
+        task.id = fixture.next_id();
+        task.creation = CreationState::Creating;
+        task.filter = Some(TargetFilter {
+            name: Some("n*".parse().unwrap()),
+            app: None,
+        });
+        task.total = 0;
+        fixture.insert_task(&task, &[], &audit("x")).await.unwrap();
+        let rows = deliveries(&fixture, &task, 1_000);
+        for block in rows.chunks(300) {
+            assert!(fixture.add_deliveries(task.id, block).await.unwrap());
+        }
+        let open = fixture.open_deliveries().await.unwrap();
+        assert!(
+            open.iter().all(|open| open.delivery.task_id != task.id),
+            "not yet"
+        );
+        let being_made = fixture.tasks_being_made().await.unwrap();
+        assert_eq!(
+            being_made.iter().map(|task| task.id).collect::<Vec<_>>(),
+            [task.id]
+        );
+        let last = fixture.last_target(task.id).await.unwrap();
+        assert_eq!(last, Some("meter_n999".parse().unwrap()));
+        assert!(fixture.end_creation(task.id, error, at(7)).await.unwrap());
+        assert!(!fixture.end_creation(task.id, error, at(7)).await.unwrap());
+        assert!(!fixture.add_deliveries(task.id, &rows[..1]).await.unwrap());
+        let (stored, counts) = fixture.task(task.id).await.unwrap().unwrap();
+        assert_eq!((stored.creation, stored.run), (creation, run));
+        assert_eq!(stored.creation_error.as_deref(), error);
+        assert_eq!(stored.filter, task.filter);
+        let left = if error.is_none() { 1_000 } else { 0 };
+        assert_eq!((u64::from(stored.total), counts.total()), (left, left));
+    }
+}
+
+#[tokio::test]
+async fn devices_of_a_filter_come_in_blocks_in_their_order() {
+    let (fixture, _, _) = with_task(1).await;
+    let product = "meter".parse().unwrap();
+    let first = fixture.target_devices(&product, None, None).await.unwrap();
+    assert_eq!(first.len(), BLOCK);
+    let last = &first.last().unwrap().id;
+    let next = fixture
+        .target_devices(&product, None, Some(last))
+        .await
+        .unwrap();
+    assert!(next[0].id > *last);
+    let app = "nobody".parse().unwrap();
+    assert_eq!(
+        fixture
+            .target_devices(&product, Some(&app), None)
+            .await
+            .unwrap(),
+        []
+    );
+}
+
+#[tokio::test]
+async fn what_is_old_is_deleted_in_blocks_and_counts_stay() {
+    let (fixture, task, rows) = with_task(1_000).await;
+    let ends: Vec<_> = rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| {
+            let to = if index < 700 { Delivered } else { Failed };
+            change(row.id, 1, to, 200)
+        })
+        .collect();
+    fixture.apply_delivery_changes(&ends).await.unwrap();
+    assert_eq!(
+        fixture.purge_deliveries(task.id, 500).await.unwrap(),
+        0,
+        "it is open"
+    );
+    let end = fixture.change_task_run(
+        task.id,
+        &[RunState::Running],
+        RunState::Finished,
+        at(300),
+        None,
+    );
+    assert!(end.await.unwrap());
+    assert_eq!(fixture.ended_tasks(at(300), true, 9).await.unwrap(), []);
+    assert_eq!(
+        fixture.ended_tasks(at(301), true, 9).await.unwrap(),
+        [task.id]
+    );
+    let entry = audit("task.delete");
+    assert!(
+        !fixture.delete_task(task.id, &entry).await.unwrap(),
+        "deliveries are left"
+    );
+    for expected in [500, 500, 0] {
+        assert_eq!(
+            fixture.purge_deliveries(task.id, 500).await.unwrap(),
+            expected
+        );
+        let (_, counts) = fixture.task(task.id).await.unwrap().unwrap();
+        assert_eq!((counts.delivered, counts.failed), (700, 300));
+    }
+    assert_eq!(fixture.ended_tasks(at(301), true, 9).await.unwrap(), []);
+    assert_eq!(
+        fixture.ended_tasks(at(301), false, 9).await.unwrap(),
+        [task.id]
+    );
+    assert!(fixture.delete_task(task.id, &entry).await.unwrap());
+    assert_eq!(fixture.task(task.id).await.unwrap(), None);
+    let now = Millis::now();
+    assert_eq!(
+        fixture
+            .purge_audit(now.before(Duration::from_hours(1)).unwrap(), 1)
+            .await
+            .unwrap(),
+        0
+    );
+    let later = now.after(Duration::from_hours(1));
+    assert_eq!(fixture.purge_audit(later, 1).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_an_operator_asked_for_begins_a_round() {
+    let (fixture, task, rows) = with_task(1).await;
+    let id = rows[0].id;
+    let by_hand = DeliveryChange {
+        by_hand: true,
+        ..change(id, 3, Pending, 30)
+    };
+    let steps = [
+        change(id, 1, Failed, 10),
+        change(id, 2, Pending, 10),
+        change(id, 2, Failed, 20),
+    ];
+    fixture.apply_delivery_changes(&steps).await.unwrap();
+    fixture.apply_delivery_changes(&[by_hand]).await.unwrap();
+    let last = [change(id, 3, Failed, 40), change(id, 4, Pending, 40)];
+    fixture.apply_delivery_changes(&last).await.unwrap();
+    let open = fixture.open_deliveries().await.unwrap();
+    assert_eq!((open[0].delivery.attempt, open[0].round), (4, 3));
+    let history = fixture.delivery_history(task.id, None, 10).await.unwrap();
+    let attempts: Vec<_> = history.iter().map(|row| (row.attempt, row.state)).collect();
+    assert_eq!(
+        attempts,
+        [(1, Failed), (2, Failed), (3, Failed), (4, Pending)]
+    );
+    let found = fixture
+        .deliveries_by_ids(task.id, &[id, fixture.next_id()])
+        .await
+        .unwrap();
+    assert_eq!(found.len(), 1);
+}
+
+#[tokio::test]
 async fn tasks_are_listed_newest_first_with_their_counts() {
     let (fixture, first, _) = with_task(3).await;
     let mut second = first.clone();
@@ -164,22 +348,26 @@ async fn tasks_are_listed_newest_first_with_their_counts() {
 #[tokio::test]
 async fn a_final_run_state_is_stamped() {
     let (fixture, task, _) = with_task(1).await;
+    let mut from = RunState::Running;
     for (run, finished_at) in [
         (RunState::Paused, None),
         (RunState::Canceled, Some(at(50))),
         (RunState::Running, None),
     ] {
-        fixture
-            .set_task_run(task.id, run, at(50), Some(&audit("task.x")))
-            .await
-            .unwrap();
+        let wrong = [RunState::Aborted, RunState::Finished];
+        let entry = audit("task.x");
+        let moved = fixture.change_task_run(task.id, &wrong, run, at(50), Some(&entry));
+        assert!(!moved.await.unwrap(), "it is in none of these states");
+        let right = [from, run];
+        let moved = fixture.change_task_run(task.id, &right, run, at(50), Some(&entry));
+        assert!(moved.await.unwrap());
+        from = run;
         let (stored, _) = fixture.task(task.id).await.unwrap().unwrap();
         assert_eq!((stored.run, stored.finished_at), (run, finished_at));
     }
-    let gone = fixture
-        .set_task_run(fixture.next_id(), RunState::Running, at(1), None)
-        .await;
-    assert!(matches!(gone, Err(StoreError::NotFound { what: "task" })));
+    let unknown = fixture.next_id();
+    let gone = fixture.change_task_run(unknown, &[RunState::Running], from, at(1), None);
+    assert!(!gone.await.unwrap());
 }
 
 #[tokio::test]
@@ -365,15 +553,6 @@ async fn many_steps_are_one_transaction() {
 async fn a_device_with_an_open_delivery_is_not_deleted() {
     let (fixture, task, deliveries) = with_task(1).await;
     let device = device("meter", "n0");
-    fixture
-        .insert_device(
-            &device,
-            &device.aliases(&product("meter")),
-            &DeviceCredentials::default(),
-            &audit("x"),
-        )
-        .await
-        .unwrap();
     let in_use = fixture.delete_device(&device.id, &audit("x")).await;
     assert!(
         matches!(&in_use, Err(StoreError::InUse { by, .. }) if *by == format!("task {}", task.id)),

@@ -1,0 +1,338 @@
+//! A task while it has open deliveries: its policy, its counts, and what the policy allows now.
+//!
+//! Counts follow the working copies of its deliveries, so that a ramp, a canary and an abort
+//! threshold cost no query. What the schedule holds is changed under the admission's lock only.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    config::DeliveryConfig,
+    model::{DeliveryState, Id, Millis, RunState, StateCounts, Task, TaskPolicy, policy},
+    service::delivery::{events::Feed, rate::Rate, wait::WaitReason},
+};
+
+/// A task that has open deliveries.
+#[derive(Debug)]
+pub struct LiveTask {
+    /// Its id.
+    pub id: Id,
+    /// How it runs.
+    pub policy: TaskPolicy,
+    /// Deliveries of it that may be in progress at once.
+    pub max_in_progress: u32,
+    /// Its timers, the node's where it has none of its own.
+    pub(in crate::service::delivery) timers: Timers,
+    attempts: Attempts,
+    /// Deliveries that are not final.
+    pub open: AtomicU32,
+    /// Deliveries in all.
+    total: u32,
+    run: AtomicU8,
+    promoted: AtomicBool,
+    counts: [AtomicU32; DeliveryState::ALL.len()],
+    canceled: AtomicU32,
+    /// What had failed and what had been delivered when an operator last tried again: those count no more
+    /// against the threshold.
+    settled: [AtomicU32; 2],
+    /// Deliveries of it in progress; changed under the admission's lock.
+    pub(in crate::service::delivery) in_progress: AtomicU32,
+    /// Changed under the admission's lock.
+    pub(in crate::service::delivery) schedule: Mutex<Schedule>,
+    /// Its own bytes a second.
+    pub(in crate::service::delivery) rate: Option<Rate>,
+    /// What is told to those who watch it.
+    pub(in crate::service::delivery) feed: Feed,
+}
+
+/// The three timers, resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::service::delivery) struct Timers {
+    pub(in crate::service::delivery) step: Duration,
+    pub(in crate::service::delivery) in_progress: Duration,
+    pub(in crate::service::delivery) confirm: Duration,
+}
+
+/// How often is tried, resolved.
+#[derive(Debug, Clone, Copy)]
+struct Attempts {
+    max: u32,
+    backoff: Duration,
+    max_backoff: Duration,
+}
+
+/// What of a policy depends on what has begun.
+#[derive(Debug, Default)]
+pub(in crate::service::delivery) struct Schedule {
+    /// Deliveries that have begun in any attempt.
+    pub(in crate::service::delivery) begun: u32,
+    /// Bytes of what has begun, as the turns of tasks count them.
+    pub(in crate::service::delivery) served_bytes: u64,
+    /// Devices that may begin now; below 1: none.
+    tokens: f64,
+    counted_at: Option<Millis>,
+}
+
+/// What is known of a task's deliveries when it is loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::service::delivery) struct Standing {
+    /// By state.
+    pub(in crate::service::delivery) counts: StateCounts,
+    /// Of those that failed: cancelled by an operator.
+    pub(in crate::service::delivery) canceled: u32,
+    /// Those that no attempt has begun for.
+    pub(in crate::service::delivery) fresh: u32,
+}
+
+impl LiveTask {
+    /// The working copy of a stored task.
+    pub(in crate::service::delivery) fn new(
+        task: &Task,
+        standing: &Standing,
+        config: &DeliveryConfig,
+    ) -> Self {
+        let policy = task.policy.clone();
+        let secs = |own: Option<u32>, node: Duration| {
+            own.map_or(node, |secs| Duration::from_secs(u64::from(secs)))
+        };
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let (timers, attempts) = (policy.timers, policy.attempts);
+        Self {
+            id: task.id,
+            max_in_progress: policy.max_in_progress.unwrap_or(u32::MAX),
+            timers: Timers {
+                step: secs(timers.step_timeout_secs, config.step_timeout),
+                in_progress: secs(timers.in_progress_timeout_secs, config.in_progress_timeout),
+                confirm: secs(timers.confirm_timeout_secs, config.confirm_timeout),
+            },
+            attempts: Attempts {
+                max: attempts.max.unwrap_or(config.max_attempts),
+                backoff: secs(attempts.backoff_secs, config.retry_backoff),
+                max_backoff: secs(attempts.max_backoff_secs, config.max_retry_backoff),
+            },
+            open: AtomicU32::new(0),
+            total: task.total,
+            run: AtomicU8::new(number(task.run)),
+            promoted: AtomicBool::new(task.promoted_at.is_some()),
+            counts: std::array::from_fn(|index| {
+                let state = DeliveryState::ALL[index];
+                AtomicU32::new(small(standing.counts.of(state)))
+            }),
+            canceled: AtomicU32::new(standing.canceled),
+            settled: Default::default(),
+            in_progress: AtomicU32::new(0),
+            schedule: Mutex::new(Schedule {
+                begun: task.total.saturating_sub(standing.fresh),
+                ..Schedule::default()
+            }),
+            rate: policy.bytes_per_sec.map(Rate::new),
+            feed: Feed::default(),
+            policy,
+        }
+    }
+
+    /// How far its running is.
+    pub fn run(&self) -> RunState {
+        let number = usize::from(self.run.load(Ordering::Acquire));
+        RunState::ALL
+            .get(number)
+            .copied()
+            .unwrap_or(RunState::Running)
+    }
+
+    /// Whether nothing of it may be sent: an operator holds it, or it is over.
+    pub fn is_held(&self) -> bool {
+        !matches!(self.run(), RunState::Running | RunState::Scheduled)
+    }
+
+    pub(in crate::service::delivery) fn set_run(&self, run: RunState) {
+        self.run.store(number(run), Ordering::Release);
+    }
+
+    /// Whether it goes to all devices by now.
+    pub(in crate::service::delivery) fn is_promoted(&self) -> bool {
+        self.policy.canary.is_none() || self.promoted.load(Ordering::Acquire)
+    }
+
+    pub(in crate::service::delivery) fn set_promoted(&self) {
+        self.promoted.store(true, Ordering::Release);
+    }
+
+    /// How many of its deliveries are in each state.
+    pub(in crate::service::delivery) fn counts(&self) -> StateCounts {
+        let mut counts = StateCounts::default();
+        for (state, count) in DeliveryState::ALL.iter().zip(&self.counts) {
+            *counts.of_mut(*state) = u64::from(count.load(Ordering::Relaxed));
+        }
+        counts
+    }
+
+    /// Moves one delivery from a state to another.
+    pub(in crate::service::delivery) fn count_step(&self, from: DeliveryState, to: DeliveryState) {
+        self.counts[index(from)].fetch_sub(1, Ordering::Relaxed);
+        self.counts[index(to)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note that deliveries which had failed, some of them by an operator's word, are tried again.
+    pub(in crate::service::delivery) fn count_again(&self, deliveries: usize, canceled: usize) {
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.counts[index(DeliveryState::Failed)].fetch_sub(small(deliveries), Ordering::Relaxed);
+        self.counts[index(DeliveryState::Pending)].fetch_add(small(deliveries), Ordering::Relaxed);
+        // What was cancelled before this process began may not have been counted.
+        self.canceled
+            .update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+                known.saturating_sub(small(canceled))
+            });
+    }
+
+    pub(in crate::service::delivery) fn count_canceled(&self) {
+        self.canceled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether its canary has done well enough to go on by itself.
+    pub(in crate::service::delivery) fn deserves_promotion(&self) -> bool {
+        let needed = self
+            .policy
+            .canary
+            .and_then(|canary| canary.needed(self.total));
+        !self.is_promoted()
+            && needed.is_some_and(|needed| self.count_of(DeliveryState::Delivered) >= needed)
+    }
+
+    /// Whether so much of it has failed that the rest is to be given up.
+    pub(in crate::service::delivery) fn is_beyond_saving(&self) -> bool {
+        let Some(abort) = &self.policy.abort else {
+            return false;
+        };
+        let [failed, delivered] = self.ended();
+        let failed = failed.saturating_sub(self.settled[0].load(Ordering::Relaxed));
+        let delivered = delivered.saturating_sub(self.settled[1].load(Ordering::Relaxed));
+        !self.run().is_final() && abort.is_reached(failed, failed.saturating_add(delivered))
+    }
+
+    /// Counts the threshold from here: an operator has looked at what failed, and tries it again.
+    pub(in crate::service::delivery) fn settle(&self) {
+        for (settled, ended) in self.settled.iter().zip(self.ended()) {
+            settled.store(ended, Ordering::Relaxed);
+        }
+    }
+
+    /// How many have failed, by no operator's word, and how many were delivered.
+    fn ended(&self) -> [u32; 2] {
+        let canceled = self.canceled.load(Ordering::Relaxed);
+        let failed = self
+            .count_of(DeliveryState::Failed)
+            .saturating_sub(canceled);
+        [failed, self.count_of(DeliveryState::Delivered)]
+    }
+
+    /// Whether there is another attempt after so many of a round.
+    pub(in crate::service::delivery) fn allows_after(&self, attempts: u32) -> bool {
+        attempts < self.attempts.max
+    }
+
+    /// How long the attempt after so many failures of a round waits.
+    pub(in crate::service::delivery) fn backoff(&self, failed: u32, delivery: Id) -> Duration {
+        let seed = delivery.as_i64().cast_unsigned();
+        policy::backoff(
+            self.attempts.backoff,
+            self.attempts.max_backoff,
+            failed,
+            seed,
+        )
+    }
+
+    /// What the policy has against giving a place now to a delivery that has `begun` in this attempt or not, and
+    /// that is in its `first` attempt or in a later one. The pace is not asked here: see [`Schedule`].
+    pub(in crate::service::delivery) fn objection(
+        &self,
+        begun: bool,
+        first: bool,
+        now: Millis,
+        schedule: &Schedule,
+    ) -> Option<WaitReason> {
+        if self.is_held() {
+            return Some(WaitReason::Paused);
+        }
+        if self.in_progress.load(Ordering::Acquire) >= self.max_in_progress {
+            return Some(WaitReason::InProgressLimit);
+        }
+        if begun {
+            return None;
+        }
+        if self.policy.start_at.is_some_and(|start| now < start) {
+            return Some(WaitReason::Scheduled);
+        }
+        if self
+            .policy
+            .window
+            .is_some_and(|window| !window.is_open(now))
+        {
+            return Some(WaitReason::NotInWindow);
+        }
+        let canary = self.policy.canary.filter(|_| first && !self.is_promoted());
+        if canary.is_some_and(|canary| schedule.begun >= canary.size(self.total)) {
+            return Some(WaitReason::Canary);
+        }
+        None
+    }
+
+    /// Whether another device may begin by the pace; takes its place in it if so.
+    pub(in crate::service::delivery) fn take_pace(
+        &self,
+        now: Millis,
+        schedule: &mut Schedule,
+    ) -> bool {
+        let Some(pace) = &self.policy.pace else {
+            return true;
+        };
+        let per_minute = pace.per_minute_after(self.count_of(DeliveryState::Delivered));
+        schedule.refill(now, per_minute);
+        if schedule.tokens < 1.0 {
+            return false;
+        }
+        schedule.tokens -= 1.0;
+        true
+    }
+
+    fn count_of(&self, state: DeliveryState) -> u32 {
+        self.counts[index(state)].load(Ordering::Relaxed)
+    }
+}
+
+impl Schedule {
+    /// Adds what the time has brought; what is not used is kept for [`SPREAD_SECS`] at most.
+    fn refill(&mut self, now: Millis, per_minute: f64) {
+        let per_sec = per_minute / 60.0;
+        let most = (per_sec * SPREAD_SECS).max(1.0);
+        self.tokens = match self.counted_at {
+            // The first device need not wait.
+            None => 1.0,
+            Some(before) => self.tokens + now.since(before).as_secs_f64() * per_sec,
+        };
+        self.tokens = self.tokens.min(most);
+        self.counted_at = Some(now);
+    }
+}
+
+/// The pace is held over so many seconds: what a tick of a second can let begin, and one that was late.
+const SPREAD_SECS: f64 = 2.0;
+
+const fn index(state: DeliveryState) -> usize {
+    match state {
+        DeliveryState::Pending => 0,
+        DeliveryState::Pushed => 1,
+        DeliveryState::Delivering => 2,
+        DeliveryState::Delivered => 3,
+        DeliveryState::Failed => 4,
+    }
+}
+
+fn number(run: RunState) -> u8 {
+    let index = RunState::ALL.iter().position(|known| *known == run);
+    u8::try_from(index.unwrap_or(1)).unwrap_or(1)
+}
