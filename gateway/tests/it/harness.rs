@@ -25,7 +25,7 @@ pub(crate) use self::{
     command::{Printed, need, run},
     daemon::Daemon,
     events::{Event, Events},
-    gateway::{Device, Gateway, Site},
+    gateway::{App, Device, Gateway, Site},
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     sdk::{Library, Sdk},

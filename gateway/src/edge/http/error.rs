@@ -16,6 +16,7 @@ use crate::{
         registry::RegistryError,
         resource::ResourceError,
         uplink::{NotOpened, NotSent},
+        vendor::NotExpected,
     },
 };
 
@@ -110,6 +111,16 @@ impl From<RegistrationError> for Problem {
             }
             RegistrationError::Running => Self::new(Kind::WrongState, error.to_string()),
             RegistrationError::Invalid(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotExpected> for Problem {
+    fn from(error: NotExpected) -> Self {
+        match error {
+            NotExpected::NoResponse => Self::field("topic", error.to_string()),
+            NotExpected::SameId => Self::new(Kind::WrongState, error.to_string()),
+            NotExpected::TooMany => Self::new(Kind::Overloaded, error.to_string()),
         }
     }
 }

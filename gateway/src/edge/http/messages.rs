@@ -43,6 +43,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells a proxy in front not to hold events back.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// The longest that a request waits for a device's response.
+const MAX_WAIT_SECS: u64 = 60;
+
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -172,17 +175,30 @@ const fn reason_of(ended: Ended) -> &'static str {
     }
 }
 
-/// Sends a message to a device: now, or when it comes.
+/// How a message is sent.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SendQuery {
+    /// Seconds to wait for the device's response, 1 to 60. The response is known by the request id in the topic (of
+    /// Huawei's commands and properties and Tencent's `$rrpc`) or comes on `response_topic`.
+    #[param(minimum = 1, maximum = 60)]
+    wait: Option<u64>,
+}
+
+/// Sends a message to a device: now, or when it comes. With `wait` the answer is 200 and has the device's response,
+/// or 202 where none came in time.
 #[utoipa::path(post, path = "/devices/{device}/messages", tag = "messages", request_body = NewMessageBody,
-    params(("device" = String, Path, description = "The device's id in the whole gateway"),
+    params(("device" = String, Path, description = "The device's id in the whole gateway"), SendQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 202, body = SentView), Problems))]
+    responses((status = 200, body = SentView<'_>), (status = 202, body = SentView<'_>), Problems))]
 async fn send(
     caller: Caller,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,
+    QueryOf(query): QueryOf<SendQuery>,
     JsonBody(body): JsonBody<NewMessageBody>,
-) -> Result<(StatusCode, Json<SentView>), Problem> {
+) -> Result<Response, Problem> {
     let origin = match &caller {
         Caller::App(app) => Origin::App(&app.id, None),
         Caller::Actor(actor) => {
@@ -190,7 +206,65 @@ async fn send(
             Origin::Operator
         }
     };
-    let device = name_of(&state, &id).await?;
+    let message = message_of(&state, &id, &body).await?;
+    let waiting = match query.wait {
+        None => None,
+        Some(secs @ 1..=MAX_WAIT_SECS) => {
+            // Before it is sent: the response may come at once.
+            let response_topic = message.properties.response_topic.as_deref();
+            let waiting =
+                state
+                    .requests
+                    .expect(&message.device.device_id, &message.topic, response_topic)?;
+            Some((waiting, Duration::from_secs(secs)))
+        }
+        Some(_) => {
+            let detail = format!("wait is not 1 to {MAX_WAIT_SECS}");
+            return Err(Problem::new(Kind::InvalidQuery, detail).with_field("wait"));
+        }
+    };
+    let (status, message_id) = match state.uplink.publish_to_device(origin, message).await? {
+        Sent::Online(message_id) => ("sent", message_id),
+        Sent::Queued(message_id) => ("queued", Some(message_id)),
+    };
+    let response = match waiting {
+        Some((mut waiting, limit)) => tokio::select! {
+            biased;
+            response = waiting.response() => Some(response),
+            () = tokio::time::sleep(limit) => None,
+            () = state.shutdown.draining() => None,
+        },
+        None => None,
+    };
+    // The application may have lost the device while it waited.
+    let response = match (&caller, response) {
+        (Caller::App(app), Some(response)) => {
+            let device = &response.device.device_id;
+            let is_bound = state.uplink.is_bound(&app.id, device).await;
+            is_bound.map_err(NotSent::from)?.then_some(response)
+        }
+        (_, response) => response,
+    };
+    let code = if response.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let view = SentView {
+        status,
+        message_id,
+        response: response.as_ref().map(MessageView::of),
+    };
+    Ok((code, Json(view)).into_response())
+}
+
+/// The message that a body describes.
+async fn message_of(
+    state: &ApiState,
+    id: &DeviceId,
+    body: &NewMessageBody,
+) -> Result<Message, Problem> {
+    let device = name_of(state, id).await?;
     let at = Millis::now();
     let default = || format!("{}/{}/down", device.product_id, device.node_id);
     let topic = body.topic.clone().unwrap_or_else(default);
@@ -198,7 +272,7 @@ async fn send(
     if topic.len() > state.limits.max_topic_bytes || levels > state.limits.max_topic_levels {
         return Err(Problem::field("topic", "is too long"));
     }
-    let message = Message {
+    Ok(Message {
         device,
         topic: TopicName::try_from(topic)
             .map_err(|error| Problem::field("topic", error.to_string()))?,
@@ -206,18 +280,7 @@ async fn send(
         qos: body.qos()?,
         properties: body.properties(at)?,
         at,
-    };
-    let view = match state.uplink.publish_to_device(origin, message).await? {
-        Sent::Online(message_id) => SentView {
-            status: "sent",
-            message_id,
-        },
-        Sent::Queued(message_id) => SentView {
-            status: "queued",
-            message_id: Some(message_id),
-        },
-    };
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    })
 }
 
 /// Lists the messages that wait for a device, oldest first, without their payloads.

@@ -1,5 +1,5 @@
 //! Who waits for the response of a device: known by the topic that the response will come on, in
-//! which the vendors put the request's id.
+//! which the vendors put the request's id, or which the request names.
 //!
 //! Invariants: at most as many wait as the limit says; whoever stops waiting takes no place.
 
@@ -41,7 +41,7 @@ struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotExpected {
     /// What is sent there has no response.
-    #[error("a message on this topic has no response")]
+    #[error("what is sent on this topic has no response; name a response_topic")]
     NoResponse,
     /// A request with this id waits already.
     #[error("a request with this id waits for its response already")]
@@ -70,12 +70,21 @@ impl Requests {
         }
     }
 
-    /// Begins to wait for the response to a request that is about to be sent to `device` on `topic`.
+    /// Begins to wait for the response to a request that is about to be sent to `device` on `topic`:
+    /// on `response_topic`, where the request names one, else where the topic's vendor has it.
     ///
     /// # Errors
     /// [`NotExpected`].
-    pub fn expect(&self, device: &DeviceId, topic: &str) -> Result<Waiting, NotExpected> {
-        let response = topics::response_to(topic).ok_or(NotExpected::NoResponse)?;
+    pub fn expect(
+        &self,
+        device: &DeviceId,
+        topic: &str,
+        response_topic: Option<&str>,
+    ) -> Result<Waiting, NotExpected> {
+        let response = response_topic
+            .map(str::to_owned)
+            .or_else(|| topics::response_to(topic))
+            .ok_or(NotExpected::NoResponse)?;
         let key = Key {
             device: device.clone(),
             topic: response.into_boxed_str(),
@@ -191,7 +200,9 @@ mod tests {
     #[tokio::test]
     async fn a_response_goes_to_the_one_request_with_its_id() {
         let requests = Requests::new(8);
-        let mut waiting = requests.expect(&device("P_d"), REQUEST).expect("room");
+        let mut waiting = requests
+            .expect(&device("P_d"), REQUEST, None)
+            .expect("room");
         assert!(
             !requests.answer(&message("P_other", RESPONSE)),
             "another device"
@@ -205,25 +216,33 @@ mod tests {
     #[test]
     fn what_cannot_be_waited_for_is_said() {
         let requests = Requests::new(1);
-        let expect = |topic: &str| requests.expect(&device("P_d"), topic).map(drop);
+        let expect = |topic: &str| requests.expect(&device("P_d"), topic, None).map(drop);
         assert_eq!(expect("P/d/x"), Err(NotExpected::NoResponse));
-        let first = requests.expect(&device("P_d"), REQUEST).expect("room");
+        let first = requests
+            .expect(&device("P_d"), REQUEST, None)
+            .expect("room");
         assert_eq!(expect("$rrpc/rxd/P/d/1"), Err(NotExpected::TooMany));
         drop(first);
         assert_eq!(expect("$rrpc/rxd/P/d/1"), Ok(()), "its place is free");
 
         let requests = Requests::new(2);
-        let _first = requests.expect(&device("P_d"), REQUEST).expect("room");
-        let again = requests.expect(&device("P_d"), REQUEST).map(drop);
+        let _first = requests
+            .expect(&device("P_d"), REQUEST, None)
+            .expect("room");
+        let again = requests.expect(&device("P_d"), REQUEST, None).map(drop);
         assert_eq!(again, Err(NotExpected::SameId));
     }
 
     #[test]
     fn an_answered_request_leaves_the_next_one_with_its_id_alone() {
         let requests = Requests::new(2);
-        let first = requests.expect(&device("P_d"), REQUEST).expect("room");
+        let first = requests
+            .expect(&device("P_d"), REQUEST, None)
+            .expect("room");
         assert!(requests.answer(&message("P_d", RESPONSE)));
-        let _second = requests.expect(&device("P_d"), REQUEST).expect("room");
+        let _second = requests
+            .expect(&device("P_d"), REQUEST, None)
+            .expect("room");
         drop(first);
         assert!(
             requests.answer(&message("P_d", RESPONSE)),

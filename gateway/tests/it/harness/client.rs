@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
     ConnAck, Connect, Decoder, Limits, Packet, PacketId, ProtocolVersion, PubAck, Publish, QoS,
-    ReasonCode, Role, Subscribe, Subscription,
+    ReasonCode, Role, Subscribe, Subscription, Unsubscribe,
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Device, PATIENCE, Site};
+use super::{App, Device, PATIENCE, Site};
 
 /// A connection over TLS whose packets are the test's.
 #[derive(Debug)]
@@ -66,6 +66,17 @@ impl Login {
             client_id: format!("{}_0_0_{HOUR}", device.id),
             password: hex::encode(mac.finalize().into_bytes()),
             ..Self::of(device)
+        }
+    }
+
+    /// An application over MQTT 5, with a ClientId of its own.
+    pub(crate) fn application(app: &App, client_id: &str) -> Self {
+        Self {
+            version: ProtocolVersion::V5,
+            keep_alive_secs: 60,
+            client_id: client_id.to_owned(),
+            username: app.id.clone(),
+            password: app.secret.clone(),
         }
     }
 
@@ -326,6 +337,24 @@ impl Client {
             if let Packet::SubAck(suback) = self.answer().await.expect("an open connection") {
                 assert_eq!(suback.packet_id, packet_id);
                 return suback.reasons.to_vec();
+            }
+        }
+    }
+
+    pub(crate) async fn unsubscribe(&mut self, filters: &[&str]) -> Vec<ReasonCode> {
+        let packet_id = self.packet_id();
+        let filters = filters
+            .iter()
+            .map(|filter| filter.parse().expect("a filter"));
+        let unsubscribe = Unsubscribe {
+            packet_id,
+            filters: filters.collect(),
+            properties: None,
+        };
+        self.send(&Packet::Unsubscribe(Box::new(unsubscribe))).await;
+        loop {
+            if let Packet::UnsubAck(unsuback) = self.answer().await.expect("an open connection") {
+                return unsuback.reasons.to_vec();
             }
         }
     }

@@ -34,6 +34,13 @@ pub(crate) struct Device {
     pub(crate) secret: String,
 }
 
+/// An application as a test knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
 impl Device {
     /// Where it talks about transfers.
     pub(crate) fn up(&self) -> String {
@@ -275,6 +282,21 @@ impl Site {
             made.push(self.device("P", node).await);
         }
         made.try_into().expect("as many as asked for")
+    }
+
+    /// Makes an application that sees these devices.
+    pub(crate) async fn app(&self, id: &str, devices: &[&Device]) -> App {
+        let made = self.post("/apps", &json!({"id": id})).await;
+        let ids: Vec<_> = devices.iter().map(|device| &device.id).collect();
+        if !ids.is_empty() {
+            let path = format!("/apps/{id}/devices");
+            let body = json!({"device_ids": ids});
+            self.api(Method::POST, &path, Some(&body)).await.ok(200);
+        }
+        App {
+            id: id.to_owned(),
+            secret: made["secret"].as_str().expect("a secret").to_owned(),
+        }
     }
 
     /// Uploads a form with one file.

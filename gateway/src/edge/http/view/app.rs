@@ -303,7 +303,8 @@ fn decode(field: &'static str, text: &str) -> Result<Vec<u8>, Problem> {
 
 /// What became of a message to a device.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SentView {
+#[schema(as = SentMessage)]
+pub struct SentView<'a> {
     /// `sent`: the device's session has it; `queued`: it waits for the device.
     #[schema(schema_with = schema::sent)]
     pub(in crate::edge::http) status: &'static str,
@@ -311,6 +312,9 @@ pub struct SentView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::id)]
     pub(in crate::edge::http) message_id: Option<crate::model::Id>,
+    /// What the device answered; only where it was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::edge::http) response: Option<MessageView<'a>>,
 }
 
 /// A message that waits for a device, without its payload.
