@@ -84,13 +84,20 @@ impl Session {
         }
     }
 
-    /// Takes one packet.
-    pub async fn handle_packet(&mut self, now: Instant, packet: Packet) {
+    /// Takes one packet, to be acted on by [`Session::act`]. Apart from it, like everything that is
+    /// handed to a session, so that the future of a connection at rest has no room for a packet.
+    pub fn take_packet(&mut self, now: Instant, packet: Packet) {
         match self {
-            Self::Device(device) => device.handle_packet(now, packet).await,
-            Self::Application(application) => {
-                Box::pin(application.handle_packet(now, packet)).await;
-            }
+            Self::Device(device) => device.take_packet(now, packet),
+            Self::Application(application) => application.take_packet(now, packet),
+        }
+    }
+
+    /// Acts on everything that was taken.
+    pub async fn act(&mut self, now: Instant) {
+        match self {
+            Self::Device(device) => device.act(now).await,
+            Self::Application(application) => Box::pin(application.act()).await,
         }
     }
 
@@ -102,18 +109,12 @@ impl Session {
         }
     }
 
-    /// Takes what others signalled; `address` is the client's, where the signals ask for it.
-    pub async fn handle_signals(
-        &mut self,
-        now: Instant,
-        signals: Signals,
-        address: Option<SocketAddr>,
-    ) {
+    /// Takes what others signalled, to be acted on; `address` is the client's, where the signals ask
+    /// for it.
+    pub fn handle_signals(&mut self, now: Instant, signals: Signals, address: Option<SocketAddr>) {
         match self {
-            Self::Device(device) => device.handle_signals(now, signals, address).await,
-            Self::Application(application) => {
-                Box::pin(application.handle_signals(signals)).await;
-            }
+            Self::Device(device) => device.handle_signals(now, signals, address),
+            Self::Application(application) => application.handle_signals(signals),
         }
     }
 
@@ -125,11 +126,11 @@ impl Session {
         }
     }
 
-    /// Takes note of the time.
-    pub async fn handle_timeout(&mut self, now: Instant) {
+    /// Takes note of the time, to be acted on.
+    pub fn handle_timeout(&mut self, now: Instant) {
         match self {
-            Self::Device(device) => device.handle_timeout(now).await,
-            Self::Application(application) => Box::pin(application.handle_timeout(now)).await,
+            Self::Device(device) => device.handle_timeout(now),
+            Self::Application(application) => application.handle_timeout(now),
         }
     }
 

@@ -212,13 +212,7 @@ impl App {
             uplink,
             requests: node.requests.clone(),
             tokens: tokens.clone(),
-            limits: http::Limits::new(
-                &config.http,
-                &config.mqtt,
-                &config.resources,
-                &config.delivery,
-                &config.applications,
-            ),
+            limits: limits(&config),
             shutdown: edges.clone(),
             answers: Answers::default(),
         };
@@ -259,6 +253,17 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+/// What a request to the API may bring.
+fn limits(config: &Config) -> http::Limits {
+    http::Limits::new(
+        &config.http,
+        &config.mqtt,
+        &config.resources,
+        &config.delivery,
+        &config.applications,
+    )
 }
 
 /// The configured certificate, or the development one.

@@ -150,13 +150,9 @@ impl Live {
             let turn = match self.wait().await {
                 Wakeup::Readable(Ok(())) => self.read().await,
                 Wakeup::Signals(signals) => {
-                    let address = signals
-                        .asks_for_address()
-                        .then(|| self.stream.socket().peer_addr().ok())
-                        .flatten();
-                    self.session
-                        .handle_signals(Instant::now(), signals, address)
-                        .await;
+                    let now = Instant::now();
+                    self.take_signals(now, signals);
+                    self.session.act(now).await;
                     Ok(())
                 }
                 Wakeup::Flushed(Ok(taken)) => {
@@ -201,6 +197,14 @@ impl Live {
         .await
     }
 
+    fn take_signals(&mut self, now: Instant, signals: Signals) {
+        let address = signals
+            .asks_for_address()
+            .then(|| self.stream.socket().peer_addr().ok())
+            .flatten();
+        self.session.handle_signals(now, signals, address);
+    }
+
     /// Has the timer fire no later than it must; firing too early costs a look at the clock.
     fn arm_timer(&mut self) {
         let session = self.session.timeout();
@@ -226,7 +230,8 @@ impl Live {
         if stalled {
             return Err(DisconnectReason::Stalled);
         }
-        self.session.handle_timeout(now).await;
+        self.session.handle_timeout(now);
+        self.session.act(now).await;
         Ok(())
     }
 
@@ -276,7 +281,9 @@ impl Live {
                         .metrics
                         .packets_in(packet.packet_type().number())
                         .inc();
-                    self.session.handle_packet(Instant::now(), packet).await;
+                    let now = Instant::now();
+                    self.session.take_packet(now, packet);
+                    self.session.act(now).await;
                 }
                 Ok(None) => break,
                 Err(error) => {

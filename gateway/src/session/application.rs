@@ -38,6 +38,9 @@ use crate::{
 /// Bytes of messages in one batch, unless it begins with a larger one.
 const BATCH_BYTES: usize = 64 * 1024;
 
+/// Publishes that are being stored; nothing more is read meanwhile.
+const MAX_PUBLISHING: usize = 128;
+
 /// One session of an application.
 #[derive(Debug)]
 pub struct ApplicationSession {
@@ -78,7 +81,7 @@ impl ApplicationSession {
             publishing: Publishing::default(),
         };
         // CONNACK is the first thing that is written.
-        session.drain().await;
+        session.act().await;
         Ok(session)
     }
 
@@ -94,13 +97,12 @@ impl ApplicationSession {
 
     /// Whether more of what the client says can be taken.
     pub fn wants_input(&self) -> bool {
-        self.link.wants_input()
+        self.link.wants_input() && self.publishing.len() < MAX_PUBLISHING
     }
 
-    /// Takes one packet.
-    pub async fn handle_packet(&mut self, now: Instant, packet: Packet) {
+    /// Takes one packet, to be acted on by [`ApplicationSession::act`].
+    pub fn take_packet(&mut self, now: Instant, packet: Packet) {
         self.link.connection.handle_packet(now, packet);
-        self.drain().await;
     }
 
     /// Ends the session because of what the client sent.
@@ -109,13 +111,12 @@ impl ApplicationSession {
         self.link.note_outbox(0);
     }
 
-    /// Takes what others signalled; messages are looked for by [`ApplicationSession::fill`].
-    pub async fn handle_signals(&mut self, signals: Signals) {
+    /// Takes what others signalled, to be acted on; messages are looked for by [`ApplicationSession::fill`].
+    pub fn handle_signals(&mut self, signals: Signals) {
         if signals.has(Signal::Close) {
             let (reason, why) = CloseReason::explain(self.handle.close_reason());
             self.link.close(reason, why);
         }
-        self.drain().await;
     }
 
     /// When [`ApplicationSession::handle_timeout`] wants to be called.
@@ -123,10 +124,9 @@ impl ApplicationSession {
         self.link.connection.timeout()
     }
 
-    /// Takes note of the time.
-    pub async fn handle_timeout(&mut self, now: Instant) {
+    /// Takes note of the time, to be acted on.
+    pub fn handle_timeout(&mut self, now: Instant) {
         self.link.handle_timeout(now);
-        self.drain().await;
     }
 
     /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
@@ -176,7 +176,8 @@ impl ApplicationSession {
         });
     }
 
-    async fn drain(&mut self) {
+    /// Acts on everything that was taken.
+    pub async fn act(&mut self) {
         while let Some(event) = self.link.poll_event() {
             match event {
                 Event::Publish(publish) => self.handle_publish(publish).await,

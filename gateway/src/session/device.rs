@@ -1,8 +1,8 @@
 //! The session of one device: what it may, what it asks for, and what is sent to it.
 //!
-//! Driven by the edge: [`DeviceSession::handle_packet`] for each packet, then
-//! [`DeviceSession::fill`] for each write, [`DeviceSession::handle_signals`] and
-//! [`DeviceSession::handle_timeout`] as they come. Control packets and messages go before chunks.
+//! Driven by the edge: [`DeviceSession::take_packet`], [`DeviceSession::handle_signals`] and
+//! [`DeviceSession::handle_timeout`] as they come, [`DeviceSession::act`] after each, and
+//! [`DeviceSession::fill`] for each write. Control packets and messages go before chunks.
 //!
 //! Invariants: chunks are sent only after `get_chunks` on this connection; what the device has not
 //! been sent yet is a cursor and never a queue; at most `mqtt.outbox_bytes` of control packets wait.
@@ -131,7 +131,7 @@ impl DeviceSession {
         if self.is_subscribed_since_connect() {
             self.read_mailbox();
         }
-        self.drain(now).await;
+        self.act(now).await;
     }
 
     /// How others reach this session.
@@ -149,10 +149,9 @@ impl DeviceSession {
         self.link.wants_input() && self.uploads_want_input()
     }
 
-    /// Takes one packet.
-    pub async fn handle_packet(&mut self, now: Instant, packet: Packet) {
+    /// Takes one packet, to be acted on by [`DeviceSession::act`].
+    pub fn take_packet(&mut self, now: Instant, packet: Packet) {
         self.link.connection.handle_packet(now, packet);
-        self.drain(now).await;
     }
 
     /// Ends the session because of what the peer sent.
@@ -161,13 +160,9 @@ impl DeviceSession {
         self.link.note_outbox(0);
     }
 
-    /// Takes what others signalled; `address` is the device's, where the signals ask for it.
-    pub async fn handle_signals(
-        &mut self,
-        now: Instant,
-        signals: Signals,
-        address: Option<SocketAddr>,
-    ) {
+    /// Takes what others signalled, to be acted on; `address` is the device's, where the signals ask
+    /// for it.
+    pub fn handle_signals(&mut self, now: Instant, signals: Signals, address: Option<SocketAddr>) {
         if signals.has(Signal::Close) {
             let (reason, why) = CloseReason::explain(self.handle.close_reason());
             self.link.close(reason, why);
@@ -196,7 +191,6 @@ impl DeviceSession {
             self.announce();
         }
         self.handle.release_memory();
-        self.drain(now).await;
     }
 
     fn answer_inspectors(&self, address: Option<SocketAddr>) {
@@ -235,8 +229,8 @@ impl DeviceSession {
             .min()
     }
 
-    /// Takes note of the time.
-    pub async fn handle_timeout(&mut self, now: Instant) {
+    /// Takes note of the time, to be acted on.
+    pub fn handle_timeout(&mut self, now: Instant) {
         if let Announcing::At(at) = self.announcing
             && now >= at
         {
@@ -251,7 +245,6 @@ impl DeviceSession {
             self.link.connection.stay_alive(now);
         }
         self.link.handle_timeout(now);
-        self.drain(now).await;
     }
 
     /// The connection is gone: places are given back, and cursors kept.
@@ -267,11 +260,13 @@ impl DeviceSession {
         tracing::debug!(device_id = %self.device.device_id, reason = reason.label(), "a device's session ended");
     }
 
-    /// Acts on everything that the connection has to say.
-    async fn drain(&mut self, now: Instant) {
+    /// Acts on everything that was taken.
+    pub async fn act(&mut self, now: Instant) {
         while let Some(event) = self.link.poll_event() {
             match event {
-                Event::Publish(publish) => self.handle_publish(publish).await,
+                // Boxed, like every rare wait of a session: ten thousand devices at rest would each
+                // keep room for it otherwise.
+                Event::Publish(publish) => Box::pin(self.handle_publish(publish)).await,
                 Event::Subscribe(subscribe) => self.handle_subscribe(now, &subscribe),
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 Event::Acknowledged(sent) => self.handle_acknowledged(now, sent).await,
@@ -324,5 +319,17 @@ impl DeviceSession {
         self.acknowledging
             .take_if(|(delivery, _)| delivery.state().is_final());
         self.link.connection.release_memory();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_at_rest_is_small() {
+        // Counted in what README says of an idle connection.
+        assert!(size_of::<DeviceSession>() <= 512);
+        assert!(size_of::<SessionHandle>() <= 112);
     }
 }

@@ -28,6 +28,13 @@ pub(super) struct Publishing(FuturesOrdered<Pin<Box<dyn Future<Output = Done> + 
 /// A publish, and what is said of it; `None`: it is not known what became of it.
 type Done = (Publish, Option<ReasonCode>);
 
+impl Publishing {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl ApplicationSession {
     pub(super) async fn handle_publish(&mut self, publish: Publish) {
         let node = Arc::clone(&self.link.node);

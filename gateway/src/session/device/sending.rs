@@ -164,7 +164,7 @@ impl DeviceSession {
             // The device asks again; meanwhile its place is for others.
             self.drop_transfer(now);
             self.refuse(Refusal::unreadable(), &transfer);
-            self.drain(now).await;
+            Box::pin(self.act(now)).await;
         }
     }
 

@@ -34,23 +34,21 @@ impl DeviceSession {
     pub(super) async fn handle_publish(&mut self, publish: Publish) {
         let topics = self.handle.rules.topics();
         let reason = match topics.classify_publish(self.names(), publish.topic.as_str()) {
-            // Boxed, like every rare wait of a session: ten thousand devices at rest would each
-            // keep room for it otherwise.
             Some(UpTopic::Service) => {
-                Box::pin(self.handle_service_message(&publish.payload)).await;
+                self.handle_service_message(&publish.payload).await;
                 Some(ReasonCode::Success)
             }
             Some(UpTopic::Chunk) => return self.take_upload_chunk(&publish),
-            Some(UpTopic::Data) => Box::pin(self.hand_on(&publish)).await,
+            Some(UpTopic::Data) => self.hand_on(&publish).await,
             Some(UpTopic::HuaweiEvents) => {
                 let received = Millis::now();
                 let verdict = huawei::ask(self.names(), &publish.payload, received, Millis::now());
-                Box::pin(self.follow(&publish, verdict)).await
+                self.follow(&publish, verdict).await
             }
             Some(UpTopic::TencentOperation) => {
                 let received = Millis::now();
                 let verdict = tencent::ask(self.names(), &publish.payload, received, Millis::now());
-                Box::pin(self.follow(&publish, verdict)).await
+                self.follow(&publish, verdict).await
             }
             None => {
                 self.log_refused("publish", publish.topic.as_str());

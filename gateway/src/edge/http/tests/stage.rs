@@ -108,6 +108,12 @@ pub(super) struct Stage {
     _directory: TempDir,
 }
 
+fn device_authenticator(registry: &Registry, sealer: &Sealer) -> DeviceAuthenticator {
+    let (registry, sealer) = (registry.clone(), sealer.clone());
+    let made = DeviceAuthenticator::new(registry, sealer, &AuthConfig::default(), &Metrics::new());
+    made.expect("made")
+}
+
 impl Stage {
     /// An empty gateway.
     pub(super) async fn new() -> Self {
@@ -120,13 +126,7 @@ impl Stage {
             .await
             .expect("sessions");
         let sealer = Sealer::open_or_create(&path.join("sealing.key")).expect("a key");
-        let devices = DeviceAuthenticator::new(
-            registry.clone(),
-            sealer.clone(),
-            &AuthConfig::default(),
-            &Metrics::new(),
-        )
-        .expect("made");
+        let devices = device_authenticator(&registry, &sealer);
         let tokens = TokenAuthenticator::new(registry.clone(), 1);
         let first = tokens
             .bootstrap(|_| Ok(()))
