@@ -1,12 +1,10 @@
 //! Who gets which message, and what waits.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use headgate_protocol::mqtt::QoS;
+use tokio_util::sync::CancellationToken;
 
 use super::stage::{Stage, app_id, device_id, message};
 use crate::{
@@ -126,12 +124,14 @@ async fn nothing_is_offered_once_unbind_has_returned() {
     let (stage, a, _) = two_apps().await;
     let stage = Arc::new(stage);
     let (_session, sink) = stage.session("a", &a, &["#"]).await;
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = CancellationToken::new();
+    // Also where an assertion fails: the runtime waits for the publisher.
+    let publishing_ends = stop.clone().drop_guard();
     let (publisher, owner) = (Arc::clone(&stage), crate::shutdown::Shutdown::new());
-    let (stopped, started) = (Arc::clone(&stop), Arc::new(tokio::sync::Notify::new()));
+    let started = Arc::new(tokio::sync::Notify::new());
     let tell = Arc::clone(&started);
     let publishing = owner.spawn(async move {
-        while !stopped.load(Ordering::Relaxed) {
+        while !stop.is_cancelled() {
             publish(&publisher, "d0", "P/d0/x").await;
             tell.notify_one();
         }
@@ -142,7 +142,7 @@ async fn nothing_is_offered_once_unbind_has_returned() {
         stage.unbind("a", &["d0"]).await;
         assert_eq!(sink.topics(), [], "offered or kept although unbound");
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(publishing_ends);
     publishing.await.unwrap();
     assert_eq!(sink.topics(), []);
 }
