@@ -72,6 +72,8 @@ pub enum UpTopic {
     HuaweiEvents,
     /// `$sys/operation/{product}/{device}`: a question to the gateway.
     TencentOperation,
+    /// `$ota/report/{product}/{device}`: a report on an update, or of a version.
+    TencentOta,
 }
 
 impl DeviceNames<'_> {
@@ -99,6 +101,11 @@ impl DeviceNames<'_> {
             self.product,
             self.node
         )
+    }
+
+    /// Where Tencent's devices are told of updates.
+    pub fn tencent_ota_update(self) -> String {
+        format!("{}{}/{}", tencent::OTA_UPDATE, self.product, self.node)
     }
 
     /// Whether this topic of Huawei's goes down to this device.
@@ -176,11 +183,15 @@ impl ProductTopics {
         let is_allowed =
             |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(device, topic));
         if is_allowed(&self.publish) {
-            let asks = topic
-                .strip_prefix(tencent::OPERATION)
-                .is_some_and(|owner| device.is_own(owner));
-            return Some(if asks {
+            let is_own_below = |prefix: &str| {
+                topic
+                    .strip_prefix(prefix)
+                    .is_some_and(|owner| device.is_own(owner))
+            };
+            return Some(if is_own_below(tencent::OPERATION) {
                 UpTopic::TencentOperation
+            } else if is_own_below(tencent::OTA_REPORT) {
+                UpTopic::TencentOta
             } else {
                 UpTopic::Data
             });

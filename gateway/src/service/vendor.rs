@@ -22,6 +22,8 @@ pub enum Verdict {
     },
     /// It was meant for the platform and needs no answer.
     Taken,
+    /// It is about transfers: each of these is served by the session.
+    Transfers(Vec<huawei::Transfer>),
     /// It is data, for applications.
     Data,
 }

@@ -12,6 +12,7 @@ mod messages;
 mod sending;
 mod topics;
 mod uploads;
+mod vendor;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -130,6 +131,7 @@ impl DeviceSession {
     pub(super) async fn begin(&mut self, now: Instant) {
         if self.is_subscribed_since_connect() {
             self.read_mailbox();
+            self.listen(now);
         }
         self.act(now).await;
     }

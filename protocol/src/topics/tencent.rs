@@ -5,6 +5,10 @@
 pub const OPERATION: &str = "$sys/operation/";
 /// Where they are told.
 pub const OPERATION_RESULT: &str = "$sys/operation/result/";
+/// Where devices report on updates.
+pub const OTA_REPORT: &str = "$ota/report/";
+/// Where they are told of them.
+pub const OTA_UPDATE: &str = "$ota/update/";
 /// Where a device is asked something.
 const RRPC_DOWN: &str = "$rrpc/rxd/";
 /// Where it answers.

@@ -138,8 +138,8 @@ pub(super) struct RawUp {
 }
 
 #[derive(Deserialize)]
-pub(super) struct RawProgress {
-    pub(super) state: Option<String>,
+pub(crate) struct RawProgress {
+    pub(crate) state: Option<String>,
     #[serde(default, deserialize_with = "number")]
     pub(super) percent: Option<i64>,
     #[serde(default, deserialize_with = "number")]
@@ -273,7 +273,7 @@ impl RawUp {
 }
 
 impl RawProgress {
-    pub(super) fn percent(&self) -> Result<Option<u8>, &'static str> {
+    pub(crate) fn percent(&self) -> Result<Option<u8>, &'static str> {
         self.percent
             .map(|percent| {
                 u8::try_from(percent)
@@ -284,12 +284,12 @@ impl RawProgress {
             .transpose()
     }
 
-    pub(super) fn result_code(&self) -> Result<i32, &'static str> {
+    pub(crate) fn result_code(&self) -> Result<i32, &'static str> {
         i32::try_from(self.result_code.unwrap_or(0))
             .map_err(|_| "progress.result_code is out of range")
     }
 
-    pub(super) fn result_msg(&self) -> String {
+    pub(crate) fn result_msg(&self) -> String {
         let text = self.result_msg.as_deref().unwrap_or_default();
         text.chars().take(256).collect()
     }

@@ -2,6 +2,9 @@
 //!
 //! One message holds requests to any number of services, each known by its `service_id`.
 
+pub mod files;
+pub mod ota;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -105,19 +108,31 @@ impl Service {
     }
 }
 
+/// A message of one service to a device, stamped `time` (`20261121T055753Z`).
+fn event(device: &str, service: &str, kind: &str, time: &str, paras: &Value) -> Vec<u8> {
+    let message = json!({
+        "object_device_id": device,
+        "services": [{
+            "service_id": service,
+            "event_type": kind,
+            "event_time": time,
+            "paras": paras,
+        }],
+    });
+    message.to_string().into_bytes()
+}
+
 impl TimeSync<'_> {
     /// The answer about a device, stamped `event_time` (`20261121T055753Z`).
     pub fn to_json(&self, object_device_id: &str, event_time: &str) -> Vec<u8> {
-        let message = json!({
-            "object_device_id": object_device_id,
-            "services": [{
-                "service_id": "$time_sync",
-                "event_type": "time_sync_response",
-                "event_time": event_time,
-                "paras": self,
-            }],
-        });
-        message.to_string().into_bytes()
+        let paras = json!(self);
+        event(
+            object_device_id,
+            "$time_sync",
+            "time_sync_response",
+            event_time,
+            &paras,
+        )
     }
 }
 

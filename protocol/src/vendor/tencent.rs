@@ -1,5 +1,7 @@
 //! Tencent's `$sys/operation`: a device asks the platform for the time.
 
+pub mod ota;
+
 use serde::Deserialize;
 use serde_json::json;
 

@@ -75,6 +75,11 @@ impl FileUrls {
         format!("{base}/files/{}", self.signer.sign(link))
     }
 
+    /// How long an address can be used.
+    pub(in crate::service) const fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
     /// The signer, for the listener that checks.
     pub(in crate::service) fn signer(&self) -> &LinkSigner {
         &self.signer

@@ -122,6 +122,11 @@ impl UploadService {
         Ok(self.created(who, task, &live))
     }
 
+    /// How long the address in an announcement's answer can be used.
+    pub fn url_lifetime(&self) -> Duration {
+        self.inner.urls.lifetime()
+    }
+
     /// Whether there is a place for one more: where it needs one, the silent upload that has to go for it.
     async fn admit(
         &self,

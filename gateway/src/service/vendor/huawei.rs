@@ -2,11 +2,20 @@
 
 use headgate_protocol::{
     topics::DeviceNames,
-    vendor::huawei::{Event, Events, Service, TimeSync},
+    vendor::huawei::{Event, Events, Service, TimeSync, files, ota},
 };
 
 use super::Verdict;
 use crate::model::Millis;
+
+/// What a device says about transfers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// To `$ota`.
+    Ota(ota::Report),
+    /// To `$file_manager`.
+    Files(files::Request),
+}
 
 /// What is done about a message on `sys/events/up` that came at `received`.
 ///
@@ -17,6 +26,7 @@ pub fn ask(device: DeviceNames<'_>, payload: &[u8], received: Millis, now: Milli
         return Verdict::Data;
     };
     let mut verdict = Verdict::Taken;
+    let mut transfers = Vec::new();
     for event in &events.services {
         match event.service {
             Service::TimeSync if event.event_type == "time_sync_request" => {
@@ -30,12 +40,26 @@ pub fn ask(device: DeviceNames<'_>, payload: &[u8], received: Millis, now: Milli
                 };
             }
             Service::SdkInfo | Service::Log => {}
-            Service::TimeSync | Service::Ota | Service::FileManager | Service::Other => {
-                return Verdict::Data;
-            }
+            Service::Ota | Service::FileManager => match transfer(event) {
+                Some(transfer) => transfers.push(transfer),
+                None => return Verdict::Data,
+            },
+            Service::TimeSync | Service::Other => return Verdict::Data,
         }
     }
-    verdict
+    if transfers.is_empty() {
+        verdict
+    } else {
+        Verdict::Transfers(transfers)
+    }
+}
+
+fn transfer(event: &Event) -> Option<Transfer> {
+    if event.service == Service::Ota {
+        ota::Report::read(&event.event_type, &event.paras).map(Transfer::Ota)
+    } else {
+        files::Request::read(&event.event_type, &event.paras).map(Transfer::Files)
+    }
 }
 
 fn tell_time(event: &Event, about: &str, received: Millis, now: Millis) -> Vec<u8> {
@@ -44,11 +68,15 @@ fn tell_time(event: &Event, about: &str, received: Millis, now: Millis) -> Vec<u
         server_recv_time: received.as_i64(),
         server_send_time: now.as_i64(),
     };
-    // `2026-11-21T05:57:53.123Z` as the vendor writes it: `20261121T055753Z`.
-    let text = now.to_string();
+    answer.to_json(about, &time(now))
+}
+
+/// `2026-11-21T05:57:53.123Z` as the vendor writes it: `20261121T055753Z`.
+pub fn time(at: Millis) -> String {
+    let text = at.to_string();
     let seconds = text.split('.').next().unwrap_or_default();
     let digits = seconds.trim_end_matches('Z').replace(['-', ':'], "");
-    answer.to_json(about, &format!("{digits}Z"))
+    format!("{digits}Z")
 }
 
 #[cfg(test)]

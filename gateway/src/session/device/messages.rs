@@ -118,6 +118,9 @@ impl DeviceSession {
     /// Tells the device of what waits for it, if it is its turn.
     pub(super) fn announce(&mut self) {
         self.announcing = Announcing::WhenWoken;
+        let Some(form) = self.hears_of_deliveries() else {
+            return;
+        };
         if let Offer::Ready(offered) = self
             .link
             .node
@@ -129,11 +132,7 @@ impl DeviceSession {
                 .as_ref()
                 .is_some_and(|active| active.delivery.id == offered.delivery.id);
             if !out_already {
-                self.announced = Some(offered.delivery);
-                self.tell(
-                    &DownMessage::Download(offered.announcement),
-                    Sent::Announcement,
-                );
+                self.tell_waiting(form, *offered);
             }
         }
     }
@@ -239,7 +238,7 @@ impl DeviceSession {
         }
     }
 
-    fn stop_announcing(&mut self) {
+    pub(super) fn stop_announcing(&mut self) {
         if matches!(self.announcing, Announcing::At(_)) {
             self.announcing = Announcing::WhenWoken;
         }

@@ -45,6 +45,7 @@ impl DeviceSession {
                 let verdict = huawei::ask(self.names(), &publish.payload, received, Millis::now());
                 self.follow(&publish, verdict).await
             }
+            Some(UpTopic::TencentOta) => Box::pin(self.take_tencent_ota(&publish)).await,
             Some(UpTopic::TencentOperation) => {
                 let received = Millis::now();
                 let verdict = tencent::ask(self.names(), &publish.payload, received, Millis::now());
@@ -77,12 +78,16 @@ impl DeviceSession {
                 Some(ReasonCode::Success)
             }
             Verdict::Taken => Some(ReasonCode::Success),
+            Verdict::Transfers(transfers) => {
+                self.serve_huawei(transfers).await;
+                Some(ReasonCode::Success)
+            }
             Verdict::Data => self.hand_on(publish).await,
         }
     }
 
     /// Hands a message of the device to the applications; `None` where it could not be.
-    async fn hand_on(&mut self, publish: &Publish) -> Option<ReasonCode> {
+    pub(super) async fn hand_on(&mut self, publish: &Publish) -> Option<ReasonCode> {
         let at = Millis::now();
         let message = Message {
             device: DeviceName {
@@ -162,11 +167,7 @@ impl DeviceSession {
         let Some(granted) = self.subscriptions.insert(asked, max) else {
             return ReasonCode::QuotaExceeded;
         };
-        if self.announcing == Announcing::NotListening
-            && filter.matches(&self.names().down_service())
-        {
-            self.announcing = Announcing::At(now + self.link.node.delivery_config.announce_delay);
-        }
+        self.listen(now);
         granted_reason(granted)
     }
 
@@ -233,7 +234,7 @@ impl DeviceSession {
     }
 
     fn note_listening(&mut self) {
-        if self.granted_qos(&self.names().down_service()).is_none() {
+        if self.hears_of_deliveries().is_none() {
             self.announcing = Announcing::NotListening;
         }
     }
