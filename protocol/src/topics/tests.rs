@@ -77,7 +77,7 @@ fn vendors_topics_are_the_device_s_own_too() {
         ("$sys/operation/P/d1", Some(UpTopic::TencentOperation)),
         ("$sys/operation/P/d2", None),
         ("$sys/operation/result/P/d1", None),
-        ("$ota/report/P/d1", Some(UpTopic::Data)),
+        ("$ota/report/P/d1", Some(UpTopic::TencentOta)),
         ("$shadow/operation/P/d1", Some(UpTopic::Data)),
         ("$rrpc/txd/P/d1/7", Some(UpTopic::Data)),
         ("$rrpc/txd/P/d2/7", None),

@@ -142,7 +142,7 @@ mod tests {
         for (kind, paras) in [
             ("upgrade_progress_report", json!({})),
             ("upgrade_progress_report", json!(null)),
-            ("version_report", json!([])),
+            ("version_report", json!(7)),
             ("other", json!({})),
         ] {
             assert_eq!(Report::read(kind, &paras), None, "{kind} {paras}");
