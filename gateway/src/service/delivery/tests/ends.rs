@@ -119,9 +119,8 @@ async fn cancelled_while_its_failure_is_recorded_it_is_not_tried_again() {
     tokio::pin!(failing);
     assert!(futures_util::poll!(&mut failing).is_pending());
     assert!(delivery.state().is_final());
-    let (failed, canceled) = tokio::join!(failing, canceling);
-    failed.expect("recorded");
-    canceled.expect("there was something to cancel");
+    canceling.await.expect("there was something to cancel");
+    failing.await.expect("recorded");
     assert_eq!(
         stage.state(&delivery).await,
         (DeliveryState::Failed, Some("canceled".to_owned()))
@@ -137,9 +136,8 @@ async fn cancelled_while_its_failure_is_recorded_it_is_not_tried_again() {
     tokio::pin!(failing);
     assert!(futures_util::poll!(&mut failing).is_pending());
     let canceling = stage.delivery.cancel_task(&me, task.id, Chosen::All);
-    let (failed, canceled) = tokio::join!(failing, canceling);
-    failed.expect("recorded");
-    canceled.expect("open");
+    canceling.await.expect("open");
+    failing.await.expect("recorded");
     assert_eq!(stage.delivery.inner.book.len(), 0, "nothing was left open");
     assert_eq!(stage.run_of(task.id).await, RunState::Canceled);
 }
