@@ -85,14 +85,18 @@ impl Answer {
 async fn registration(
     registry: &Registry,
     sealer: &Sealer,
-    spool: std::path::PathBuf,
-    config: RegistrationConfig,
+    path: &Path,
     shutdown: &Shutdown,
 ) -> RegistrationService {
+    let config = RegistrationConfig {
+        max_batch_bytes: 100_000,
+        max_batch_rows: 2_000,
+        ..RegistrationConfig::default()
+    };
     let parts = RegistrationParts {
         registry: registry.clone(),
         sealer: sealer.clone(),
-        spool,
+        spool: path.join("device-batches"),
         config,
         metrics: Metrics::new(),
     };
@@ -172,11 +176,6 @@ impl Stage {
             retention: RetentionConfig::default(),
             metrics: Metrics::new(),
         };
-        let registration_config = RegistrationConfig {
-            max_batch_bytes: 100_000,
-            max_batch_rows: 2_000,
-            ..RegistrationConfig::default()
-        };
         let limits = Limits::new(
             &HttpConfig::default(),
             &MqttConfig::default(),
@@ -185,9 +184,7 @@ impl Stage {
             &ApplicationsConfig::default(),
         );
         let uploads = uploads(&registry, &blobs, urls, path, &shutdown).await;
-        let spool = path.join("device-batches");
-        let registration =
-            registration(&registry, &sealer, spool, registration_config, &shutdown).await;
+        let registration = registration(&registry, &sealer, path, &shutdown).await;
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
             registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
