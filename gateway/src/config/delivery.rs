@@ -15,7 +15,9 @@ section! {
         max_in_progress: usize = 2000, Count(1..=1_000_000);
         /// Devices that are sent to at the same instant; few keep the copies in the processor's cache.
         sending_slots: usize = 32, Count(1..=4096);
-        /// A device gives its sending slot back after so long, acknowledged or not.
+        /// What a device is sent before its sending slot goes to the next one that waits.
+        slot_bytes: u64 = 1024 * 1024, Size(16 * 1024..=1 << 30);
+        /// A device that has not acknowledged enough for its next batch after so long loses its slot.
         slot_hold: Duration = millis(20), Span(millis(1)..=secs(10));
         /// Bytes that may be unacknowledged per device.
         window_bytes: usize = 128 * KIB, Size(16 * KIB..=16 * MIB);

@@ -289,7 +289,7 @@ impl DeviceSession {
             let ticket = super::slots::Ticket::from_grant(ticket);
             match &mut self.transfer {
                 Some(transfer) if transfer.slot == Slot::Waiting => {
-                    transfer.slot = Slot::Held(ticket);
+                    transfer.hold(ticket);
                 }
                 // The transfer ended while it waited.
                 _ => self.link.node.slots.release(ticket, now),

@@ -121,7 +121,11 @@ impl Node {
             max_packet_bytes: u32::try_from(mqtt.max_packet_bytes).unwrap_or(u32::MAX),
         });
         Self {
-            slots: SendingSlots::new(delivery_config.sending_slots, delivery_config.slot_hold),
+            slots: SendingSlots::new(
+                delivery_config.sending_slots,
+                delivery_config.slot_hold,
+                delivery_config.slot_bytes,
+            ),
             table: Arc::new(SessionTable::new(inbox)),
             applications: ApplicationTable::new(application_inbox),
             backlog_bytes: AtomicUsize::new(0),

@@ -32,6 +32,8 @@ pub(super) struct ActiveTransfer {
     /// Bytes of the next batch that have been reserved by those limits, and from when on they may go.
     reserved: Option<(u64, Instant)>,
     batch_sent_at: Option<Instant>,
+    /// Bytes sent with the slot that is held.
+    slot_bytes: u64,
     /// How long the device takes to acknowledge the first chunk of a batch; the latest measure.
     answer_time: Duration,
 }
@@ -65,6 +67,7 @@ impl ActiveTransfer {
             memory_due: None,
             reserved: None,
             batch_sent_at: None,
+            slot_bytes: 0,
             answer_time: Duration::ZERO,
         }
     }
@@ -130,8 +133,21 @@ impl ActiveTransfer {
         Ok(slices)
     }
 
-    pub(super) fn on_batch_sent(&mut self, now: Instant) {
+    /// Takes a slot: the turn begins.
+    pub(super) fn hold(&mut self, ticket: Ticket) {
+        self.slot = Slot::Held(ticket);
+        self.slot_bytes = 0;
+    }
+
+    /// Whether as much was sent as one turn allows.
+    pub(super) fn slot_is_used_up(&self, slot_bytes: u64) -> bool {
+        self.slot_bytes >= slot_bytes
+    }
+
+    pub(super) fn on_batch_sent(&mut self, now: Instant, bytes: usize) {
         self.batch_sent_at = Some(now);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.slot_bytes = self.slot_bytes.saturating_add(bytes);
     }
 
     pub(super) fn on_answer(&mut self, now: Instant) {

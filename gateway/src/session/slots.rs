@@ -1,10 +1,10 @@
 //! Sending slots: how many devices are sent to at the same instant.
 //!
 //! Few devices at a time keep their copies of the data in the processor's cache and in little
-//! socket memory. A slot covers one batch: from its write until the device acknowledged enough for
-//! the next one, or until `hold` has passed; then it goes to whoever waits longest. A device that
-//! is known to answer later than `hold` gives its slot back with the write, so slots never limit
-//! what slow links carry.
+//! socket memory. A slot covers a turn: batches that follow each other as they are acknowledged,
+//! up to `slot_bytes`; then it goes to whoever waits longest. A device that has not acknowledged
+//! enough for its next batch within `hold` has lost its slot, and one that is known to answer later
+//! than that gives it back with the write, so slots never limit what slow links carry.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +22,7 @@ use super::handle::SessionHandle;
 pub struct SendingSlots {
     capacity: usize,
     hold: Duration,
+    slot_bytes: u64,
     state: Mutex<State>,
     /// Somebody began to wait: slots that are held too long must be taken back.
     contended: Notify,
@@ -35,7 +36,7 @@ struct State {
     tickets: u64,
 }
 
-/// The right to send a batch.
+/// The right to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -46,19 +47,25 @@ impl Ticket {
 }
 
 impl SendingSlots {
-    /// `capacity` slots, each held for at most `hold`.
-    pub fn new(capacity: usize, hold: Duration) -> Self {
+    /// `capacity` slots, each for `slot_bytes`, and lost by who lets `hold` pass between two batches.
+    pub fn new(capacity: usize, hold: Duration, slot_bytes: u64) -> Self {
         Self {
             capacity,
             hold,
+            slot_bytes,
             state: Mutex::default(),
             contended: Notify::new(),
         }
     }
 
-    /// How long a slot is held at most.
+    /// How long a slot is held at most without a batch.
     pub fn hold(&self) -> Duration {
         self.hold
+    }
+
+    /// What is sent in one turn, in bytes.
+    pub fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
     }
 
     /// A slot, or a place in the queue: the session is signalled when its turn has come.
@@ -74,6 +81,17 @@ impl SendingSlots {
             self.contended.notify_one();
         }
         None
+    }
+
+    /// Goes on with a slot for another batch; `false` where it was taken back meanwhile.
+    pub fn renew(&self, ticket: Ticket, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let Some(at) = state.held.iter().position(|(held, _)| *held == ticket.0) else {
+            return false;
+        };
+        state.held.remove(at);
+        state.held.push_back((ticket.0, now));
+        true
     }
 
     /// Gives a slot back; one that was taken back already is no matter.
@@ -140,6 +158,7 @@ mod tests {
     use crate::session::handle::tests::handle;
 
     const HOLD: Duration = Duration::from_millis(20);
+    const TURN: u64 = 1 << 20;
 
     fn session(epoch: u64) -> Arc<SessionHandle> {
         Arc::new(handle(epoch))
@@ -147,7 +166,7 @@ mod tests {
 
     #[test]
     fn slots_go_to_those_who_wait_in_order() {
-        let slots = SendingSlots::new(1, HOLD);
+        let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
         let (second, third) = (session(2), session(3));
         let ticket = slots.acquire(&session(1), now).expect("free");
@@ -162,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_slot_held_too_long_is_taken_back_and_its_late_return_is_no_matter() {
-        let slots = SendingSlots::new(1, HOLD);
+        let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
         let late = slots.acquire(&session(1), now).expect("free");
         let waiting = session(2);
@@ -179,8 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_that_is_used_again_is_not_taken_back() {
+        let slots = SendingSlots::new(1, HOLD, TURN);
+        let now = Instant::now();
+        let ticket = slots.acquire(&session(1), now).expect("free");
+        let waiting = session(2);
+        assert_eq!(slots.acquire(&waiting, now), None);
+        assert!(slots.renew(ticket, now + HOLD / 2));
+        assert!(slots.reclaim(now + HOLD), "held since the renewal only");
+        assert_eq!(waiting.take_slot(), None);
+        assert!(!slots.reclaim(now + HOLD * 2));
+        assert!(waiting.take_slot().is_some());
+        assert!(!slots.renew(ticket, now + HOLD * 2), "it was taken back");
+    }
+
+    #[test]
     fn one_that_left_gets_no_slot() {
-        let slots = SendingSlots::new(1, HOLD);
+        let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
         let ticket = slots.acquire(&session(1), now).expect("free");
         let gone = session(2);

@@ -73,12 +73,18 @@ impl DeviceSession {
         }
         transfer.delivery.set_hold(Hold::None);
         match transfer.slot {
-            Slot::Held(_) => true,
-            Slot::Waiting => false,
-            Slot::None => {
-                let ticket = self.link.node.slots.acquire(&self.handle, now);
-                transfer.slot = ticket.map_or(Slot::Waiting, Slot::Held);
-                ticket.is_some()
+            Slot::Held(ticket) if self.link.node.slots.renew(ticket, now) => return true,
+            Slot::Waiting => return false,
+            Slot::Held(_) | Slot::None => {}
+        }
+        match self.link.node.slots.acquire(&self.handle, now) {
+            Some(ticket) => {
+                transfer.hold(ticket);
+                true
+            }
+            None => {
+                transfer.slot = Slot::Waiting;
+                false
             }
         }
     }
@@ -158,7 +164,7 @@ impl DeviceSession {
         }
         self.link.node.metrics.chunks_in_flight.add(sent);
         transfer.settle(&self.link.node.delivery, batch.len());
-        transfer.on_batch_sent(now);
+        transfer.on_batch_sent(now, batch.len());
         self.transfer = Some(transfer);
         if let Some(transfer) = unreadable {
             // The device asks again; meanwhile its place is for others.
@@ -203,9 +209,10 @@ impl DeviceSession {
                 if over {
                     self.drop_transfer(now);
                 } else if let Slot::Held(ticket) = transfer.slot
+                    && transfer.slot_is_used_up(self.link.node.slots.slot_bytes())
                     && transfer.pump.is_ready()
                 {
-                    // Enough is acknowledged for the next batch: others that wait go before it.
+                    // Others that wait go before its next batch.
                     transfer.slot = Slot::None;
                     self.link.node.slots.release(ticket, now);
                 }
