@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
 
-use super::harness::{Gateway, Library, Sdk, run, sha256, until};
+use super::harness::{Gateway, Library, Sdk, content, md5, run, sha256, until};
 
 /// A product whose id Tencent's SDK takes.
 const PRODUCT: &str = "PROD123456";
@@ -389,5 +389,31 @@ async fn mosquitto_gets_in_by_a_pinned_certificate_that_signs_itself() {
     };
     let (heard, ()) = tokio::join!(listen(&files), tell);
     assert_eq!(heard.ok(), b"hello\n");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tencents_own_sdk_takes_a_file_by_its_ota_download() {
+    let gateway = tencents_gateway().await;
+    let work = tempfile::tempdir().expect("a directory");
+    let by_secret = json!({"auth": "secret", "secret": TENCENT_SECRET});
+    device(&gateway, PRODUCT, "dev1", &by_secret).await;
+    let firmware = content(300_000);
+    let resource = gateway.resource(PRODUCT, "firmware", &firmware).await;
+    let mut sdk = tencents_device(&gateway, &work, "dev1", TENCENT_SECRET, None);
+    assert!(sdk.connected().await);
+    let to = json!({"resource_id": resource, "device_ids": [format!("{PRODUCT}_dev1")]});
+    let task = gateway.post("/tasks", &to).await;
+    let task = task["id"].as_str().expect("an id");
+    sdk.tell(&json!({"do": "fetch", "version": "0"}));
+    let fetched = sdk.event("fetched").await;
+    assert_eq!(fetched["ok"], true, "{fetched}");
+    assert_eq!(fetched["size"], 300_000);
+    assert_eq!(fetched["md5"], md5(&firmware));
+    until("the delivery's end", || async {
+        let page = gateway.get(&format!("/tasks/{task}/deliveries")).await;
+        (page["items"][0]["state"] == "delivered").then_some(())
+    })
+    .await;
     gateway.stop().await;
 }
