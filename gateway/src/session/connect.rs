@@ -125,7 +125,7 @@ async fn admit_device(
     }
     connection.accept(Instant::now());
     node.presence.seen(&device.device_id);
-    node.metrics.connections_mqtt.inc();
+    node.metrics.connections_mqtt.of(device.auth).inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
     let mut session = DeviceSession::new(
         Arc::clone(node),

@@ -254,7 +254,7 @@ impl DeviceSession {
         self.drop_transfer(Instant::now());
         self.link.end(reason);
         let node = &self.link.node;
-        node.metrics.connections_mqtt.dec();
+        node.metrics.connections_mqtt.of(self.device.auth).dec();
         if node.table.leave(&self.handle) {
             node.delivery.on_disconnected(&self.device.device_id);
         }

@@ -18,7 +18,7 @@ use prometheus::{
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    RegistrationBatches, RegistrationRows, Uploads,
+    DeviceConnections, RegistrationBatches, RegistrationRows, Uploads,
 };
 pub(super) use self::maker::Maker;
 pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
@@ -79,7 +79,7 @@ pub struct Families {
     registry: Registry,
     process: ProcessMetrics,
     /// Devices connected by MQTT.
-    pub connections_mqtt: IntGauge,
+    pub connections_mqtt: DeviceConnections,
     /// Applications connected by MQTT.
     pub connections_applications: IntGauge,
     /// Connections to the files listener.
@@ -185,7 +185,7 @@ impl Families {
             PACKET_TYPES.map(child)
         };
         Self {
-            connections_mqtt: connections.with_label_values(&["mqtt", "secret"]),
+            connections_mqtt: DeviceConnections::of_family(&connections),
             connections_applications: connections.with_label_values(&["mqtt", "application"]),
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),

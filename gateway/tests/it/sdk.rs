@@ -385,6 +385,11 @@ async fn mosquitto_gets_in_by_a_pinned_certificate_that_signs_itself() {
             is_there.then_some(())
         })
         .await;
+        let sample = r#"headgate_connections{auth="x509",protocol="mqtt"}"#;
+        assert!(
+            gateway.metric(sample).await > 0.5,
+            "counted by what it holds"
+        );
         app.tell(&json!({"do": "publish", "topic": "P/d1/down", "payload": "hello"}));
     };
     let (heard, ()) = tokio::join!(listen(&files), tell);

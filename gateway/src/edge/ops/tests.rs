@@ -84,7 +84,7 @@ async fn answers_while_the_node_drains() {
 #[tokio::test]
 async fn shows_the_metrics_and_no_version_elsewhere() {
     let running = start().await;
-    running.metrics.connections_mqtt.set(7);
+    running.metrics.connections_mqtt.secret.set(7);
     let answer = running.get("/metrics", "").await;
     assert!(answer.contains(METRICS_TYPE), "{answer}");
     assert!(

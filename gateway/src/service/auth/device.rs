@@ -61,6 +61,8 @@ pub struct AuthenticatedDevice {
     pub product: Arc<Product>,
     /// The form of its CONNECT, whose topics it expects.
     pub form: Form,
+    /// What it proved itself by.
+    pub auth: AuthKind,
     /// What had been changed in the registry when this was true.
     changes: u64,
 }
@@ -192,6 +194,7 @@ impl DeviceAuthenticator {
             None => return Err(AuthError::Refused),
         }
         Ok(AuthenticatedDevice {
+            auth: row.auth,
             device_id: row.device_id.clone(),
             node_id: row.node_id.clone(),
             product,

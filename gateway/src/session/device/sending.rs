@@ -77,15 +77,12 @@ impl DeviceSession {
             Slot::Waiting => return false,
             Slot::Held(_) | Slot::None => {}
         }
-        match self.link.node.slots.acquire(&self.handle, now) {
-            Some(ticket) => {
-                transfer.hold(ticket);
-                true
-            }
-            None => {
-                transfer.slot = Slot::Waiting;
-                false
-            }
+        if let Some(ticket) = self.link.node.slots.acquire(&self.handle, now) {
+            transfer.hold(ticket);
+            true
+        } else {
+            transfer.slot = Slot::Waiting;
+            false
         }
     }
 

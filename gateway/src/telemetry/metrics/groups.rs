@@ -2,9 +2,9 @@
 //!
 //! Made by `Families::new`. Invariants: one child per field, looked up once.
 
-use prometheus::{IntCounter, IntGauge};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec};
 
-use crate::model::DeliveryState;
+use crate::model::{AuthKind, DeliveryState};
 
 use super::{
     super::labels::{UploadChunk, UploadEnd},
@@ -28,6 +28,32 @@ pub struct ConnectAttempts {
     pub over_limit: IntCounter,
     /// Too many logins from its network failed: it was closed before TLS.
     pub throttled: IntCounter,
+}
+
+/// `headgate_connections` of devices by MQTT, by what they proved themselves by.
+#[derive(Debug)]
+pub struct DeviceConnections {
+    /// A secret.
+    pub secret: IntGauge,
+    /// A certificate.
+    pub x509: IntGauge,
+}
+
+impl DeviceConnections {
+    pub(super) fn of_family(connections: &IntGaugeVec) -> Self {
+        Self {
+            secret: connections.with_label_values(&["mqtt", "secret"]),
+            x509: connections.with_label_values(&["mqtt", "x509"]),
+        }
+    }
+
+    /// Those of this kind. Devices that prove nothing have no way to MQTT.
+    pub const fn of(&self, auth: AuthKind) -> &IntGauge {
+        match auth {
+            AuthKind::X509 => &self.x509,
+            AuthKind::Secret | AuthKind::None => &self.secret,
+        }
+    }
 }
 
 /// `headgate_auth_failures_total` by reason.

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn everything_is_rendered_under_its_name() {
     let metrics = Metrics::new();
-    metrics.connections_mqtt.set(3);
+    metrics.connections_mqtt.secret.set(3);
     metrics.disconnects(DisconnectReason::Takeover).inc();
     metrics.messages_dropped(DropReason::OutboxFull).inc();
     metrics.packets_in(3).inc();
