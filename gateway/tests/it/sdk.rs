@@ -141,6 +141,15 @@ async fn devices_with_huaweis_packets_get_in_and_talk_to_their_application() {
     // The vector that the vendor's documents give, whose hour is not checked, and this hour's.
     let recorded = "4038200abc52f097d1b8dd909e7e4ba29fa22cd9510c9d68590fab4e001c57bd";
     for library in [Library::Paho, Library::MqttJs] {
+        let mut unbound = start(library, &gateway, &[]);
+        unbound.tell(&json!({
+            "do": "connect", "client_id": "prodX_node2_0_0_2025020219", "username": "prodX_node2",
+            "password": recorded,
+        }));
+        assert!(unbound.connected().await, "{library:?}");
+        let up = "$oc/devices/prodX_node2/sys/messages/up";
+        unbound.tell(&json!({"do": "publish", "topic": up, "payload": "not for you"}));
+        unbound.event("published").await;
         for (client_id, password, gets_in) in [
             ("prodX_node1_0_0_2025020219", recorded.to_owned(), true),
             ("prodX_node1_0_1_2025020219", recorded.to_owned(), false),
@@ -171,6 +180,10 @@ async fn devices_with_huaweis_packets_get_in_and_talk_to_their_application() {
             app.tell(&json!({"do": "publish", "topic": down, "payload": "hello"}));
             assert_eq!(sdk.message(down).await, b"hello");
         }
+        assert!(
+            !app.has_told("message"),
+            "it heard a device that is not its own"
+        );
     }
     gateway.stop().await;
 }
