@@ -104,7 +104,7 @@ unit:
 	fi
 
 doctest:
-	$(CARGO) test --doc -p headgate-protocol -p headgate --locked
+	$(CARGO) test --doc $(MEMBERS) --locked
 
 lint: build-tools fmt clippy
 	$(CARGO) test -p headgate --test it --locked -- layers
