@@ -147,8 +147,10 @@ async fn login(
 ) -> Result<AuthenticatedDevice, AuthError> {
     let (throttle, address) = (node.authenticator.throttle(), peer.address.ip());
     let begun = Instant::now();
-    // Whoever is connected cannot be locked out by others who use its name.
-    if !throttle.admits_login(claim, address, begun) && !is_connected(node, claim) {
+    // Whoever is connected cannot be locked out by others who use its name; those who guess from elsewhere gain
+    // nothing by that.
+    let is_at_home = || is_connected(node, claim) && throttle.knows(claim, address, begun);
+    if !throttle.admits_login(claim, address, begun) && !is_at_home() {
         return Err(AuthError::Throttled);
     }
     let outcome = node

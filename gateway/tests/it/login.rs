@@ -425,6 +425,16 @@ async fn a_name_that_fails_too_often_waits_unless_it_is_connected() {
     )
     .await;
     assert_eq!(said, ReasonCode::Success);
+    // That is no way to guess its secret from elsewhere.
+    let live = Client::log_in(&gateway, &Login::of(&connected)).await;
+    let wrong = Fields::new("c", &connected.id, "wrong-secret");
+    for attempt in 0..7 {
+        let mut stranger = Client::open_from(&gateway, [127, 0, 9, 1]).await;
+        let said = introduce(&mut stranger, V5, &wrong).await;
+        let waits = said == ReasonCode::ConnectionRateExceeded;
+        assert_eq!(waits, attempt == 6, "{attempt}: {said:?}");
+    }
+    drop(live);
     until("an end of the waiting", || async {
         let said = answer(&gateway, V5, &right).await;
         (said == ReasonCode::Success).then_some(())

@@ -98,6 +98,12 @@ impl Throttle {
                 || self.known.any(name, |known| known.until > now))
     }
 
+    /// Whether this name was let in from this network lately.
+    pub fn knows(&self, claim: &Claim<'_>, address: IpAddr, now: Instant) -> bool {
+        let (name, _) = self.keys(claim, address);
+        self.known.any(name, |known| known.until > now)
+    }
+
     /// Takes note of a login that was looked at and refused.
     pub fn failed(&self, claim: &Claim<'_>, address: IpAddr, now: Instant) {
         let (name, network) = self.keys(claim, address);

@@ -137,6 +137,13 @@ impl Client {
         Self::open_on(site, socket).await
     }
 
+    /// The same from another address of the loopback.
+    pub(crate) async fn open_from(site: &Site, source: [u8; 4]) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("a loopback address");
+        Self::open_on(site, socket).await
+    }
+
     /// The same with TLS of the test's own.
     pub(crate) async fn open_with(site: &Site, tls: Arc<ClientConfig>) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
