@@ -39,7 +39,7 @@ pub use certificate::{CertificateError, CertificateInfo, CertificateWarning, Pee
 pub use device::{Alias, AliasKind, AuthKind, CredentialSlot, Device, PskEncoding};
 pub use fingerprint::Fingerprint;
 pub use id::{Id, IdGenerator};
-pub use message::{DeviceName, Message, MessageProperties};
+pub use message::{DeviceName, Handing, Message, MessageProperties};
 pub use page::{InvalidPage, Page, Paged};
 pub use pattern::NamePattern;
 pub use policy::TaskPolicy;

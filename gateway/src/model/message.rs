@@ -1,10 +1,13 @@
 //! A message between a device and applications, whichever wire it came by.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use headgate_protocol::{
     identity::{DeviceId, NodeId, ProductId},
     mqtt::{PayloadFormat, Properties, QoS, TopicName},
 };
+use smallvec::SmallVec;
 
 use crate::model::time::Millis;
 
@@ -33,6 +36,8 @@ pub struct Message {
     pub payload: Bytes,
     /// How hard to try.
     pub qos: QoS,
+    /// Whether its sender wanted it kept for whoever subscribes later.
+    pub retain: bool,
     /// What MQTT 5 says of it.
     pub properties: MessageProperties,
     /// When it reached the gateway.
@@ -68,6 +73,29 @@ impl Message {
     /// Whether its time is over.
     pub fn is_expired(&self, now: Millis) -> bool {
         self.properties.expires_at.is_some_and(|end| end <= now)
+    }
+}
+
+/// How a message is handed to one client, whatever number of its subscriptions match.
+///
+/// Spec: MQTT 5.0 s3.3.4, s3.8.4.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handing {
+    /// The lower of the message's and the highest that the subscriptions grant.
+    pub qos: QoS,
+    /// What the PUBLISH says of RETAIN.
+    pub retain: bool,
+    /// The numbers that the client gave the subscriptions.
+    pub subscription_ids: SmallVec<[NonZeroU32; 1]>,
+}
+
+impl Handing {
+    /// At this quality of service, and nothing else to say.
+    pub fn at(qos: QoS) -> Self {
+        Self {
+            qos,
+            ..Self::default()
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 mod handle;
 mod publish;
 
-use std::{sync::Arc, time::Instant};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use headgate_protocol::mqtt::{
     Connection, Event, Packet, QoS, ReasonCode, Subscribe, Subscription, Unsubscribe,
@@ -24,7 +24,7 @@ use super::{
     link::{Link, NotPushed},
     node::Node,
     signals::{Signal, Signals},
-    subscriptions::granted_reason,
+    subscriptions::{granted_reason, subscription_identifier},
 };
 use crate::{
     model::Millis,
@@ -156,7 +156,7 @@ impl ApplicationSession {
 
     fn fill_messages(&mut self, batch: &mut Batch) {
         let Self { link, handle, .. } = self;
-        handle.drain(|message, qos| {
+        handle.drain(|message, handing| {
             if batch.len() >= BATCH_BYTES {
                 return false;
             }
@@ -164,7 +164,7 @@ impl ApplicationSession {
                 link.node.metrics.messages_dropped(DropReason::Expired).inc();
                 return true;
             }
-            match link.push(batch, message, qos.min(QoS::AtLeastOnce), Sent::Message) {
+            match link.push(batch, message, handing, Sent::Message) {
                 Ok(()) => true,
                 Err(NotPushed::NoQuota) => false,
                 Err(error) => {
@@ -194,22 +194,25 @@ impl ApplicationSession {
         if self.link.refuses(subscribe) {
             return;
         }
+        let identifier = subscription_identifier(subscribe);
         let reasons = subscribe
             .filters
             .iter()
-            .map(|asked| self.subscribe(asked))
+            .map(|asked| self.subscribe(asked, identifier))
             .collect();
         self.link.connection.grant(subscribe.packet_id, reasons);
     }
 
     /// Any filter will do: only messages of devices bound to the application are looked at.
-    fn subscribe(&mut self, asked: &Subscription) -> ReasonCode {
+    fn subscribe(&mut self, asked: &Subscription, identifier: Option<NonZeroU32>) -> ReasonCode {
         if asked.filter.is_shared() {
             return ReasonCode::SharedSubscriptionsNotSupported;
         }
         let options = SubscribeOptions {
             qos: asked.qos.min(QoS::AtLeastOnce),
             no_local: asked.no_local,
+            retain_as_published: asked.retain_as_published,
+            identifier,
         };
         match self.subscriber.subscribe(&asked.filter, options) {
             Ok(()) => granted_reason(options.qos),

@@ -75,6 +75,7 @@ mod tests {
                 topic: "P/d/x".parse().expect("a topic"),
                 payload: Bytes::from(vec![0; bytes]),
                 qos: QoS::AtLeastOnce,
+                retain: false,
                 properties: MessageProperties::default(),
                 at: Millis::from_i64(1),
             }),

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::{batch::Batch, device::Sent, inspect::SessionInfo, node::Node};
 use crate::{
-    model::{Message, Millis},
+    model::{Handing, Message, Millis},
     telemetry::metrics::{DisconnectReason, DropReason},
 };
 
@@ -176,15 +176,20 @@ impl Link {
         &mut self,
         batch: &mut Batch,
         message: &Message,
-        qos: QoS,
+        handing: &Handing,
         tag: Sent,
     ) -> Result<(), NotPushed> {
         let version = self.version();
         let mut publish = Publish::new(message.topic.clone(), message.payload.clone());
         if version == ProtocolVersion::V5 {
             publish.properties = message.properties.to_publish(Millis::now());
+            if !handing.subscription_ids.is_empty() {
+                let properties = publish.properties.get_or_insert_default();
+                properties.subscription_identifiers = handing.subscription_ids.to_vec();
+            }
         }
-        if qos != QoS::AtMostOnce {
+        publish.retain = handing.retain;
+        if handing.qos != QoS::AtMostOnce {
             publish.qos = QoS::AtLeastOnce;
             publish.packet_id = Some(PacketId::MIN);
         }

@@ -2,8 +2,12 @@
 //!
 //! A list that is looked through: a device has a handful. Bounded by whoever inserts.
 
-use headgate_protocol::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
+use std::num::NonZeroU32;
+
+use headgate_protocol::mqtt::{QoS, ReasonCode, Subscribe, Subscription, TopicFilter};
 use smallvec::SmallVec;
+
+use crate::model::{Handing, Message};
 
 /// One subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +17,10 @@ pub(super) struct Subscribed {
     pub(super) qos: QoS,
     /// Whether the client's own messages are left out.
     pub(super) no_local: bool,
+    /// Whether messages keep the RETAIN that they were published with.
+    pub(super) retain_as_published: bool,
+    /// The number that the client gave it.
+    pub(super) identifier: Option<NonZeroU32>,
 }
 
 /// The subscriptions of one client.
@@ -22,21 +30,28 @@ pub(super) struct Subscriptions(SmallVec<[Subscribed; 2]>);
 impl Subscriptions {
     /// Adds a subscription, or replaces the one with the same filter; `None` where there are
     /// `max` already. Gives the QoS that was granted.
-    pub(super) fn insert(&mut self, asked: &Subscription, max: usize) -> Option<QoS> {
+    pub(super) fn insert(
+        &mut self,
+        asked: &Subscription,
+        identifier: Option<NonZeroU32>,
+        max: usize,
+    ) -> Option<QoS> {
         let qos = asked.qos.min(QoS::AtLeastOnce);
+        let subscribed = Subscribed {
+            filter: asked.filter.clone(),
+            qos,
+            no_local: asked.no_local,
+            retain_as_published: asked.retain_as_published,
+            identifier,
+        };
         if let Some(known) = self.0.iter_mut().find(|known| known.filter == asked.filter) {
-            known.qos = qos;
-            known.no_local = asked.no_local;
+            *known = subscribed;
             return Some(qos);
         }
         if self.0.len() >= max {
             return None;
         }
-        self.0.push(Subscribed {
-            filter: asked.filter.clone(),
-            qos,
-            no_local: asked.no_local,
-        });
+        self.0.push(subscribed);
         Some(qos)
     }
 
@@ -69,6 +84,26 @@ impl Subscriptions {
             .max()
     }
 
+    /// How the client wants a message, if at all: once, whatever number of its subscriptions match, and with all of
+    /// their numbers. `own`: the client itself sent it.  Spec: MQTT 5.0 s3.3.4.
+    pub(super) fn handing(&self, message: &Message, own: bool) -> Option<Handing> {
+        let mut handing = None;
+        for known in &self.0 {
+            if (own && known.no_local) || !known.filter.matches(&message.topic) {
+                continue;
+            }
+            let handing = handing.get_or_insert_with(Handing::default);
+            handing.qos = handing.qos.max(known.qos.min(message.qos));
+            handing.retain |= known.retain_as_published && message.retain;
+            handing.subscription_ids.extend(known.identifier);
+        }
+        if let Some(handing) = &mut handing {
+            handing.subscription_ids.sort_unstable();
+            handing.subscription_ids.dedup();
+        }
+        handing
+    }
+
     /// All of them, for people.
     pub(super) fn shown(&self) -> Vec<(String, QoS)> {
         self.0
@@ -76,6 +111,12 @@ impl Subscriptions {
             .map(|known| (known.filter.to_string(), known.qos))
             .collect()
     }
+}
+
+/// The number that a client gives the subscriptions of one SUBSCRIBE.
+pub(super) fn subscription_identifier(subscribe: &Subscribe) -> Option<NonZeroU32> {
+    let properties = subscribe.properties.as_ref()?;
+    properties.subscription_identifiers.first().copied()
 }
 
 /// What SUBACK says of a granted QoS.
@@ -98,16 +139,16 @@ mod tests {
     fn the_same_filter_again_replaces_and_takes_no_place() {
         let mut held = Subscriptions::default();
         assert_eq!(
-            held.insert(&ask("a/#", QoS::ExactlyOnce), 2),
+            held.insert(&ask("a/#", QoS::ExactlyOnce), None, 2),
             Some(QoS::AtLeastOnce)
         );
         assert_eq!(
-            held.insert(&ask("a/b", QoS::AtMostOnce), 2),
+            held.insert(&ask("a/b", QoS::AtMostOnce), None, 2),
             Some(QoS::AtMostOnce)
         );
-        assert_eq!(held.insert(&ask("c", QoS::AtMostOnce), 2), None);
+        assert_eq!(held.insert(&ask("c", QoS::AtMostOnce), None, 2), None);
         assert_eq!(
-            held.insert(&ask("a/#", QoS::AtMostOnce), 2),
+            held.insert(&ask("a/#", QoS::AtMostOnce), None, 2),
             Some(QoS::AtMostOnce)
         );
         assert_eq!(held.granted("a/b", false), Some(QoS::AtMostOnce));
@@ -121,16 +162,45 @@ mod tests {
         let mut held = Subscriptions::default();
         let mut asked = ask("a", QoS::AtLeastOnce);
         asked.no_local = true;
-        held.insert(&asked, 2);
+        held.insert(&asked, None, 2);
         assert_eq!(held.granted("a", true), None);
         assert_eq!(held.granted("a", false), Some(QoS::AtLeastOnce));
     }
 
     #[test]
+    fn overlapping_subscriptions_are_one_message_with_all_numbers() {
+        let mut held = Subscriptions::default();
+        held.insert(&ask("P/d/#", QoS::AtMostOnce), NonZeroU32::new(9), 9);
+        let mut asked = ask("P/d/x", QoS::AtLeastOnce);
+        asked.retain_as_published = true;
+        held.insert(&asked, NonZeroU32::new(3), 9);
+        held.insert(&ask("P/+/x", QoS::AtMostOnce), NonZeroU32::new(3), 9);
+        let message = Message {
+            device: crate::model::DeviceName {
+                device_id: "P_d".parse().expect("legal"),
+                product_id: "P".parse().expect("legal"),
+                node_id: "d".parse().expect("legal"),
+            },
+            topic: "P/d/x".parse().expect("a topic"),
+            payload: bytes::Bytes::new(),
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            properties: crate::model::MessageProperties::default(),
+            at: crate::model::Millis::from_i64(1),
+        };
+        let handing = held.handing(&message, false).expect("it matches");
+        assert_eq!((handing.qos, handing.retain), (QoS::AtLeastOnce, true));
+        let ids: Vec<u32> = handing.subscription_ids.iter().map(|id| id.get()).collect();
+        assert_eq!(ids, [3, 9]);
+        assert!(held.remove(&"P/d/x".parse().expect("a filter")));
+        assert!(!held.handing(&message, false).expect("it matches").retain);
+    }
+
+    #[test]
     fn what_is_no_longer_allowed_is_dropped() {
         let mut held = Subscriptions::default();
-        held.insert(&ask("a", QoS::AtMostOnce), 9);
-        held.insert(&ask("b", QoS::AtMostOnce), 9);
+        held.insert(&ask("a", QoS::AtMostOnce), None, 9);
+        held.insert(&ask("b", QoS::AtMostOnce), None, 9);
         let dropped = held.keep(|filter| filter == "a");
         assert_eq!(dropped.len(), 1);
         assert_eq!(held.shown(), [("a".to_owned(), QoS::AtMostOnce)]);

@@ -1,9 +1,9 @@
 //! The sessions of applications and what they subscribed to.
 
 use std::{
-    cmp::Reverse,
     collections::{HashMap, HashSet},
     fmt,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +18,7 @@ use headgate_protocol::{
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::model::Message;
+use crate::model::{Handing, Message};
 
 /// Tells a session of an application from every other of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,10 @@ pub struct SubscribeOptions {
     pub qos: QoS,
     /// Whether its own messages are left out.  Spec: MQTT 5.0 s3.8.3.1.
     pub no_local: bool,
+    /// Whether messages keep the RETAIN that they were published with.
+    pub retain_as_published: bool,
+    /// The number that the session gave it.
+    pub identifier: Option<NonZeroU32>,
 }
 
 /// Why a subscription is not made.
@@ -65,8 +69,8 @@ pub enum Ended {
 ///
 /// Called with locks held: an implementation must not block, nor call the [`super::Uplink`].
 pub trait Sink: Send + Sync {
-    /// Takes a message to send at this `QoS`, once however many of its subscriptions match.
-    fn offer(&self, message: &Arc<Message>, qos: QoS) -> Offered;
+    /// Takes a message to send so, once however many of its subscriptions match.
+    fn offer(&self, message: &Arc<Message>, handing: Handing) -> Offered;
 
     /// Drops what it has taken and not sent yet of these devices: the application may not see it any more.
     fn revoke(&self, is_revoked: &dyn Fn(&DeviceId) -> bool);
@@ -129,22 +133,21 @@ impl Subscribers {
             return fanned;
         };
         let sessions = sessions.read();
-        let mut wanted: SmallVec<[(SubscriberId, QoS); 8]> = SmallVec::new();
+        let mut wanted: SmallVec<[(SubscriberId, SubscribeOptions); 8]> = SmallVec::new();
         sessions
             .index
             .for_each_match(&message.topic, |id, options| {
                 if !(options.no_local && from == Some(*id)) {
-                    wanted.push((*id, options.qos));
+                    wanted.push((*id, *options));
                 }
             });
-        // Overlapping subscriptions of a session are one message, at the highest QoS. [MQTT-3.3.4-2]
-        wanted.sort_unstable_by_key(|&(id, qos)| (id, Reverse(qos)));
-        wanted.dedup_by_key(|(id, _)| *id);
-        for (id, granted) in wanted {
-            let Some(sink) = sessions.sinks.get(&id) else {
+        wanted.sort_unstable_by_key(|&(id, _)| id);
+        for matched in wanted.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some(sink) = sessions.sinks.get(&matched[0].0) else {
                 continue;
             };
-            match sink.offer(message, message.qos.min(granted)) {
+            let handing = handing(message, matched.iter().map(|(_, options)| options));
+            match sink.offer(message, handing) {
                 Offered::Taken => fanned.taken += 1,
                 Offered::Full => fanned.full += 1,
             }
@@ -168,6 +171,21 @@ impl Subscribers {
             }
         }
     }
+}
+
+/// Overlapping subscriptions of a session are one message, at the highest QoS and with all of their numbers.
+/// [MQTT-3.3.4-2] [MQTT-3.3.4-3]
+fn handing<'a>(message: &Message, matched: impl Iterator<Item = &'a SubscribeOptions>) -> Handing {
+    let mut handing = Handing::default();
+    for options in matched {
+        handing.qos = handing.qos.max(options.qos);
+        handing.retain |= options.retain_as_published && message.retain;
+        handing.subscription_ids.extend(options.identifier);
+    }
+    handing.qos = handing.qos.min(message.qos);
+    handing.subscription_ids.sort_unstable();
+    handing.subscription_ids.dedup();
+    handing
 }
 
 /// A session of an application that is attached; dropped, it is detached with all of its subscriptions.

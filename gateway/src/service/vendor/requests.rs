@@ -192,6 +192,7 @@ mod tests {
             topic: topic.parse().expect("a topic"),
             payload: Bytes::from_static(b"{}"),
             qos: QoS::AtLeastOnce,
+            retain: false,
             properties: MessageProperties::default(),
             at: Millis::from_i64(1),
         }

@@ -10,11 +10,11 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use headgate_protocol::{identity::DeviceId, mqtt::QoS};
+use headgate_protocol::identity::DeviceId;
 use parking_lot::Mutex;
 
 use crate::{
-    model::Message,
+    model::{Handing, Message},
     service::uplink::{Ended, Offered, Sink},
     session::{
         handle::CloseReason,
@@ -36,7 +36,7 @@ pub struct ApplicationHandle {
 #[derive(Debug, Default)]
 struct Inbox {
     close: Option<CloseReason>,
-    queue: VecDeque<(Arc<Message>, QoS)>,
+    queue: VecDeque<(Arc<Message>, Handing)>,
     bytes: usize,
 }
 
@@ -71,10 +71,10 @@ impl ApplicationHandle {
 
     /// Hands out messages in order until `send` says that one is to stay. What is revoked meanwhile
     /// waits for the end: a message is either sent before or not at all.
-    pub(super) fn drain(&self, mut send: impl FnMut(&Message, QoS) -> bool) {
+    pub(super) fn drain(&self, mut send: impl FnMut(&Message, &Handing) -> bool) {
         let mut inbox = self.inbox.lock();
-        while let Some((message, qos)) = inbox.queue.front() {
-            if !send(message, *qos) {
+        while let Some((message, handing)) = inbox.queue.front() {
+            if !send(message, handing) {
                 return;
             }
             let bytes = message.size();
@@ -87,7 +87,7 @@ impl ApplicationHandle {
 }
 
 impl Sink for ApplicationHandle {
-    fn offer(&self, message: &Arc<Message>, qos: QoS) -> Offered {
+    fn offer(&self, message: &Arc<Message>, handing: Handing) -> Offered {
         {
             let mut inbox = self.inbox.lock();
             let bytes = inbox.bytes + message.size();
@@ -97,7 +97,7 @@ impl Sink for ApplicationHandle {
                 return Offered::Full;
             }
             inbox.bytes = bytes;
-            inbox.queue.push_back((Arc::clone(message), qos));
+            inbox.queue.push_back((Arc::clone(message), handing));
         }
         self.signals.raise(Signal::Mail);
         Offered::Taken
@@ -169,6 +169,7 @@ impl ApplicationTable {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use headgate_protocol::mqtt::QoS;
 
     use super::*;
     use crate::model::{DeviceName, MessageProperties, Millis};
@@ -183,6 +184,7 @@ mod tests {
             topic: "P/d/x".parse().expect("a topic"),
             payload: Bytes::from(vec![0; bytes]),
             qos: QoS::AtLeastOnce,
+            retain: false,
             properties: MessageProperties::default(),
             at: Millis::from_i64(1),
         })
@@ -207,15 +209,15 @@ mod tests {
     #[test]
     fn the_inbox_is_bounded_in_messages_and_bytes() {
         let handle = table().handle("app:a");
-        let qos = QoS::AtLeastOnce;
-        assert_eq!(handle.offer(&message("x", 5_000), qos), Offered::Taken);
-        assert_eq!(handle.offer(&message("x", 1), qos), Offered::Full, "bytes");
+        let at = || Handing::at(QoS::AtLeastOnce);
+        assert_eq!(handle.offer(&message("x", 5_000), at()), Offered::Taken);
+        assert_eq!(handle.offer(&message("x", 1), at()), Offered::Full, "bytes");
         assert_eq!(sent(&handle).len(), 1);
         for _ in 0..3 {
-            assert_eq!(handle.offer(&message("x", 1), qos), Offered::Taken);
+            assert_eq!(handle.offer(&message("x", 1), at()), Offered::Taken);
         }
         assert_eq!(
-            handle.offer(&message("x", 1), qos),
+            handle.offer(&message("x", 1), at()),
             Offered::Full,
             "messages"
         );
@@ -225,7 +227,7 @@ mod tests {
     fn what_is_revoked_is_not_sent() {
         let handle = table().handle("app:a");
         for device in ["x", "y", "x"] {
-            handle.offer(&message(device, 1), QoS::AtMostOnce);
+            handle.offer(&message(device, 1), Handing::at(QoS::AtMostOnce));
         }
         handle.revoke(&|device| device.as_str() == "x");
         assert_eq!(sent(&handle), ["y"]);

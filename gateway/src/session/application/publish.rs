@@ -67,6 +67,7 @@ impl ApplicationSession {
             // A copy: the payload is a slice of the buffer that everyone on this thread reads into.
             payload: Bytes::copy_from_slice(&publish.payload),
             qos: publish.qos,
+            retain: publish.retain,
             properties: MessageProperties::of_publish(publish.properties.as_deref(), at),
             at,
         };

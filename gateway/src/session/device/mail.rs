@@ -17,7 +17,7 @@ use headgate_protocol::mqtt::QoS;
 
 use super::{DeviceSession, Sent};
 use crate::{
-    model::{Id, Millis},
+    model::{Handing, Id, Millis},
     service::uplink::Stored,
     session::{batch::Batch, link::NotPushed},
     telemetry::metrics::DropReason,
@@ -33,8 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// What is on its way to the device; a device at rest has none.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
-    /// To be sent next, at this QoS.
-    queue: VecDeque<(Arc<Stored>, QoS)>,
+    /// To be sent next.
+    queue: VecDeque<(Arc<Stored>, Handing)>,
     queue_bytes: usize,
     /// Sent and not acknowledged.
     in_flight: Vec<Id>,
@@ -76,9 +76,9 @@ impl Mail {
         self.in_flight.contains(&id) || self.queue.iter().any(|(known, _)| known.id == Some(id))
     }
 
-    fn push(&mut self, stored: Arc<Stored>, qos: QoS) {
+    fn push(&mut self, stored: Arc<Stored>, handing: Handing) {
         self.queue_bytes += stored.message.size();
-        self.queue.push_back((stored, qos));
+        self.queue.push_back((stored, handing));
     }
 
     fn pop(&mut self) {
@@ -130,7 +130,7 @@ impl DeviceSession {
     }
 
     fn send_mail(&mut self, mail: &mut Mail, batch: &mut Batch) {
-        while let Some((stored, qos)) = mail.queue.front() {
+        while let Some((stored, handing)) = mail.queue.front() {
             if batch.len() >= BATCH_BYTES {
                 return;
             }
@@ -141,8 +141,8 @@ impl DeviceSession {
                 continue;
             }
             let tag = stored.id.map_or(Sent::Message, Sent::Mail);
-            let is_kept = match self.link.push(batch, message, *qos, tag) {
-                Ok(()) => *qos != QoS::AtMostOnce,
+            let is_kept = match self.link.push(batch, message, handing, tag) {
+                Ok(()) => handing.qos != QoS::AtMostOnce,
                 Err(NotPushed::NoQuota) => return,
                 Err(error) => {
                     self.link
@@ -190,9 +190,8 @@ impl DeviceSession {
         self.read_to = self.read_to.max(last.id);
         for stored in page {
             let is_new = stored.id.is_none_or(|id| !mail.holds(id));
-            if is_new && let Some(granted) = self.granted_qos(&stored.message.topic) {
-                let qos = stored.message.qos.min(granted);
-                mail.push(stored, qos);
+            if is_new && let Some(handing) = self.handing(&stored.message) {
+                mail.push(stored, handing);
             }
         }
         true
@@ -213,11 +212,8 @@ impl DeviceSession {
             if is_read || stored.id.is_some_and(|id| mail.holds(id)) {
                 continue;
             }
-            match self.granted_qos(&stored.message.topic) {
-                Some(granted) => {
-                    let qos = stored.message.qos.min(granted);
-                    mail.push(stored, qos);
-                }
+            match self.handing(&stored.message) {
+                Some(handing) => mail.push(stored, handing),
                 None if stored.id.is_none() => self
                     .link
                     .node

@@ -2,7 +2,7 @@
 //!
 //! The rules are its product's and are looked up each time: a change is in force at once.
 
-use std::time::Instant;
+use std::{num::NonZeroU32, time::Instant};
 
 use bytes::Bytes;
 use headgate_protocol::{
@@ -16,9 +16,9 @@ use headgate_protocol::{
 
 use super::{Announcing, DeviceSession, Sent};
 use crate::{
-    model::{DeviceName, Message, MessageProperties, Millis},
+    model::{DeviceName, Handing, Message, MessageProperties, Millis},
     service::vendor::{Verdict, huawei, tencent},
-    session::subscriptions::granted_reason,
+    session::subscriptions::{granted_reason, subscription_identifier},
 };
 
 impl DeviceSession {
@@ -99,6 +99,7 @@ impl DeviceSession {
             // A copy: the payload is a slice of the buffer that everyone on this thread reads into.
             payload: Bytes::copy_from_slice(&publish.payload),
             qos: publish.qos,
+            retain: publish.retain,
             properties: MessageProperties::of_publish(publish.properties.as_deref(), at),
             at,
         };
@@ -119,18 +120,23 @@ impl DeviceSession {
         if message.topic.starts_with('$') {
             return false;
         }
-        let Some(granted) = self.subscriptions.granted(&message.topic, true) else {
+        let Some(handing) = self.subscriptions.handing(message, true) else {
             return false;
         };
+        let mut properties = match self.link.version() {
+            ProtocolVersion::V5 => message.properties.to_publish(message.at),
+            _ => None,
+        };
+        if !handing.subscription_ids.is_empty() {
+            let properties = properties.get_or_insert_default();
+            properties.subscription_identifiers = handing.subscription_ids.to_vec();
+        }
         let own = Outgoing {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
-            qos: message.qos.min(granted),
+            qos: handing.qos,
             tag: Sent::Message,
-            properties: match self.link.version() {
-                ProtocolVersion::V5 => message.properties.to_publish(message.at),
-                _ => None,
-            },
+            properties,
         };
         let sent = self.link.send(own);
         if let Err(error) = sent {
@@ -143,17 +149,23 @@ impl DeviceSession {
         if self.link.refuses(subscribe) {
             return;
         }
+        let identifier = subscription_identifier(subscribe);
         let reasons = subscribe
             .filters
             .iter()
-            .map(|asked| self.subscribe(now, asked))
+            .map(|asked| self.subscribe(now, asked, identifier))
             .collect();
         self.link.connection.grant(subscribe.packet_id, reasons);
         // What waits may be what it has subscribed to just now.
         self.read_mailbox();
     }
 
-    fn subscribe(&mut self, now: Instant, asked: &Subscription) -> ReasonCode {
+    fn subscribe(
+        &mut self,
+        now: Instant,
+        asked: &Subscription,
+        identifier: Option<NonZeroU32>,
+    ) -> ReasonCode {
         let filter = &asked.filter;
         if filter.is_shared() {
             return ReasonCode::SharedSubscriptionsNotSupported;
@@ -164,7 +176,7 @@ impl DeviceSession {
             return ReasonCode::NotAuthorized;
         }
         let max = self.link.node.mqtt.max_subscriptions;
-        let Some(granted) = self.subscriptions.insert(asked, max) else {
+        let Some(granted) = self.subscriptions.insert(asked, identifier, max) else {
             return ReasonCode::QuotaExceeded;
         };
         self.listen(now);
@@ -215,6 +227,14 @@ impl DeviceSession {
         self.subscriptions
             .granted(topic, false)
             .or_else(|| self.hears(topic).then_some(QoS::AtMostOnce))
+    }
+
+    /// How the device wants a message, if at all.
+    pub(super) fn handing(&self, message: &Message) -> Option<Handing> {
+        self.subscriptions.handing(message, false).or_else(|| {
+            let hears = self.hears(&message.topic);
+            hears.then(|| Handing::at(QoS::AtMostOnce))
+        })
     }
 
     /// Whether the device gets messages on this topic without a subscription: one that came in

@@ -56,6 +56,8 @@ struct StoredProperties {
     user: Vec<(Box<str>, Box<str>)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    retain: bool,
 }
 
 /// Makes the table where there is none.
@@ -87,7 +89,7 @@ impl SessionStore {
         for block in new.chunks(MAIL_BLOCK) {
             let mut properties = Vec::with_capacity(block.len());
             for (_, message, _) in block {
-                properties.push(encode(&message.properties)?);
+                properties.push(encode(message)?);
             }
             let mut sql = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO mailbox (id, device, product, node, topic, qos, payload, properties, at, expires_at, bytes) ",
@@ -225,6 +227,7 @@ fn read_gone(row: &SqliteRow) -> Result<MailGone, StoreError> {
 fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
     let id = Id::from_i64(row.try_get("id")?).map_err(|error| corrupt("id", error))?;
     let qos: i64 = row.try_get("qos")?;
+    let (properties, retain) = decode(row.try_get("properties")?)?;
     let message = Message {
         device: DeviceName {
             device_id: parsed(row, "device")?,
@@ -237,13 +240,15 @@ fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
             .ok()
             .and_then(QoS::from_bits)
             .ok_or_else(|| corrupt("qos", qos))?,
-        properties: decode(row.try_get("properties")?)?,
+        retain,
+        properties,
         at: Millis::from_i64(row.try_get("at")?),
     };
     Ok((id, message))
 }
 
-fn encode(properties: &MessageProperties) -> Result<String, StoreError> {
+fn encode(message: &Message) -> Result<String, StoreError> {
+    let properties = &message.properties;
     let stored = StoredProperties {
         text: properties
             .payload_format
@@ -256,16 +261,17 @@ fn encode(properties: &MessageProperties) -> Result<String, StoreError> {
         correlation_data: properties.correlation_data.as_ref().map(hex::encode),
         user: properties.user.clone(),
         expires_at: properties.expires_at.map(Millis::as_i64),
+        retain: message.retain,
     };
     serde_json::to_string(&stored).map_err(|error| corrupt("properties", error))
 }
 
-fn decode(text: &str) -> Result<MessageProperties, StoreError> {
+fn decode(text: &str) -> Result<(MessageProperties, bool), StoreError> {
     let stored: StoredProperties =
         serde_json::from_str(text).map_err(|error| corrupt("properties", error))?;
     let response_topic = stored.response_topic.as_deref().map(str::parse).transpose();
     let correlation_data = stored.correlation_data.map(hex::decode).transpose();
-    Ok(MessageProperties {
+    let properties = MessageProperties {
         payload_format: stored.text.map(|text| {
             if text {
                 PayloadFormat::Utf8
@@ -280,7 +286,8 @@ fn decode(text: &str) -> Result<MessageProperties, StoreError> {
             .map(Bytes::from),
         user: stored.user,
         expires_at: stored.expires_at.map(Millis::from_i64),
-    })
+    };
+    Ok((properties, stored.retain))
 }
 
 fn parsed<T: FromStr<Err: Display>>(

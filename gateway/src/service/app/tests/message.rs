@@ -61,7 +61,7 @@ async fn overlapping_subscriptions_give_one_message_at_the_highest_qos() {
     let subscribe = |session: &mut crate::service::uplink::Subscriber, filter: &str, qos| {
         let options = SubscribeOptions {
             qos,
-            no_local: false,
+            ..SubscribeOptions::default()
         };
         session.subscribe(&filter.parse().unwrap(), options)
     };
@@ -241,6 +241,7 @@ async fn other_applications_of_the_device_see_what_it_is_sent() {
     let no_local = SubscribeOptions {
         qos: Q1,
         no_local: true,
+        ..SubscribeOptions::default()
     };
     sender
         .subscribe(&"P/d2/#".parse().unwrap(), no_local)

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use crate::{
     config::{ApplicationsConfig, MailboxConfig},
     model::{
-        Actor, AuthKind, Device, DeviceName, Message, MessageProperties, Millis, PskEncoding, Role,
-        product::tests::product,
+        Actor, AuthKind, Device, DeviceName, Handing, Message, MessageProperties, Millis,
+        PskEncoding, Role, product::tests::product,
     },
     service::{
         app::AppService,
@@ -51,6 +51,7 @@ pub(super) fn message(node: &str, topic: &str, qos: QoS) -> Message {
         topic: topic.parse().unwrap(),
         payload: Bytes::from_static(b"payload"),
         qos,
+        retain: false,
         properties: MessageProperties::default(),
         at: Millis::now(),
     }
@@ -59,7 +60,7 @@ pub(super) fn message(node: &str, topic: &str, qos: QoS) -> Message {
 /// What a session was offered, as topic and `QoS`.
 #[derive(Default)]
 pub(super) struct Recorder {
-    taken: Mutex<Vec<(Arc<Message>, QoS)>>,
+    taken: Mutex<Vec<(Arc<Message>, Handing)>>,
     ended: Mutex<Option<Ended>>,
     pub(super) capacity: Mutex<Option<usize>>,
 }
@@ -73,7 +74,7 @@ impl Recorder {
         let taken = self.taken.lock();
         taken
             .iter()
-            .map(|(message, qos)| (message.topic.to_string(), qos.bits()))
+            .map(|(message, handing)| (message.topic.to_string(), handing.qos.bits()))
             .collect()
     }
 
@@ -83,7 +84,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn offer(&self, message: &Arc<Message>, qos: QoS) -> Offered {
+    fn offer(&self, message: &Arc<Message>, handing: Handing) -> Offered {
         let mut taken = self.taken.lock();
         if self
             .capacity
@@ -92,7 +93,7 @@ impl Sink for Recorder {
         {
             return Offered::Full;
         }
-        taken.push((Arc::clone(message), qos));
+        taken.push((Arc::clone(message), handing));
         Offered::Taken
     }
 
@@ -275,7 +276,7 @@ impl Stage {
         for filter in filters {
             let options = SubscribeOptions {
                 qos: QoS::AtLeastOnce,
-                no_local: false,
+                ..SubscribeOptions::default()
             };
             session
                 .subscribe(&filter.parse().unwrap(), options)
