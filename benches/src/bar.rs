@@ -3,8 +3,12 @@
 mod delivery;
 mod fan_out;
 mod growth;
+mod handshake;
 mod idle;
+mod messages;
+mod probe;
 mod registration;
+mod telemetry;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -26,6 +30,15 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
     }
     if args.wants(Bar::Idle) {
         report.sections.extend(idle::measure(args).await?);
+    }
+    if args.wants(Bar::Handshake) {
+        report.sections.extend(handshake::measure(args).await?);
+    }
+    if args.wants(Bar::Messages) {
+        report.sections.extend(messages::measure(args).await?);
+    }
+    if args.wants(Bar::Telemetry) {
+        report.sections.extend(telemetry::measure(args).await?);
     }
     if args.wants(Bar::FanOut) {
         report.sections.extend(fan_out::measure(args).await?);

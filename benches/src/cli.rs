@@ -38,7 +38,7 @@ pub(crate) struct MeasureArgs {
     /// Pairs of runs that each ratio is the median of; by default 5, with --quick 1
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) pairs: Option<u32>,
-    /// Devices of the bars `idle` (by default 10000), `fan-out` (1000), `growth` (2000) and `registration` (100000)
+    /// Devices of the bars `idle` (by default 15000), `handshake` (4000), `messages` (1000), `telemetry` (2000), `fan-out` (1000), `growth` (2000) and `registration` (100000)
     #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) devices: Option<u32>,
     /// Write all figures to this file as JSON
@@ -65,6 +65,12 @@ pub(crate) enum Bar {
     Delivery,
     /// Memory per connection at rest, against rumqttd and mosquitto
     Idle,
+    /// Server CPU of a handshake with login, against mosquitto
+    Handshake,
+    /// Server CPU per GB of messages, against mosquitto and rumqttd, and readers that stall
+    Messages,
+    /// Acknowledgements of messages while a roll-out runs
+    Telemetry,
     /// Server CPU per GB over plain TCP, beside brokers that fan out one topic
     FanOut,
     /// Peak memory as the resource grows, and time over links with a long round trip

@@ -84,6 +84,9 @@ pub(crate) enum BenchError {
         /// Why.
         source: crate::fleet::ClientError,
     },
+    /// What clients are made of could not be made.
+    #[error("clients cannot be made: {0}")]
+    Clients(#[source] crate::fleet::ClientError),
     /// A process that is measured cannot be read.
     #[error("cannot read process {0}")]
     Sample(u32),

@@ -4,6 +4,7 @@
 //! 127.0.0.0/8, full TLS 1.3 handshakes with AES-128-GCM and X25519.
 
 pub(crate) mod https;
+pub(crate) mod identity;
 pub(crate) mod mqtt;
 
 use std::cell::RefCell;
@@ -29,6 +30,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
+use self::identity::Identity;
+
 /// Why a client ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -38,6 +41,9 @@ pub(crate) enum ClientError {
     /// The CA cannot be read.
     #[error("the CA: {0}")]
     Ca(#[from] rustls::pki_types::pem::Error),
+    /// A certificate for a client cannot be made.
+    #[error("a client's certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// rustls refused the settings.
     #[error("tls settings: {0}")]
     Tls(#[from] rustls::Error),
@@ -74,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 #[derive(Clone)]
 pub(crate) struct Dial {
     address: SocketAddr,
-    tls: Option<TlsConnector>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Dial {
@@ -104,22 +110,31 @@ impl Dial {
         config.resumption = Resumption::disabled();
         Ok(Self {
             address,
-            tls: Some(TlsConnector::from(Arc::new(config))),
+            tls: Some(Arc::new(config)),
         })
     }
 
-    /// Opens a connection.
+    /// Opens a connection; with TLS the client presents `identity`, if it has one.
     ///
     /// # Errors
     /// [`ClientError::Io`].
-    pub(crate) async fn open(&self) -> Result<Box<dyn Socket>, ClientError> {
+    pub(crate) async fn open(
+        &self,
+        identity: Option<&Identity>,
+    ) -> Result<Box<dyn Socket>, ClientError> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(source())?;
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let Some(connector) = &self.tls else {
+        let Some(config) = &self.tls else {
             return Ok(Box::new(stream));
         };
+        let mut config = Arc::clone(config);
+        if let Some(identity) = identity {
+            let resolver = Arc::clone(&identity.resolver);
+            Arc::make_mut(&mut config).client_auth_cert_resolver = resolver;
+        }
+        let connector = TlsConnector::from(config);
         let name = ServerName::from(self.address.ip());
         Ok(Box::new(connector.connect(name, stream).await?))
     }

@@ -11,7 +11,8 @@ use tokio::time::sleep;
 use super::progress;
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
-use crate::fleet::{Dial, mqtt};
+use crate::fleet::Dial;
+use crate::fleet::mqtt::{self, Fleet, Login, Publishing, TOPIC};
 use crate::peer::headgate::{Headgate, spoken};
 use crate::peer::is_there;
 use crate::peer::mosquitto::Mosquitto;
@@ -73,7 +74,7 @@ async fn rumqttd(devices: u32) -> Result<f64, BenchError> {
 }
 
 async fn mosquitto(args: &MeasureArgs, devices: u32) -> Result<f64, BenchError> {
-    let peer = Mosquitto::start(args, None).await?;
+    let peer = Mosquitto::start(args, None, None).await?;
     let dial = Dial::plain(peer.address);
     let cost = cost(&peer.server, &dial, devices).await;
     peer.server.stop().await;
@@ -83,11 +84,17 @@ async fn mosquitto(args: &MeasureArgs, devices: u32) -> Result<f64, BenchError> 
 /// CPU seconds of `server` for each GB that subscribers received; connecting is not counted.
 async fn cost(server: &Server, dial: &Dial, devices: u32) -> Result<f64, BenchError> {
     let client = |error| server.client_error(error);
-    let mut fleet = mqtt::Fleet::connect(dial, devices).await.map_err(client)?;
+    let fleet = Fleet::connect(dial, mqtt::anonymous(devices)).await;
+    let mut fleet = fleet.map_err(client)?;
     sleep(SETTLE).await;
     let before = server.sample()?;
-    let published = fleet.fan_out(MESSAGES, MESSAGE_BYTES);
-    published.await.map_err(client)?;
+    let publishing = Publishing {
+        login: &Login::anonymous("publisher", ""),
+        topics: &[TOPIC.to_owned()],
+        messages: MESSAGES,
+        size_bytes: MESSAGE_BYTES,
+    };
+    fleet.take(&publishing).await.map_err(client)?;
     let after = server.sample()?;
     fleet.leave().await;
     let sent = as_f64(u64::from(devices) * (MESSAGES * MESSAGE_BYTES) as u64);

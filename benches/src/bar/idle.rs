@@ -23,7 +23,7 @@ use crate::report::{Section, as_f64};
 /// # Errors
 /// [`BenchError`] of a run that failed.
 pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchError> {
-    let devices = args.devices(200, 10_000);
+    let devices = args.devices(200, 15_000);
     let mut section = Section::new(format!("memory for each of {devices} connections at rest"));
     let must = (!args.quick).then_some(MUST_BYTES);
     let aim = (!args.quick).then_some(AIM_BYTES);
@@ -94,7 +94,7 @@ async fn mosquitto(args: &MeasureArgs, devices: u32) -> Result<f64, BenchError> 
     progress(&format!("idle: mosquitto, {devices} connections"));
     let directory = TempDir::new().map_err(BenchError::Runtime)?;
     let tls = super::certificate(args, directory.path()).await?;
-    let peer = Mosquitto::start(args, Some(&tls)).await?;
+    let peer = Mosquitto::start(args, Some(&tls), None).await?;
     let dial = Dial::tls(peer.address, &tls.ca).map_err(|error| peer.server.client_error(error))?;
     let grown = grown_by(&peer.server, &dial, devices, hold(args)).await;
     peer.server.stop().await;
@@ -118,7 +118,7 @@ async fn grown_by(
     hold: Duration,
 ) -> Result<f64, BenchError> {
     let before = server.sample()?;
-    let fleet = mqtt::Fleet::connect(dial, devices)
+    let fleet = mqtt::Fleet::connect(dial, mqtt::anonymous(devices))
         .await
         .map_err(|error| server.client_error(error))?;
     sleep(hold).await;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::probe::{p99_millis, waits};
 use super::progress;
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
@@ -52,11 +53,14 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
     let mut prober = Prober::connect(&dial, &format!("{PRODUCT}_probe"), &made.secret)
         .await
         .map_err(failed)?;
-    let quiet = waits(&mut prober, sleep(QUIET)).await.map_err(failed)?.0;
+    let topic = format!("{PRODUCT}/probe/bench");
+    let quiet = waits(&mut prober, &topic, sleep(QUIET)).await;
+    let quiet = quiet.map_err(failed)?.0;
     let before = headgate.sample()?;
     let started = Instant::now();
     let registering = timeout(RUN_TIMEOUT, register(&api, rows));
-    let (meanwhile, registered) = waits(&mut prober, registering).await.map_err(failed)?;
+    let meanwhile = waits(&mut prober, &topic, registering).await;
+    let (meanwhile, registered) = meanwhile.map_err(failed)?;
     let late = |_| BenchError::TooLate {
         what: "the batch".to_owned(),
         limit: RUN_TIMEOUT,
@@ -117,48 +121,10 @@ async fn register(api: &Api, rows: u32) -> Result<(), ClientError> {
     }
 }
 
-/// Publishes again and again until `end`; gives how long each acknowledgement took.
-async fn waits<T>(
-    prober: &mut Prober,
-    end: impl Future<Output = T>,
-) -> Result<(Vec<Duration>, T), ClientError> {
-    let topic = format!("{PRODUCT}/probe/bench");
-    let mut waits = Vec::new();
-    let mut turn = interval(PROBE_INTERVAL);
-    let mut end = std::pin::pin!(end);
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut end => return Ok((waits, ended)),
-            _ = turn.tick() => {}
-        }
-        waits.push(prober.publish(&topic).await?);
-    }
-}
-
-fn p99_millis(mut waits: Vec<Duration>) -> f64 {
-    waits.sort_unstable();
-    let at = waits.len().saturating_sub(1) * 99 / 100;
-    waits.get(at).map_or(0.0, |wait| wait.as_secs_f64() * 1e3)
-}
-
 const PRODUCT: &str = "bench";
-const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_secs(2);
 const RUN_TIMEOUT: Duration = Duration::from_mins(10);
 const MUST_CPU_SECS: f64 = 30.0;
 const MUST_GROWN_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 const MUST_P99_MILLIS: f64 = 20.0;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hundredth_part_is_left_out() {
-        let waits = (1..=200).map(Duration::from_millis).collect();
-        assert!((p99_millis(waits) - 198.0).abs() < 1e-9);
-        assert!(p99_millis(Vec::new()).abs() < 1e-9);
-    }
-}

@@ -100,7 +100,7 @@ struct Client {
 impl Client {
     async fn run(mut self) -> Result<(), ClientError> {
         let permit = self.shared.connecting.acquire().await;
-        let mut socket = self.dial.open().await?;
+        let mut socket = self.dial.open(None).await?;
         drop(permit);
         self.shared.connected.fetch_add(1, Ordering::Relaxed);
         // An error: the fleet is gone, nothing is to be asked.

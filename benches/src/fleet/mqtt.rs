@@ -1,5 +1,5 @@
-//! MQTT subscribers that acknowledge everything, and the publisher of one topic: what brokers are
-//! measured with.
+//! MQTT subscribers that acknowledge everything, and the publisher that they listen to: what Headgate
+//! and brokers are measured with.
 //!
 //! Built on the protocol crate's codec. MQTT 3.1.1, QoS 1, clean sessions.
 
@@ -20,13 +20,69 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClientError, Dial, FLEET_TIMEOUT, MAX_CONNECTING, Socket, first_end, read_shared, until_all,
+    ClientError, Dial, FLEET_TIMEOUT, Identity, MAX_CONNECTING, Socket, first_end, read_shared,
+    until_all,
 };
 
-/// Subscribers of one topic.
+/// Who a client says it is, and what it listens to.
+#[derive(Clone)]
+pub(crate) struct Login {
+    /// Its ClientId.
+    pub(crate) client_id: String,
+    /// User name and password.
+    pub(crate) secret: Option<(String, String)>,
+    /// What it presents in the handshake of TLS.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// What it subscribes to.
+    pub(crate) filter: String,
+    /// It reads nothing once it has subscribed.
+    pub(crate) is_stalled: bool,
+}
+
+impl Login {
+    /// A client without a secret that listens to `filter`.
+    pub(crate) fn anonymous(client_id: impl Into<String>, filter: impl Into<String>) -> Self {
+        Self {
+            client_id: client_id.into(),
+            secret: None,
+            identity: None,
+            filter: filter.into(),
+            is_stalled: false,
+        }
+    }
+
+    fn connect(&self) -> Connect {
+        let mut connect = Connect::new(VERSION, self.client_id.as_str());
+        if let Some((user, password)) = &self.secret {
+            connect.username = Some(user.as_str().into());
+            connect.password = Some(Bytes::copy_from_slice(password.as_bytes()));
+        }
+        connect
+    }
+}
+
+/// So many clients without a secret, which all listen to [`TOPIC`].
+pub(crate) fn anonymous(clients: u32) -> Vec<Login> {
+    let login = |number| Login::anonymous(format!("subscriber-{number}"), TOPIC);
+    (0..clients).map(login).collect()
+}
+
+/// What a publisher says: each of `messages` rounds goes to every topic once.
+pub(crate) struct Publishing<'a> {
+    /// Who publishes; it subscribes to nothing.
+    pub(crate) login: &'a Login,
+    /// Where to. Every client that reads must get one message of each round.
+    pub(crate) topics: &'a [String],
+    /// Rounds.
+    pub(crate) messages: usize,
+    /// Bytes of each payload.
+    pub(crate) size_bytes: usize,
+}
+
+/// Subscribers that are connected.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
-    clients: usize,
+    readers: usize,
     tasks: JoinSet<Result<(), ClientError>>,
 }
 
@@ -39,11 +95,11 @@ struct Shared {
 }
 
 impl Fleet {
-    /// Connects `clients` and subscribes each to [`TOPIC`].
+    /// Connects every one and subscribes it.
     ///
     /// # Errors
     /// The first client's [`ClientError`].
-    pub(crate) async fn connect(dial: &Dial, clients: u32) -> Result<Self, ClientError> {
+    pub(crate) async fn connect(dial: &Dial, logins: Vec<Login>) -> Result<Self, ClientError> {
         let shared = Arc::new(Shared {
             dial: dial.clone(),
             connecting: Semaphore::new(MAX_CONNECTING),
@@ -51,9 +107,10 @@ impl Fleet {
             received_bytes: AtomicUsize::new(0),
             stop: CancellationToken::new(),
         });
+        let readers = logins.iter().filter(|login| !login.is_stalled).count();
         let mut tasks = JoinSet::new();
-        for number in 0..clients {
-            tasks.spawn(subscriber(Arc::clone(&shared), number));
+        for login in logins {
+            tasks.spawn(subscriber(Arc::clone(&shared), login));
         }
         let clients = tasks.len();
         let subscribed = || shared.subscribed.load(Ordering::Relaxed);
@@ -61,27 +118,24 @@ impl Fleet {
         until_all(clients, "subscribed", FLEET_TIMEOUT, subscribed, ended).await?;
         Ok(Self {
             shared,
-            clients,
+            readers,
             tasks,
         })
     }
 
-    /// Publishes `messages` of `size_bytes` and waits until every subscriber has all of them.
+    /// Publishes, and waits until everyone who reads has a message of each round.
     ///
     /// # Errors
     /// The first client's [`ClientError`].
-    pub(crate) async fn fan_out(
-        &mut self,
-        messages: usize,
-        size_bytes: usize,
-    ) -> Result<(), ClientError> {
-        let publish = publish(&self.shared.dial, messages, size_bytes);
+    pub(crate) async fn take(&mut self, publishing: &Publishing<'_>) -> Result<(), ClientError> {
+        let publish = publish(&self.shared.dial, publishing);
         timeout(FLEET_TIMEOUT, publish)
             .await
             .map_err(|_| ClientError::Answer("messages are not acknowledged".to_owned()))??;
+        let size_bytes = publishing.size_bytes;
         let received = || self.shared.received_bytes.load(Ordering::Relaxed) / size_bytes;
         let tasks = &mut self.tasks;
-        let wanted = self.clients * messages;
+        let wanted = self.readers * publishing.messages;
         let ended = || first_end(tasks);
         until_all(wanted, "messages came", FLEET_TIMEOUT, received, ended).await
     }
@@ -95,12 +149,17 @@ impl Fleet {
     }
 }
 
-async fn subscriber(shared: Arc<Shared>, number: u32) -> Result<(), ClientError> {
+async fn subscriber(shared: Arc<Shared>, login: Login) -> Result<(), ClientError> {
     let permit = shared.connecting.acquire().await;
-    let mut client = Client::connect(&shared.dial, format!("subscriber-{number}")).await?;
-    client.subscribe().await?;
+    let mut client = Client::open(&shared.dial, &login).await?;
+    client.subscribe(&login.filter).await?;
     drop(permit);
     shared.subscribed.fetch_add(1, Ordering::Relaxed);
+    if login.is_stalled {
+        shared.stop.cancelled().await;
+        return Ok(());
+    }
+    drop(login);
     loop {
         let received = tokio::select! {
             biased;
@@ -113,18 +172,19 @@ async fn subscriber(shared: Arc<Shared>, number: u32) -> Result<(), ClientError>
 }
 
 /// Publishes with at most [`PUBLISH_WINDOW`] messages unacknowledged.
-async fn publish(dial: &Dial, messages: usize, size_bytes: usize) -> Result<(), ClientError> {
-    let mut client = Client::connect(dial, "publisher".to_owned()).await?;
-    let payload = Bytes::from(vec![0x5a; size_bytes]);
+async fn publish(dial: &Dial, what: &Publishing<'_>) -> Result<(), ClientError> {
+    let mut client = Client::open(dial, what.login).await?;
+    let payload = Bytes::from(vec![0x5a; what.size_bytes]);
     let mut packet_id = FIRST_ID;
-    for sent in 0..messages {
+    let mut sent = 0;
+    for topic in (0..what.messages).flat_map(|_| what.topics) {
         while sent >= client.acknowledged + PUBLISH_WINDOW {
             client.receive().await?;
         }
         encode_publish_header(
             &mut client.unsent,
             VERSION,
-            TOPIC,
+            topic,
             QoS::AtLeastOnce,
             Some(packet_id),
             false,
@@ -134,8 +194,9 @@ async fn publish(dial: &Dial, messages: usize, size_bytes: usize) -> Result<(), 
         client.unsent.extend_from_slice(&payload);
         client.flush().await?;
         packet_id = packet_id.next();
+        sent += 1;
     }
-    while client.acknowledged < messages {
+    while client.acknowledged < sent {
         client.receive().await?;
     }
     client.disconnect().await
@@ -157,11 +218,12 @@ impl Prober {
         device: &str,
         secret: &str,
     ) -> Result<Self, ClientError> {
-        let mut connect = Connect::new(VERSION, device);
-        connect.username = Some(device.into());
-        connect.password = Some(Bytes::copy_from_slice(secret.as_bytes()));
+        let login = Login {
+            secret: Some((device.to_owned(), secret.to_owned())),
+            ..Login::anonymous(device, "")
+        };
         Ok(Self {
-            client: Client::open(dial, connect).await?,
+            client: Client::open(dial, &login).await?,
             next: FIRST_ID,
         })
     }
@@ -203,20 +265,17 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(dial: &Dial, client_id: String) -> Result<Self, ClientError> {
-        Self::open(dial, Connect::new(VERSION, client_id)).await
-    }
-
-    async fn open(dial: &Dial, mut connect: Connect) -> Result<Self, ClientError> {
+    async fn open(dial: &Dial, login: &Login) -> Result<Self, ClientError> {
         let mut decoder = Decoder::new(Role::Client, Limits::default());
         decoder.set_version(VERSION);
         let mut client = Self {
-            socket: dial.open().await?,
+            socket: dial.open(login.identity.as_deref()).await?,
             decoder,
             unread: BytesMut::new(),
             unsent: BytesMut::new(),
             acknowledged: 0,
         };
+        let mut connect = login.connect();
         connect.keep_alive_secs = KEEP_ALIVE_SECS;
         client.send(&Packet::Connect(Box::new(connect))).await?;
         match client.answer().await? {
@@ -225,10 +284,10 @@ impl Client {
         }
     }
 
-    async fn subscribe(&mut self) -> Result<(), ClientError> {
-        let filter = TOPIC
+    async fn subscribe(&mut self, filter: &str) -> Result<(), ClientError> {
+        let filter = filter
             .parse()
-            .map_err(|_| ClientError::Answer(format!("no filter: {TOPIC}")))?;
+            .map_err(|_| ClientError::Answer(format!("no filter: {filter}")))?;
         let subscribe = Subscribe {
             packet_id: FIRST_ID,
             filters: smallvec![Subscription::new(filter, QoS::AtLeastOnce)],
@@ -316,7 +375,8 @@ impl Client {
 }
 
 const VERSION: ProtocolVersion = ProtocolVersion::V311;
-const TOPIC: &str = "bench/fan-out";
+/// What [`anonymous`] clients listen to.
+pub(crate) const TOPIC: &str = "bench/fan-out";
 /// Longer than any run: no pings in the figures.
 const KEEP_ALIVE_SECS: u16 = 1200;
 const PUBLISH_WINDOW: usize = 32;

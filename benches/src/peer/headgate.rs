@@ -1,5 +1,7 @@
 //! Headgate itself, and the swarm that drives it.
 
+pub(crate) mod stock;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
-use crate::fleet::ClientError;
+use crate::fleet::{ClientError, Dial};
 use crate::http::Api;
 use crate::process::{Sample, Server, tail};
 
@@ -31,6 +33,7 @@ pub(crate) struct Headgate {
 struct Ports {
     http: SocketAddr,
     mqtt: SocketAddr,
+    mqtts: SocketAddr,
 }
 
 /// What is read of the swarm's report.
@@ -150,6 +153,28 @@ impl Headgate {
     /// [`BenchError::File`].
     pub(crate) fn plain_address(&self) -> Result<SocketAddr, BenchError> {
         Ok(self.ports()?.mqtt)
+    }
+
+    /// Its listener with TLS.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub(crate) fn tls_address(&self) -> Result<SocketAddr, BenchError> {
+        Ok(self.ports()?.mqtts)
+    }
+
+    /// How clients reach its listener with TLS.
+    ///
+    /// # Errors
+    /// [`BenchError::File`] and [`BenchError::Client`].
+    pub(crate) fn tls_dial(&self) -> Result<Dial, BenchError> {
+        let dial = Dial::tls(self.tls_address()?, &self.tls_files().ca);
+        dial.map_err(|source| self.client_error(source))
+    }
+
+    /// The process.
+    pub(crate) const fn server(&self) -> &Server {
+        &self.server
     }
 
     /// What it has used.

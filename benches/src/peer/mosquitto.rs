@@ -24,18 +24,19 @@ pub(crate) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts it; plain without `tls`.
+    /// Starts it; plain without `tls`. With `clients`, a CA, every client must present a certificate of it.
     ///
     /// # Errors
     /// [`BenchError`]: it does not start.
     pub(crate) async fn start(
         args: &MeasureArgs,
         tls: Option<&TlsFiles>,
+        clients: Option<&Path>,
     ) -> Result<Self, BenchError> {
         let directory = TempDir::new().map_err(BenchError::Runtime)?;
         let address = free_port()?;
         let config = directory.path().join("mosquitto.conf");
-        let text = config_text(directory.path(), address, tls);
+        let text = config_text(directory.path(), address, tls, clients);
         fs::write(&config, text).map_err(BenchError::file(&config))?;
         let mut command = Command::new(&args.mosquitto);
         command.arg("-c").arg(&config);
@@ -50,7 +51,12 @@ impl Mosquitto {
 }
 
 /// As shipped, but for a queue that loses nothing and the window that every broker here gets.
-fn config_text(directory: &Path, address: SocketAddr, tls: Option<&TlsFiles>) -> String {
+fn config_text(
+    directory: &Path,
+    address: SocketAddr,
+    tls: Option<&TlsFiles>,
+    clients: Option<&Path>,
+) -> String {
     let mut text = format!(
         "listener {port} {ip}
 allow_anonymous true
@@ -82,6 +88,10 @@ ciphers_tls1.3 TLS_AES_128_GCM_SHA256
             tls.certificate.display(),
             tls.key.display()
         );
+    }
+    if let Some(authority) = clients {
+        let authority = authority.display();
+        let _ = write!(text, "cafile {authority}\nrequire_certificate true\n");
     }
     text
 }
