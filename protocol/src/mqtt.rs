@@ -10,7 +10,6 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod header;
-mod inflight;
 mod packet;
 mod packet_id;
 mod properties;
@@ -24,10 +23,12 @@ mod version;
 mod wire;
 
 pub use codec::{Decoder, Limits, Role};
-pub use connection::{Connection, ConnectionLimits, Event, Message, NotSent, Output};
+pub use connection::{
+    Accept, CloseDetails, Connection, ConnectionLimits, Event, Input, Message, NotSent, Offer,
+    Output, Phase, Resumed,
+};
 pub use error::{DecodeError, EncodeError, Violation};
 pub use header::PacketType;
-pub use inflight::Inflight;
 pub use packet::{
     Auth, ConnAck, Connect, Disconnect, Packet, PubAck, PubComp, PubRec, PubRel, Publish,
     RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Will,
@@ -37,6 +38,6 @@ pub use packet_id::PacketId;
 pub use properties::{PayloadFormat, Properties};
 pub use qos::QoS;
 pub use reason::ReasonCode;
-pub use subscriptions::SubscriptionIndex;
+pub use subscriptions::{ShareGroup, SubscriptionIndex};
 pub use topic::{TopicFilter, TopicName};
 pub use version::ProtocolVersion;

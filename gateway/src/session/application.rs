@@ -12,7 +12,8 @@ mod publish;
 use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use headgate_protocol::mqtt::{
-    Connection, Event, Packet, QoS, ReasonCode, Subscribe, Subscription, Unsubscribe,
+    Accept, Connection, Event, Input, NotSent, Packet, QoS, ReasonCode, Subscribe, Subscription,
+    Unsubscribe,
 };
 
 pub use self::handle::{ApplicationHandle, ApplicationTable};
@@ -71,7 +72,7 @@ impl ApplicationSession {
             node.metrics.session_takeovers.inc();
             node.metrics.disconnects(DisconnectReason::Takeover).inc();
         }
-        connection.accept(Instant::now());
+        connection.accept(Instant::now(), Accept::default());
         node.metrics.connections_applications.inc();
         tracing::debug!(app_id = %app.id, client_id, "an application connected");
         let mut session = Self {
@@ -102,7 +103,7 @@ impl ApplicationSession {
 
     /// Takes one packet, to be acted on by [`ApplicationSession::act`].
     pub fn take_packet(&mut self, now: Instant, packet: Packet) {
-        self.link.connection.handle_packet(now, packet);
+        self.link.connection.handle(now, Input::Packet(packet));
     }
 
     /// Ends the session because of what the client sent.
@@ -166,7 +167,7 @@ impl ApplicationSession {
             }
             match link.push(batch, message, handing, Sent::Message) {
                 Ok(()) => true,
-                Err(NotPushed::NoQuota) => false,
+                Err(NotPushed::NotSent(NotSent::NoQuota | NotSent::NotOpen)) => false,
                 Err(error) => {
                     link.node.metrics.messages_dropped(DropReason::TooLarge).inc();
                     tracing::info!(client_id = handle.client_id(), %error, "a message to an application was dropped");
@@ -184,16 +185,17 @@ impl ApplicationSession {
                 Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe),
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 // The link keeps the last two to itself.
-                Event::Acknowledged(_) | Event::Connect(_) | Event::Disconnected(_) => {}
+                Event::Acknowledged(_)
+                | Event::Received(_)
+                | Event::Released(_)
+                | Event::Connect(_)
+                | Event::Disconnected { .. } => {}
             }
         }
         self.link.note_outbox(0);
     }
 
     fn handle_subscribe(&mut self, subscribe: &Subscribe) {
-        if self.link.refuses(subscribe) {
-            return;
-        }
         let identifier = subscription_identifier(subscribe);
         let reasons = subscribe
             .filters

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use headgate_protocol::{
     credential::{Claim, Form},
-    mqtt::{Connect, Connection, ProtocolVersion, ReasonCode},
+    mqtt::{Accept, Connect, Connection, ProtocolVersion, ReasonCode},
 };
 
 use super::{
@@ -123,7 +123,7 @@ async fn admit_device(
     if connect.client_id.is_empty() && connect.version == ProtocolVersion::V5 {
         connection.assign_client_id(device.device_id.as_str());
     }
-    connection.accept(Instant::now());
+    connection.accept(Instant::now(), Accept::default());
     node.presence.seen(&device.device_id);
     node.metrics.connections_mqtt.of(device.auth).inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");

@@ -21,7 +21,7 @@ use std::{
 };
 
 use headgate_protocol::{
-    mqtt::{Connection, Event, Packet, ReasonCode},
+    mqtt::{Connection, Event, Input, Packet, ReasonCode},
     transfer::window::Chunk,
 };
 
@@ -153,7 +153,7 @@ impl DeviceSession {
 
     /// Takes one packet, to be acted on by [`DeviceSession::act`].
     pub fn take_packet(&mut self, now: Instant, packet: Packet) {
-        self.link.connection.handle_packet(now, packet);
+        self.link.connection.handle(now, Input::Packet(packet));
     }
 
     /// Ends the session because of what the peer sent.
@@ -272,8 +272,11 @@ impl DeviceSession {
                 Event::Subscribe(subscribe) => self.handle_subscribe(now, &subscribe),
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 Event::Acknowledged(sent) => self.handle_acknowledged(now, sent).await,
-                // The link keeps these to itself.
-                Event::Connect(_) | Event::Disconnected(_) => {}
+                // What is stored is stored when the exchange ends; the link keeps the last two to itself.
+                Event::Received(_)
+                | Event::Released(_)
+                | Event::Connect(_)
+                | Event::Disconnected { .. } => {}
             }
         }
         self.note_outbox();

@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
-    Connection, EncodeError, Event, Message as Outgoing, NotSent, Output, Packet, PacketId,
-    PacketType, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
+    Connection, EncodeError, Event, Input, Message as Outgoing, NotSent, Output, Packet,
+    PacketType, ProtocolVersion, Publish, QoS, ReasonCode,
 };
 use smallvec::SmallVec;
 
@@ -23,12 +23,9 @@ use crate::{
 /// Why a message was not put into a batch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotPushed {
-    /// The client must acknowledge others first.
-    #[error("the client has as much to acknowledge as it takes")]
-    NoQuota,
-    /// The client never takes it.
-    #[error("the message is larger than the client takes")]
-    TooLarge,
+    /// The connection does not take it, or not now.
+    #[error(transparent)]
+    NotSent(#[from] NotSent),
     /// It is no packet.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -80,7 +77,7 @@ impl Link {
                         _ => DisconnectReason::ProtocolError,
                     });
                 }
-                Output::Event(Event::Disconnected(_)) => {
+                Output::Event(Event::Disconnected { .. }) => {
                     self.closing = Some(DisconnectReason::Client);
                 }
                 // The decoder lets one CONNECT through, and that made this session.
@@ -160,7 +157,7 @@ impl Link {
     pub(super) fn send(&mut self, message: Outgoing<Sent>) -> Result<(), NotSent> {
         self.connection.send(message).inspect_err(|error| {
             let reason = match error {
-                NotSent::OutboxFull => DropReason::OutboxFull,
+                NotSent::OutboxFull | NotSent::NoQuota => DropReason::OutboxFull,
                 NotSent::TooLarge => DropReason::TooLarge,
                 NotSent::NotOpen => DropReason::Offline,
             };
@@ -180,43 +177,23 @@ impl Link {
         tag: Sent,
     ) -> Result<(), NotPushed> {
         let version = self.version();
-        let mut publish = Publish::new(message.topic.clone(), message.payload.clone());
+        let mut outgoing = Outgoing::new(message.topic.clone(), message.payload.clone(), tag);
+        outgoing.qos = handing.qos;
+        outgoing.retain = handing.retain;
+        outgoing.subscription_ids = handing.subscription_ids.clone();
         if version == ProtocolVersion::V5 {
-            publish.properties = message.properties.to_publish(Millis::now());
-            if !handing.subscription_ids.is_empty() {
-                let properties = publish.properties.get_or_insert_default();
-                properties.subscription_identifiers = handing.subscription_ids.to_vec();
-            }
+            outgoing.properties = message.properties.to_publish(Millis::now());
         }
-        publish.retain = handing.retain;
-        if handing.qos != QoS::AtMostOnce {
-            publish.qos = QoS::AtLeastOnce;
-            publish.packet_id = Some(PacketId::MIN);
-        }
-        self.check_size(&publish)?;
-        if publish.packet_id.is_some() {
-            publish.packet_id = Some(self.connection.reserve(tag).ok_or(NotPushed::NoQuota)?);
-        }
-        let payload: SmallVec<[Bytes; 2]> = SmallVec::from_iter([message.payload.clone()]);
+        let publish = self.connection.prepare(outgoing)?;
+        // What was said before comes first: it may be what gave the topic its alias.
+        self.take_control(batch);
+        let payload: SmallVec<[Bytes; 2]> = SmallVec::from_iter([publish.payload.clone()]);
         batch.push_packet(|head| publish.encode_header(version, head), payload)?;
         self.node
             .metrics
             .packets_out(PacketType::Publish.number())
             .inc();
         Ok(())
-    }
-
-    /// Closes on a SUBSCRIBE that asks for what CONNACK said there is not; says whether it did.
-    pub(super) fn refuses(&mut self, subscribe: &Subscribe) -> bool {
-        let asks_for_identifier = subscribe
-            .properties
-            .as_ref()
-            .is_some_and(|properties| !properties.subscription_identifiers.is_empty());
-        if asks_for_identifier {
-            self.connection
-                .close(ReasonCode::SubscriptionIdentifiersNotSupported);
-        }
-        asks_for_identifier
     }
 
     /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
@@ -241,7 +218,7 @@ impl Link {
             // We do not read, so the client cannot be blamed for its silence.
             self.connection.stay_alive(now);
         }
-        self.connection.handle_timeout(now);
+        self.connection.handle(now, Input::Timeout);
     }
 
     /// The connection is gone.
@@ -253,21 +230,6 @@ impl Link {
         if reason != DisconnectReason::Takeover {
             self.node.metrics.disconnects(reason).inc();
         }
-    }
-
-    /// [MQTT-3.1.2-24]: no packet above the client's Maximum Packet Size.
-    fn check_size(&self, publish: &Publish) -> Result<(), NotPushed> {
-        let max = self.connection.client_max_packet_bytes();
-        if max == u32::MAX {
-            return Ok(());
-        }
-        let mut head = BytesMut::new();
-        publish.encode_header(self.version(), &mut head)?;
-        let bytes = head.len() + publish.payload.len();
-        if bytes > usize::try_from(max).unwrap_or(usize::MAX) {
-            return Err(NotPushed::TooLarge);
-        }
-        Ok(())
     }
 
     fn encode(&mut self, packet: &Packet) {

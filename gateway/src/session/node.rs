@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use headgate_protocol::mqtt::{ConnectionLimits, Limits};
+use headgate_protocol::mqtt::{ConnectionLimits, Limits, Offer};
 
 use super::{
     application::ApplicationTable, inbox::InboxLimits, slots::SendingSlots, table::SessionTable,
@@ -28,6 +28,10 @@ use crate::{
 const MAX_IN_FLIGHT: u16 = 64;
 /// QoS 1 and 2 packets that a client may have under way to us.
 const RECEIVE_MAXIMUM: u16 = 32;
+/// QoS 2 packets that a client of MQTT 3.1.1, which knows no Receive Maximum, may leave unreleased.
+const MAX_UNRELEASED: u16 = 1_024;
+/// Topics that have an alias on one connection, each way; most devices use a handful.
+const TOPIC_ALIASES: u16 = 16;
 /// The longest client identifier, in bytes: the longest that vendors allow.
 const MAX_CLIENT_ID_BYTES: usize = 256;
 
@@ -114,11 +118,19 @@ impl Node {
         };
         let connection_limits = Arc::new(ConnectionLimits {
             max_keep_alive: mqtt.max_keep_alive,
+            server_keep_alive: None,
+            allow_no_keep_alive: false,
             outbox_messages: mqtt.outbox_messages,
             outbox_bytes: mqtt.outbox_bytes,
             max_in_flight: MAX_IN_FLIGHT,
             receive_maximum: RECEIVE_MAXIMUM,
+            max_unreleased: MAX_UNRELEASED,
             max_packet_bytes: u32::try_from(mqtt.max_packet_bytes).unwrap_or(u32::MAX),
+            offer: Offer {
+                topic_alias_maximum: TOPIC_ALIASES,
+                outbound_topic_aliases: TOPIC_ALIASES,
+                ..Offer::default()
+            },
         });
         Self {
             slots: SendingSlots::new(

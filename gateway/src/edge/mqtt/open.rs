@@ -7,7 +7,8 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use headgate_protocol::mqtt::{
-    Connection, DecodeError, Decoder, Event, Output, Packet, ProtocolVersion, ReasonCode, Role,
+    Connection, DecodeError, Decoder, Event, Input, Output, Packet, ProtocolVersion, ReasonCode,
+    Role,
 };
 use tokio::net::TcpStream;
 
@@ -84,7 +85,7 @@ async fn introduce(
             return Err(());
         }
     };
-    connection.handle_packet(Instant::now(), packet);
+    connection.handle(Instant::now(), Input::Packet(packet));
     let connect = loop {
         match connection.poll_output() {
             Some(Output::Event(Event::Connect(connect))) => break connect,

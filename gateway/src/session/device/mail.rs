@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headgate_protocol::mqtt::QoS;
+use headgate_protocol::mqtt::{NotSent, QoS};
 
 use super::{DeviceSession, Sent};
 use crate::{
@@ -143,7 +143,7 @@ impl DeviceSession {
             let tag = stored.id.map_or(Sent::Message, Sent::Mail);
             let is_kept = match self.link.push(batch, message, handing, tag) {
                 Ok(()) => handing.qos != QoS::AtMostOnce,
-                Err(NotPushed::NoQuota) => return,
+                Err(NotPushed::NotSent(NotSent::NoQuota | NotSent::NotOpen)) => return,
                 Err(error) => {
                     self.link
                         .node

@@ -272,11 +272,8 @@ impl DeviceSession {
             return;
         };
         let message = Outgoing {
-            topic,
-            payload,
             qos,
-            tag,
-            properties: None,
+            ..Outgoing::new(topic, payload, tag)
         };
         if let Err(error) = self.link.send(message) {
             tracing::debug!(device_id = %self.device.device_id, %error, "a message was dropped");

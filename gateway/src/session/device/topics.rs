@@ -123,18 +123,16 @@ impl DeviceSession {
         let Some(handing) = self.subscriptions.handing(message, true) else {
             return false;
         };
-        let mut properties = match self.link.version() {
+        let properties = match self.link.version() {
             ProtocolVersion::V5 => message.properties.to_publish(message.at),
             _ => None,
         };
-        if !handing.subscription_ids.is_empty() {
-            let properties = properties.get_or_insert_default();
-            properties.subscription_identifiers = handing.subscription_ids.to_vec();
-        }
         let own = Outgoing {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
             qos: handing.qos,
+            retain: handing.retain,
+            subscription_ids: handing.subscription_ids,
             tag: Sent::Message,
             properties,
         };
@@ -146,9 +144,6 @@ impl DeviceSession {
     }
 
     pub(super) fn handle_subscribe(&mut self, now: Instant, subscribe: &Subscribe) {
-        if self.link.refuses(subscribe) {
-            return;
-        }
         let identifier = subscription_identifier(subscribe);
         let reasons = subscribe
             .filters

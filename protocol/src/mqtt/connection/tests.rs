@@ -1,5 +1,12 @@
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
 use super::*;
-use crate::mqtt::Subscription;
+use crate::mqtt::{ConnAck, Connect, Properties, PubAck, PubRel, Publish, QoS, Subscription};
 
 type Server = Connection<u32>;
 
@@ -14,11 +21,15 @@ fn now() -> Instant {
 fn limits() -> Arc<ConnectionLimits> {
     Arc::new(ConnectionLimits {
         max_keep_alive: Duration::from_mins(20),
+        server_keep_alive: None,
+        allow_no_keep_alive: false,
         outbox_messages: 3,
         outbox_bytes: 100,
         max_in_flight: 64,
         receive_maximum: 4,
+        max_unreleased: 6,
         max_packet_bytes: 262_144,
+        offer: Offer::default(),
     })
 }
 
@@ -43,12 +54,12 @@ fn drain(server: &mut Server) -> Vec<Output<u32>> {
 fn open(connect: Connect) -> (Server, Instant, ConnAck) {
     let now = now();
     let mut server = Server::new(limits(), now + Duration::from_secs(10));
-    server.handle_packet(now, Packet::Connect(Box::new(connect)));
+    server.handle(now, Input::Packet(Packet::Connect(Box::new(connect))));
     assert!(matches!(
         drain(&mut server)[..],
         [Output::Event(Event::Connect(_))]
     ));
-    server.accept(now);
+    server.accept(now, Accept::default());
     let output = drain(&mut server);
     let [Output::Transmit(Packet::ConnAck(connack))] = &output[..] else {
         panic!("{output:?}")
@@ -68,11 +79,8 @@ fn publish(qos: QoS, id: u16) -> Publish {
 
 fn message(tag: u32, len: usize) -> Message<u32> {
     Message {
-        topic: "t".parse().expect("legal"),
-        payload: Bytes::from(vec![0; len]),
         qos: QoS::AtLeastOnce,
-        tag,
-        properties: None,
+        ..Message::new("t".parse().expect("legal"), Bytes::from(vec![0; len]), tag)
     }
 }
 
@@ -98,7 +106,7 @@ fn keep_alive_is_capped_and_an_mqtt_5_client_is_told() {
         let told = connack
             .properties
             .and_then(|properties| properties.server_keep_alive_secs);
-        assert_eq!(told, Some(expected));
+        assert_eq!(told, (asked != expected).then_some(expected));
         assert_eq!(
             server.timeout(),
             Some(now + Duration::from_secs(u64::from(expected) * 3 / 2))
@@ -111,13 +119,16 @@ fn keep_alive_is_capped_and_an_mqtt_5_client_is_told() {
 #[test]
 fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
-    server.handle_timeout(now + Duration::from_millis(14_999));
+    server.handle(now + Duration::from_millis(14_999), Input::Timeout);
     assert_eq!(drain(&mut server), []);
-    server.handle_packet(now + Duration::from_secs(14), Packet::PingReq);
+    server.handle(
+        now + Duration::from_secs(14),
+        Input::Packet(Packet::PingReq),
+    );
     assert_eq!(drain(&mut server), [Output::Transmit(Packet::PingResp)]);
-    server.handle_timeout(now + Duration::from_secs(20));
+    server.handle(now + Duration::from_secs(20), Input::Timeout);
     assert_eq!(drain(&mut server), []);
-    server.handle_timeout(now + Duration::from_secs(29));
+    server.handle(now + Duration::from_secs(29), Input::Timeout);
     let output = drain(&mut server);
     assert!(matches!(
         output[..],
@@ -136,7 +147,7 @@ fn silence_for_one_and_a_half_keep_alives_ends_the_connection() {
 fn a_client_that_never_introduces_itself_is_closed_without_a_word() {
     let now = now();
     let mut server = Server::new(limits(), now + Duration::from_secs(10));
-    server.handle_timeout(now + Duration::from_secs(10));
+    server.handle(now + Duration::from_secs(10), Input::Timeout);
     assert_eq!(
         drain(&mut server),
         [Output::Close(ReasonCode::KeepAliveTimeout)]
@@ -146,9 +157,12 @@ fn a_client_that_never_introduces_itself_is_closed_without_a_word() {
 #[test]
 fn a_second_connect_is_a_protocol_error() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
-    server.handle_packet(
+    server.handle(
         now,
-        Packet::Connect(Box::new(connect(ProtocolVersion::V311, 10))),
+        Input::Packet(Packet::Connect(Box::new(connect(
+            ProtocolVersion::V311,
+            10,
+        )))),
     );
     assert_eq!(
         drain(&mut server),
@@ -160,9 +174,12 @@ fn a_second_connect_is_a_protocol_error() {
 fn a_refused_client_gets_a_connack_and_then_the_end() {
     let now = now();
     let mut server = Server::new(limits(), now);
-    server.handle_packet(
+    server.handle(
         now,
-        Packet::Connect(Box::new(connect(ProtocolVersion::V311, 10))),
+        Input::Packet(Packet::Connect(Box::new(connect(
+            ProtocolVersion::V311,
+            10,
+        )))),
     );
     drain(&mut server);
     server.refuse(ReasonCode::BadUserNameOrPassword);
@@ -177,7 +194,7 @@ fn a_refused_client_gets_a_connack_and_then_the_end() {
             Output::Close(_)
         ]
     ));
-    server.handle_packet(now, Packet::PingReq);
+    server.handle(now, Input::Packet(Packet::PingReq));
     assert_eq!(drain(&mut server), [], "nothing follows the close");
 }
 
@@ -190,7 +207,7 @@ fn an_empty_client_id_needs_a_clean_session_before_mqtt_5() {
         clean_start: false,
         ..connect(ProtocolVersion::V311, 10)
     };
-    server.handle_packet(now, Packet::Connect(Box::new(nameless)));
+    server.handle(now, Input::Packet(Packet::Connect(Box::new(nameless))));
     assert!(matches!(
         drain(&mut server)[..],
         [
@@ -206,7 +223,10 @@ fn an_empty_client_id_needs_a_clean_session_before_mqtt_5() {
 #[test]
 fn a_publish_is_acknowledged_only_when_it_has_been_acted_on() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
-    server.handle_packet(now, Packet::Publish(publish(QoS::AtLeastOnce, 7)));
+    server.handle(
+        now,
+        Input::Packet(Packet::Publish(publish(QoS::AtLeastOnce, 7))),
+    );
     assert!(matches!(
         drain(&mut server)[..],
         [Output::Event(Event::Publish(_))]
@@ -223,7 +243,10 @@ fn a_publish_is_acknowledged_only_when_it_has_been_acted_on() {
 fn a_qos_2_message_that_comes_twice_is_acted_on_once() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
     let id = PacketId::new(7).expect("not zero");
-    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 7)));
+    server.handle(
+        now,
+        Input::Packet(Packet::Publish(publish(QoS::ExactlyOnce, 7))),
+    );
     assert!(matches!(
         drain(&mut server)[..],
         [Output::Event(Event::Publish(_))]
@@ -233,7 +256,10 @@ fn a_qos_2_message_that_comes_twice_is_acted_on_once() {
         drain(&mut server)[..],
         [Output::Transmit(Packet::PubRec(_))]
     ));
-    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 7)));
+    server.handle(
+        now,
+        Input::Packet(Packet::Publish(publish(QoS::ExactlyOnce, 7))),
+    );
     assert!(
         matches!(
             drain(&mut server)[..],
@@ -241,34 +267,42 @@ fn a_qos_2_message_that_comes_twice_is_acted_on_once() {
         ),
         "no second event"
     );
-    for expected in [ReasonCode::Success, ReasonCode::PacketIdentifierNotFound] {
-        server.handle_packet(
-            now,
-            Packet::PubRel(PubRel {
-                packet_id: id,
-                reason: ReasonCode::Success,
-                properties: None,
-            }),
-        );
-        let output = drain(&mut server);
-        let [Output::Transmit(Packet::PubComp(comp))] = &output[..] else {
-            panic!("{output:?}")
-        };
-        assert_eq!(comp.reason, expected);
-    }
+    let release = || Input::Packet(Packet::PubRel(PubRel::new(id)));
+    server.handle(now, release());
+    let output = drain(&mut server);
+    let [
+        Output::Event(Event::Released(released)),
+        Output::Transmit(Packet::PubComp(comp)),
+    ] = &output[..]
+    else {
+        panic!("{output:?}")
+    };
+    assert_eq!((*released, comp.reason), (id, ReasonCode::Success));
+    server.handle(now, release());
+    let output = drain(&mut server);
+    let [Output::Transmit(Packet::PubComp(comp))] = &output[..] else {
+        panic!("{output:?}")
+    };
+    assert_eq!(comp.reason, ReasonCode::PacketIdentifierNotFound);
 }
 
 #[test]
 fn qos_2_messages_that_are_never_released_are_bounded() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
     for id in 1..=4 {
-        server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, id)));
+        server.handle(
+            now,
+            Input::Packet(Packet::Publish(publish(QoS::ExactlyOnce, id))),
+        );
         assert!(matches!(
             drain(&mut server)[..],
             [Output::Event(Event::Publish(_))]
         ));
     }
-    server.handle_packet(now, Packet::Publish(publish(QoS::ExactlyOnce, 5)));
+    server.handle(
+        now,
+        Input::Packet(Packet::Publish(publish(QoS::ExactlyOnce, 5))),
+    );
     assert!(matches!(
         drain(&mut server)[..],
         [
@@ -303,7 +337,7 @@ fn what_exceeds_the_receive_maximum_waits_its_turn() {
         (None, 0),
         "messages that wait go before chunks"
     );
-    server.handle_packet(now, puback(1));
+    server.handle(now, Input::Packet(puback(1)));
     let output = drain(&mut server);
     assert!(matches!(
         output[..],
@@ -353,12 +387,12 @@ fn no_message_is_larger_than_the_client_takes() {
 #[test]
 fn acknowledgements_of_nothing_are_no_harm() {
     let (mut server, now, _) = open(connect(ProtocolVersion::V311, 10));
-    server.handle_packet(now, puback(77));
+    server.handle(now, Input::Packet(puback(77)));
     assert_eq!(drain(&mut server), []);
     let id = server.reserve(5).expect("room");
-    server.handle_packet(now, puback(id.get()));
+    server.handle(now, Input::Packet(puback(id.get())));
     assert_eq!(drain(&mut server), [Output::Event(Event::Acknowledged(5))]);
-    server.handle_packet(now, puback(id.get()));
+    server.handle(now, Input::Packet(puback(id.get())));
     assert_eq!(
         drain(&mut server),
         [],
@@ -385,7 +419,7 @@ fn what_connack_said_is_not_available_ends_an_mqtt_5_connection() {
         (aliased, ReasonCode::TopicAliasInvalid),
     ] {
         let (mut server, now, _) = open(connect(ProtocolVersion::V5, 10));
-        server.handle_packet(now, Packet::Publish(publish));
+        server.handle(now, Input::Packet(Packet::Publish(publish)));
         let output = drain(&mut server);
         assert!(matches!(
             output[..],
@@ -407,7 +441,7 @@ fn an_authentication_exchange_is_refused() {
         properties: Some(Box::new(properties)),
         ..connect(ProtocolVersion::V5, 10)
     };
-    server.handle_packet(now, Packet::Connect(Box::new(asking)));
+    server.handle(now, Input::Packet(Packet::Connect(Box::new(asking))));
     assert!(matches!(
         drain(&mut server)[..],
         [
@@ -430,7 +464,7 @@ fn requests_to_subscribe_are_the_callers_to_answer() {
         filters: [subscription].into_iter().collect(),
         properties: None,
     };
-    server.handle_packet(now, Packet::Subscribe(Box::new(subscribe)));
+    server.handle(now, Input::Packet(Packet::Subscribe(Box::new(subscribe))));
     assert!(matches!(
         drain(&mut server)[..],
         [Output::Event(Event::Subscribe(_))]

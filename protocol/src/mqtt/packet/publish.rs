@@ -61,6 +61,19 @@ impl Publish {
         self.write_head(version, buf)
     }
 
+    /// The number of bytes of the whole packet.
+    pub(in crate::mqtt) fn encoded_len(
+        &self,
+        version: ProtocolVersion,
+    ) -> Result<usize, EncodeError> {
+        let mut count = Count::default();
+        self.write_head(version, &mut count)?;
+        let body_len = count.bytes().saturating_add(self.payload.len());
+        let mut header = Count::default();
+        header.var_int(body_len)?;
+        Ok(1 + header.bytes() + body_len)
+    }
+
     pub(super) const fn flags(&self) -> PublishFlags {
         PublishFlags {
             dup: self.dup,
