@@ -165,7 +165,7 @@ const CASES: &[Case] = &[
 #[rustfmt::skip]
 const CASES_OF_5: &[(&str, &str, ReasonCode)] = &[
     ("a topic alias of 0", "30 09 0003 612f62 03 23 0000", ReasonCode::TopicAliasInvalid),
-    ("a topic alias above ours", "30 09 0003 612f62 03 23 0001", ReasonCode::TopicAliasInvalid),
+    ("a topic alias above ours", "30 09 0003 612f62 03 23 0011", ReasonCode::TopicAliasInvalid),
     ("a property twice", "30 0a 0003 612f62 04 0100 0100", ProtocolError),
     ("a property of another packet", "30 08 0003 612f62 02 2501", MalformedPacket),
     ("an unknown property", "30 08 0003 612f62 02 7f01", MalformedPacket),
