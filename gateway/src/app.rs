@@ -2,6 +2,7 @@
 //! order. The only file that names all four layers.
 
 mod keys;
+mod listeners;
 mod start;
 
 use std::time::Duration;

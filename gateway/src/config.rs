@@ -12,8 +12,10 @@ pub mod data_dir;
 mod delivery;
 mod files;
 mod http;
+mod listener;
 mod log;
 mod mqtt;
+mod network;
 mod ops;
 mod print;
 mod problem;
@@ -41,8 +43,10 @@ pub use self::{
     delivery::DeliveryConfig,
     files::FilesConfig,
     http::HttpConfig,
+    listener::{ListenerConfig, Profile, Transport},
     log::{LogConfig, LogFormat},
     mqtt::MqttConfig,
+    network::Network,
     ops::OpsConfig,
     print::example,
     problem::{ConfigError, Origin, Problem},
@@ -77,6 +81,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// MQTT.
     pub mqtt: MqttConfig,
+    /// MQTT listeners beside `mqtt.listen` and `mqtt.plain_listen`.
+    pub listeners: Vec<ListenerConfig>,
     /// The HTTP API.
     pub http: HttpConfig,
     /// The device files listener.
@@ -154,6 +160,7 @@ impl Config {
             runtime: section(from),
             tls: section(from),
             mqtt: section(from),
+            listeners: Self::take_listeners(from),
             http: section(from),
             files: section(from),
             metrics: section(from),
@@ -170,6 +177,14 @@ impl Config {
             retention: section(from),
             shutdown: section(from),
         }
+    }
+
+    fn take_listeners(from: &mut Collected) -> Vec<ListenerConfig> {
+        let count = from.tables(ListenerConfig::NAME);
+        let name = |number| format!("{}.{number}", ListenerConfig::NAME);
+        (0..count)
+            .map(|number| ListenerConfig::read(&mut Keys::of(name(number), from)))
+            .collect()
     }
 
     /// Every section with its name, documentation and present values.
@@ -211,8 +226,15 @@ impl Config {
                 }
             }
         }
+        for key in ListenerConfig::default().show() {
+            keys.push(format!("{}.{}", ListenerConfig::NAME, key.key));
+        }
         let sections = shown.iter().map(|(name, ..)| *name).collect();
-        Known { keys, sections }
+        Known {
+            keys,
+            sections,
+            lists: vec![ListenerConfig::NAME],
+        }
     }
 }
 

@@ -8,8 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::net::TcpListener;
-
+use super::listeners::{Listeners, Served};
 use crate::{
     app::keys::SEALING_KEY,
     config::{
@@ -17,12 +16,8 @@ use crate::{
         data_dir::{DataDir, DataDirError, Ports, write_private},
     },
     edge::{
-        accept::{self, Gate},
         dev_cert::{self, DevelopmentCertificateError},
-        files::{self, DeviceFiles},
-        http::{self, ApiState, idempotency::Answers, listener::Plain},
-        mqtt,
-        ops::OpsListener,
+        http::{self, ApiState, idempotency::Answers},
         tls::{ClientChains, ServerTls, TlsError},
     },
     service::{
@@ -137,15 +132,6 @@ struct Stores {
     blobs: BlobStore,
 }
 
-/// The listeners, open but not served.
-struct Listeners {
-    mqtts: Option<TcpListener>,
-    mqtt: Option<TcpListener>,
-    http: TcpListener,
-    files: Option<TcpListener>,
-    metrics: Option<OpsListener>,
-}
-
 impl App {
     /// Opens everything and lets the first device in.
     ///
@@ -224,7 +210,13 @@ impl App {
             readiness.check("registry"),
             shutdown,
         );
-        listeners.serve(&config, &tls, api, &node, &readiness, &edges, shutdown)?;
+        let served = Served {
+            api,
+            node: Arc::clone(&node),
+            readiness: readiness.clone(),
+            edges: edges.clone(),
+        };
+        listeners.serve(&config, &tls, served, shutdown)?;
         data_dir.write_ports(&ports)?;
         readiness.started();
         Ok(Self {
@@ -490,126 +482,5 @@ async fn watch_registry(registry: Registry, check: Check) {
             Ok(Err(error)) => check.fail(&error.to_string()),
             Err(_elapsed) => check.fail("no answer within 5 s"),
         }
-    }
-}
-
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let open = |what, address: SocketAddr, backlog| {
-            accept::bind(address, backlog).map_err(|source| StartError::Listen {
-                what,
-                address,
-                source,
-            })
-        };
-        let backlog = config.mqtt.backlog;
-        let metrics = match config.metrics.listen {
-            Some(address) => {
-                Some(
-                    OpsListener::bind(address)
-                        .await
-                        .map_err(|source| StartError::Listen {
-                            what: "metrics",
-                            address,
-                            source,
-                        })?,
-                )
-            }
-            None => None,
-        };
-        Ok(Self {
-            mqtts: config
-                .mqtt
-                .listen
-                .map(|address| open("MQTT over TLS", address, backlog))
-                .transpose()?,
-            mqtt: config
-                .mqtt
-                .plain_listen
-                .map(|address| open("MQTT", address, backlog))
-                .transpose()?,
-            http: open("the HTTP API", config.http.listen, 1024)?,
-            files: config
-                .files
-                .listen
-                .map(|address| open("device files", address, 1024))
-                .transpose()?,
-            metrics,
-        })
-    }
-
-    fn ports(&self) -> Ports {
-        let address = |listener: &TcpListener| listener.local_addr().ok();
-        Ports {
-            mqtts: self.mqtts.as_ref().and_then(address),
-            mqtt: self.mqtt.as_ref().and_then(address),
-            http: address(&self.http),
-            files: self.files.as_ref().and_then(address),
-            metrics: self.metrics.as_ref().map(OpsListener::address),
-        }
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one place where every part meets every other"
-    )]
-    fn serve(
-        self,
-        config: &Config,
-        tls: &ServerTls,
-        api: ApiState,
-        node: &Arc<Node>,
-        readiness: &Readiness,
-        edges: &Shutdown,
-        shutdown: &Shutdown,
-    ) -> Result<(), StartError> {
-        let gate = Gate::new(
-            config.mqtt.max_connections,
-            config.mqtt.max_handshakes,
-            node.authenticator.clone(),
-            node.metrics.clone(),
-        );
-        for (listener, tls) in [(self.mqtts, Some(tls.clone())), (self.mqtt, None)] {
-            if let Some(listener) = listener {
-                edges.spawn(mqtt::serve(
-                    listener,
-                    tls,
-                    Arc::clone(node),
-                    gate.clone(),
-                    edges.clone(),
-                ));
-            }
-        }
-        if let Some(listener) = self.files {
-            let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());
-            let acceptor = tls.http_acceptor();
-            let (files, metrics, stop) =
-                (config.files.clone(), node.metrics.clone(), edges.clone());
-            edges.spawn(async move {
-                files::serve(listener, acceptor, source, &files, &metrics, stop).await;
-            });
-        }
-        let (http_config, stop) = (config.http.clone(), edges.clone());
-        let router = http::router(api);
-        match (&config.http.certificate, &config.http.key) {
-            (Some(certificate), Some(key)) => {
-                let acceptor = ServerTls::load(certificate, key)?.http_acceptor();
-                edges.spawn(async move {
-                    http::serve(self.http, acceptor, router, &http_config, stop).await;
-                });
-            }
-            _ => {
-                edges.spawn(async move {
-                    http::serve(self.http, Plain, router, &http_config, stop).await;
-                });
-            }
-        }
-        // Metrics and health outlive the connections: a drain can be watched to its end.
-        if let Some(listener) = self.metrics {
-            let (metrics, readiness, stop) =
-                (node.metrics.clone(), readiness.clone(), shutdown.clone());
-            shutdown.spawn(async move { listener.run(metrics, readiness, stop).await });
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Secret, source::Collected};
+use super::{
+    Config, ListenerConfig, Profile, Secret, section::Section as _, source::Collected,
+};
 
 /// Adds the problems of a configuration as a whole.
 pub(super) fn check(config: &Config, collected: &mut Collected) {
@@ -19,6 +21,10 @@ pub(super) fn check(config: &Config, collected: &mut Collected) {
     check_backends(config, collected);
     check_certificates(config, collected);
     check_listeners(config, collected);
+    for (number, listener) in config.listeners.iter().enumerate() {
+        let name = format!("{}.{number}", ListenerConfig::NAME);
+        check_listener(&name, listener, collected);
+    }
     check_limits(config, collected);
 }
 
@@ -64,11 +70,19 @@ fn check_backends(config: &Config, collected: &mut Collected) {
 
 /// A certificate needs its key, and the other way round.
 fn check_certificates(config: &Config, collected: &mut Collected) {
+    let listeners = config.listeners.iter().enumerate().map(|(number, own)| {
+        let name = format!("{}.{number}", ListenerConfig::NAME);
+        (name, &own.certificate, &own.key)
+    });
     let pairs = [
-        ("tls", &config.tls.certificate, &config.tls.key),
-        ("http", &config.http.certificate, &config.http.key),
+        ("tls".to_owned(), &config.tls.certificate, &config.tls.key),
+        (
+            "http".to_owned(),
+            &config.http.certificate,
+            &config.http.key,
+        ),
     ];
-    for (section, certificate, key) in pairs {
+    for (section, certificate, key) in pairs.into_iter().chain(listeners) {
         let (given, missing) = match (certificate, key) {
             (Some(_), None) => ("certificate", "key"),
             (None, Some(_)) => ("key", "certificate"),
@@ -84,13 +98,21 @@ fn check_certificates(config: &Config, collected: &mut Collected) {
 
 /// No two listeners on one address, and at least one for devices.
 fn check_listeners(config: &Config, collected: &mut Collected) {
-    let listeners = [
-        ("mqtt.listen", config.mqtt.listen),
-        ("mqtt.plain_listen", config.mqtt.plain_listen),
-        ("http.listen", Some(config.http.listen)),
-        ("files.listen", config.files.listen),
-        ("metrics.listen", config.metrics.listen),
-    ];
+    let own = |key: &str, address| (key.to_owned(), address);
+    let further = config.listeners.iter().enumerate().map(|(number, further)| {
+        let key = format!("{}.{number}.address", ListenerConfig::NAME);
+        (key, further.address)
+    });
+    let listeners: Vec<_> = [
+        own("mqtt.listen", config.mqtt.listen),
+        own("mqtt.plain_listen", config.mqtt.plain_listen),
+        own("http.listen", Some(config.http.listen)),
+        own("files.listen", config.files.listen),
+        own("metrics.listen", config.metrics.listen),
+    ]
+    .into_iter()
+    .chain(further)
+    .collect();
     for (index, (key, address)) in listeners.iter().enumerate() {
         let Some(address) = address else { continue };
         let earlier = listeners.iter().take(index);
@@ -105,12 +127,36 @@ fn check_listeners(config: &Config, collected: &mut Collected) {
             );
         }
     }
-    if config.mqtt.listen.is_none() && config.mqtt.plain_listen.is_none() {
+    let has_simple = config.mqtt.listen.is_some() || config.mqtt.plain_listen.is_some();
+    let mut further = config.listeners.iter();
+    if !has_simple && !further.any(|own| own.profile == Profile::Devices) {
         problem(
             collected,
             "mqtt.listen",
             "no device could connect: mqtt.plain_listen is off as well",
         );
+    }
+}
+
+/// One table of a listener by itself.
+fn check_listener(name: &str, listener: &ListenerConfig, collected: &mut Collected) {
+    let Some(address) = listener.address else {
+        return problem(collected, name, "a listener needs an address");
+    };
+    if listener.certificate.is_some() && !listener.tls {
+        let message = "of no use where tls is false";
+        problem(collected, &format!("{name}.certificate"), message);
+    }
+    if listener.profile == Profile::Conformance {
+        let key = format!("{name}.profile");
+        if !address.ip().is_loopback() {
+            let message = "conformance lets anyone in: it needs a loopback address such as 127.0.0.1";
+            problem(collected, &key, message);
+        }
+        if !listener.proxy_protocol.is_empty() {
+            let message = "conformance takes no connections of others: leave proxy_protocol out";
+            problem(collected, &key, message);
+        }
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Ports {
     /// MQTT without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<SocketAddr>,
+    /// The further MQTT listeners, in the order of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<SocketAddr>,
     /// The HTTP API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,

@@ -5,7 +5,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, Loaded, section::Shown, setting::quote};
+use super::{
+    Config, ListenerConfig, Loaded, MqttConfig,
+    section::{Section as _, Shown},
+    setting::quote,
+};
 
 impl Loaded {
     /// The effective configuration, with the origin of each value as a comment.
@@ -17,6 +21,14 @@ impl Loaded {
             let _ = write!(out, "\n[{section}]\n");
             for Shown { key, value, .. } in keys {
                 let origin = origin(&format!("{section}.{key}"));
+                let _ = writeln!(out, "{key} = {value} # {origin}");
+            }
+        }
+        for (number, listener) in self.config.listeners.iter().enumerate() {
+            let list = ListenerConfig::NAME;
+            let _ = write!(out, "\n[[{list}]]\n");
+            for Shown { key, value, .. } in listener.show() {
+                let origin = origin(&format!("{list}.{number}.{key}"));
                 let _ = writeln!(out, "{key} = {value} # {origin}");
             }
         }
@@ -51,8 +63,24 @@ pub fn example() -> String {
             let _ = writeln!(out, "# Range: {}.", shown.range);
             let _ = writeln!(out, "#{} = {}", shown.key, shown.value);
         }
+        if section == MqttConfig::NAME {
+            listener(&mut out);
+        }
     }
     out
+}
+
+/// The table of a listener. There is none by default, so all of it is a comment.
+fn listener(out: &mut String) {
+    out.push('\n');
+    comment(out, ListenerConfig::DOC);
+    let _ = writeln!(out, "# [[{}]]", ListenerConfig::NAME);
+    for shown in ListenerConfig::default().show() {
+        out.push_str("#\n");
+        comment(out, shown.doc);
+        let _ = writeln!(out, "# Range: {}.", shown.range);
+        let _ = writeln!(out, "# {} = {}", shown.key, shown.value);
+    }
 }
 
 fn comment(out: &mut String, doc: &[&str]) {

@@ -14,6 +14,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
+use super::network::Network;
 use super::units::{parse_duration, parse_size, print_duration, print_size};
 
 /// One value as it was written, before it has a type.
@@ -25,6 +26,8 @@ pub(crate) enum Raw {
     Integer(i64),
     /// A boolean of the file.
     Boolean(bool),
+    /// A list of strings of the file.
+    List(Vec<String>),
     /// A value from outside the file: a string whose type the key decides.
     Untyped(String),
     /// Anything else of the file, by the name of its type.
@@ -35,7 +38,7 @@ impl Raw {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) | Self::Untyped(text) => Some(text),
-            Self::Integer(_) | Self::Boolean(_) | Self::Other(_) => None,
+            Self::Integer(_) | Self::Boolean(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
 
@@ -43,7 +46,7 @@ impl Raw {
         match self {
             Self::Integer(value) => Some(*value),
             Self::Untyped(text) => text.trim().replace('_', "").parse().ok(),
-            Self::Text(_) | Self::Boolean(_) | Self::Other(_) => None,
+            Self::Text(_) | Self::Boolean(_) | Self::List(_) | Self::Other(_) => None,
         }
     }
 
@@ -52,6 +55,7 @@ impl Raw {
             Self::Text(text) | Self::Untyped(text) => format!("{text:?}"),
             Self::Integer(value) => value.to_string(),
             Self::Boolean(value) => value.to_string(),
+            Self::List(_) => "a list".to_owned(),
             Self::Other(kind) => (*kind).to_owned(),
         }
     }
@@ -182,6 +186,35 @@ impl Kind<SocketAddr> for Address {
     }
 }
 
+/// A list of networks, at most so many; outside the file they stand in one text, with commas.
+pub(crate) struct Networks(pub(crate) usize);
+
+impl Kind<Vec<Network>> for Networks {
+    fn parse(&self, raw: &Raw) -> Result<Vec<Network>, String> {
+        let networks: Result<Vec<Network>, ()> = match raw {
+            Raw::List(items) => items.iter().map(|item| item.trim().parse()).collect(),
+            raw => raw.text().ok_or(()).and_then(|text| {
+                let items = text.split(',').map(str::trim);
+                let items = items.filter(|item| !item.is_empty());
+                items.map(str::parse).collect()
+            }),
+        };
+        networks
+            .ok()
+            .filter(|networks| networks.len() <= self.0)
+            .ok_or_else(|| expected("networks such as [\"10.0.0.0/8\", \"192.0.2.7\"]", raw))
+    }
+
+    fn print(&self, value: &Vec<Network>) -> String {
+        let items: Vec<_> = value.iter().map(|item| quote(&item.to_string())).collect();
+        format!("[{}]", items.join(", "))
+    }
+
+    fn range(&self) -> String {
+        format!("a list of networks, at most {}; [] for none", self.0)
+    }
+}
+
 /// A path; a relative one is taken from the working directory.
 pub(crate) struct FilePath;
 
@@ -231,7 +264,7 @@ impl Kind<bool> for Flag {
         match raw {
             Raw::Boolean(value) => Some(*value),
             Raw::Untyped(text) => text.trim().parse().ok(),
-            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) => None,
+            Raw::Text(_) | Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => None,
         }
         .ok_or_else(|| expected(&self.range(), raw))
     }

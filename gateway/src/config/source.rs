@@ -5,6 +5,7 @@
 //! known or is a problem; reading never stops at the first problem.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    listener::MAX_LISTENERS,
     problem::{ConfigError, Origin, Problem},
     setting::{Kind, Raw},
 };
@@ -67,6 +69,28 @@ pub(super) struct Known {
     pub(super) keys: Vec<String>,
     /// Names of sections.
     pub(super) sections: Vec<&'static str>,
+    /// `section.key` of what is a list of tables, whose keys stand in `keys` without a number.
+    pub(super) lists: Vec<&'static str>,
+}
+
+impl Known {
+    /// Whether a key exists, be it one of a table in a list: `mqtt.listener.0.address`.
+    fn has(&self, key: &str) -> bool {
+        let plain = self.without_number(key);
+        self.keys.iter().any(|known| *known == plain)
+    }
+
+    fn without_number(&self, key: &str) -> String {
+        self.lists
+            .iter()
+            .find_map(|list| {
+                let rest = key.strip_prefix(list)?.strip_prefix('.')?;
+                let (number, name) = rest.split_once('.')?;
+                let number: usize = number.parse().ok()?;
+                (number < MAX_LISTENERS).then(|| format!("{list}.{name}"))
+            })
+            .unwrap_or_else(|| key.to_owned())
+    }
 }
 
 /// Everything that was given, and everything wrong with it so far.
@@ -126,7 +150,11 @@ impl Collected {
                     for (key, value) in keys {
                         let origin = at(key.span().start);
                         let key = format!("{section}.{}", key.get_ref());
-                        self.add(known, &key, raw_of(value.get_ref()), origin);
+                        if known.lists.contains(&key.as_str()) {
+                            self.add_list(known, &key, value.get_ref(), origin, &at);
+                        } else {
+                            self.add(known, &key, raw_of(value.get_ref()), origin);
+                        }
                     }
                 }
                 DeValue::Table(_) => {
@@ -142,6 +170,49 @@ impl Collected {
         }
     }
 
+    /// Adds the tables of a list, their keys numbered from 0.
+    fn add_list(
+        &mut self,
+        known: &Known,
+        list: &str,
+        value: &DeValue<'_>,
+        origin: Origin,
+        at: &dyn Fn(usize) -> Origin,
+    ) {
+        let expected = || format!("{list}: expected tables, each below its own [[{list}]]");
+        let DeValue::Array(tables) = value else {
+            return self.problem(origin, expected());
+        };
+        if tables.len() > MAX_LISTENERS {
+            return self.problem(origin, format!("{list}: more than {MAX_LISTENERS} tables"));
+        }
+        for (number, table) in tables.iter().enumerate() {
+            let origin = at(table.span().start);
+            let DeValue::Table(keys) = table.get_ref() else {
+                self.problem(origin, expected());
+                continue;
+            };
+            // The table itself, for what is wrong with it as a whole.
+            self.values
+                .insert(format!("{list}.{number}"), (Raw::Other("a table"), origin));
+            for (key, value) in keys {
+                let origin = at(key.span().start);
+                let key = format!("{list}.{number}.{}", key.get_ref());
+                self.add(known, &key, raw_of(value.get_ref()), origin);
+            }
+        }
+    }
+
+    /// How many tables of a list were given.
+    pub(super) fn tables(&self, list: &str) -> usize {
+        let numbers = self.values.keys().filter_map(|key| {
+            let rest = key.strip_prefix(list)?.strip_prefix('.')?;
+            let number = rest.split_once('.').map_or(rest, |(number, _)| number);
+            number.parse::<usize>().ok()
+        });
+        numbers.max().map_or(0, |last| last + 1)
+    }
+
     fn add_environment(&mut self, environment: &[(String, String)], known: &Known) {
         for (name, value) in environment {
             let Some(rest) = name.strip_prefix(PREFIX) else {
@@ -149,7 +220,7 @@ impl Collected {
             };
             let key = rest.to_ascii_lowercase().replace("__", ".");
             let origin = Origin::Environment(name.clone());
-            if known.keys.contains(&key) {
+            if known.has(&key) {
                 self.add(known, &key, Raw::Untyped(value.clone()), origin);
                 continue;
             }
@@ -163,11 +234,12 @@ impl Collected {
     }
 
     fn add(&mut self, known: &Known, key: &str, raw: Raw, origin: Origin) {
-        if known.keys.iter().any(|known| known == key) {
+        if known.has(key) {
             self.values.insert(key.to_owned(), (raw, origin));
         } else {
-            let near = nearest(key, known.keys.iter().map(String::as_str));
-            self.problem(origin, format!("unknown key {key}{near}"));
+            let plain = known.without_number(key);
+            let near = nearest(&plain, known.keys.iter().map(String::as_str));
+            self.problem(origin, format!("unknown key {plain}{near}"));
         }
     }
 }
@@ -199,7 +271,14 @@ fn raw_of(value: &DeValue<'_>) -> Raw {
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Float(_) => Raw::Other("a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Array(_) => Raw::Other("a list"),
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.clone().into_owned()),
+                _ => None,
+            });
+            let texts: Option<Vec<_>> = texts.collect();
+            texts.map_or(Raw::Other("a list"), Raw::List)
+        }
         DeValue::Table(_) => Raw::Other("a table"),
     }
 }
@@ -243,13 +322,17 @@ pub(super) fn variable(key: &str) -> String {
 
 /// Hands out one section's values.
 pub(crate) struct Keys<'a> {
-    section: &'static str,
+    section: Cow<'static, str>,
     collected: &'a mut Collected,
 }
 
 impl<'a> Keys<'a> {
     /// The keys of `section`; the empty name is the top of the file.
-    pub(super) fn of(section: &'static str, collected: &'a mut Collected) -> Self {
+    pub(super) fn of(
+        section: impl Into<Cow<'static, str>>,
+        collected: &'a mut Collected,
+    ) -> Self {
+        let section = section.into();
         Self { section, collected }
     }
 
@@ -260,7 +343,7 @@ impl<'a> Keys<'a> {
         kind: &K,
         default: impl FnOnce() -> T,
     ) -> T {
-        let key = match self.section {
+        let key = match self.section.as_ref() {
             "" => key.to_owned(),
             section => format!("{section}.{key}"),
         };

@@ -241,6 +241,101 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn listeners_are_tables_and_keep_their_order() {
+    let file = "\
+[mqtt]
+listen = \"off\"
+
+[[mqtt.listener]]
+address = \"127.0.0.1:8884\"
+certificate = \"/c.pem\"
+key = \"/k.pem\"
+proxy_protocol = [\"10.0.0.0/8\", \"192.0.2.7\"]
+
+[[mqtt.listener]]
+address = \"127.0.0.1:8083\"
+tls = false
+transport = \"websocket\"
+
+[[mqtt.listener]]
+address = \"[::1]:1884\"
+profile = \"conformance\"
+";
+    let environment = [
+        ("HEADGATE__MQTT__LISTENER__1__ADDRESS", "127.0.0.1:8085"),
+        ("HEADGATE__MQTT__LISTENER__3__ADDRESS", "127.0.0.1:8086"),
+        ("HEADGATE__MQTT__LISTENER__3__PROXY_PROTOCOL", "::1, ::2"),
+    ];
+    let listeners = load(file, &environment).listeners;
+    let addresses: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| Some(listener.address?.to_string()))
+        .collect();
+    assert_eq!(
+        addresses,
+        ["127.0.0.1:8884", "127.0.0.1:8085", "[::1]:1884", "127.0.0.1:8086"]
+    );
+    assert!(listeners[0].tls && !listeners[1].tls);
+    assert_eq!(listeners[0].proxy_protocol.len(), 2);
+    assert_eq!(listeners[1].transport, Transport::WebSocket);
+    assert_eq!(listeners[2].profile, Profile::Conformance);
+    assert_eq!(listeners[3].proxy_protocol.len(), 2);
+
+    let (_dir, sources) = sources(Some(file), &environment);
+    let printed = Config::load(&sources).expect("valid").print();
+    assert_eq!(load(&printed, &[]).listeners, listeners, "{printed}");
+}
+
+#[test]
+fn a_listener_that_cannot_be_served_as_it_is_written_is_refused() {
+    let table = |lines: &str| format!("[[mqtt.listener]]\n{lines}");
+    let cases = [
+        ("", "headgate.toml:1: mqtt.listener.0: a listener needs an address"),
+        (
+            "address = \"0.0.0.0:1\"\nprofile = \"conformance\"",
+            "headgate.toml:3: mqtt.listener.0.profile: conformance lets anyone in: it needs a loopback address such as 127.0.0.1",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\nprofile = \"conformance\"\nproxy_protocol = [\"::1\"]",
+            "headgate.toml:3: mqtt.listener.0.profile: conformance takes no connections of others: leave proxy_protocol out",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\ncertificate = \"/c\"",
+            "headgate.toml:3: mqtt.listener.0.certificate: given without mqtt.listener.0.key",
+        ),
+        (
+            "address = \"127.0.0.1:1\"\ntls = false\ncertificate = \"/c\"\nkey = \"/k\"",
+            "headgate.toml:4: mqtt.listener.0.certificate: of no use where tls is false",
+        ),
+        (
+            "address = \"127.0.0.1:8080\"",
+            "headgate.toml:2: mqtt.listener.0.address: 127.0.0.1:8080 is taken by http.listen (127.0.0.1:8080)",
+        ),
+        (
+            "adress = \"127.0.0.1:1\"\naddress = \"127.0.0.1:2\"",
+            "headgate.toml:2: unknown key mqtt.listener.adress, did you mean mqtt.listener.address?",
+        ),
+        (
+            "address = \"127.0.0.1:2\"\nproxy_protocol = [\"10.0.0.0/99\"]",
+            "headgate.toml:3: mqtt.listener.0.proxy_protocol: expected networks such as [\"10.0.0.0/8\", \"192.0.2.7\"], not a list",
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(problems(&table(lines), &[]), [expected]);
+    }
+    assert_eq!(
+        problems("[mqtt]\nlistener = 5", &[]),
+        ["headgate.toml:2: mqtt.listener: expected tables, each below its own [[mqtt.listener]]"]
+    );
+    // The suites' listener is none for devices.
+    let only = "[mqtt]\nlisten = \"off\"\n[[mqtt.listener]]\naddress = \"127.0.0.1:1\"\nprofile = \"conformance\"";
+    assert_eq!(
+        problems(only, &[]),
+        ["headgate.toml:2: mqtt.listen: no device could connect: mqtt.plain_listen is off as well"]
+    );
+}
+
+#[test]
 fn a_cluster_is_refused_in_a_sentence() {
     let file = "[registry]\nurl = \"postgres://user:hunter2@db/headgate\"\n\
                 [sessions]\nurl = \"redis://cache\"\n[blobs]\nurl = \"s3://bucket\"\n";

@@ -4,6 +4,7 @@
 //! the session act on it, and writes what the session fills into a batch. The phases before the
 //! loop are boxed and gone when it starts; buffers belong to the thread.
 
+mod listener;
 mod open;
 
 use std::{
@@ -18,9 +19,10 @@ use tokio::{
     time::Sleep,
 };
 
+pub use self::listener::ListenerSetup;
 use super::{
     accept::{ConnectionPermit, Gate, HandshakePermit},
-    tls::{DeviceStream, ReadOutcome, ServerTls},
+    tls::{DeviceStream, ReadOutcome},
 };
 use crate::{
     session::{Batch, Node, Session, Signals},
@@ -41,21 +43,21 @@ thread_local! {
 /// Accepts devices until the node drains.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<ServerTls>,
+    setup: ListenerSetup,
     node: Arc<Node>,
     gate: Gate,
     shutdown: Shutdown,
 ) {
-    let tls = tls.map(Arc::new);
+    let setup = Arc::new(setup);
     loop {
         let (tcp, address, connection, handshake) = tokio::select! {
             biased;
             () = shutdown.draining() => return,
             accepted = gate.accept(&listener) => accepted,
         };
-        let (node, tls) = (Arc::clone(&node), tls.clone());
+        let (node, setup) = (Arc::clone(&node), Arc::clone(&setup));
         shutdown.spawn(async move {
-            run(tcp, address, tls, node, connection, handshake).await;
+            run(tcp, address, setup, node, connection, handshake).await;
         });
     }
 }
@@ -63,13 +65,13 @@ pub async fn serve(
 async fn run(
     tcp: TcpStream,
     address: SocketAddr,
-    tls: Option<Arc<ServerTls>>,
+    setup: Arc<ListenerSetup>,
     node: Arc<Node>,
     permit: ConnectionPermit,
     handshake: HandshakePermit,
 ) {
     // Boxed: what the handshake and CONNECT need is gone when the session runs.
-    let opened = Box::pin(open::open(tcp, address, tls, &node, handshake)).await;
+    let opened = Box::pin(open::open(tcp, address, setup, &node, handshake)).await;
     if let Some(mut live) = opened {
         let reason = live.run().await;
         live.stream.close();

@@ -12,11 +12,11 @@ use headgate_protocol::mqtt::{
 };
 use tokio::net::TcpStream;
 
-use super::Live;
+use super::{ListenerSetup, Live};
 use crate::{
     edge::{
         accept::HandshakePermit,
-        tls::{DeviceStream, ReadOutcome, ServerTls},
+        tls::{DeviceStream, ReadOutcome},
     },
     service::auth::Peer,
     session::{Batch, Node, Sent, admit},
@@ -26,7 +26,7 @@ use crate::{
 pub(super) async fn open(
     tcp: TcpStream,
     address: SocketAddr,
-    tls: Option<Arc<ServerTls>>,
+    setup: Arc<ListenerSetup>,
     node: &Arc<Node>,
     permit: HandshakePermit,
 ) -> Option<Box<Live>> {
@@ -34,8 +34,8 @@ pub(super) async fn open(
     let deadline = started + node.mqtt.handshake_timeout;
     let attempts = &node.metrics.connect_attempts;
     let opening = async {
-        let stream = match tls {
-            Some(tls) => DeviceStream::handshake(tcp, &tls).await.map_err(|error| {
+        let stream = match &setup.tls {
+            Some(tls) => DeviceStream::handshake(tcp, tls).await.map_err(|error| {
                 tracing::debug!(%error, "a TLS handshake failed");
                 attempts.failed_tls.inc();
             })?,

@@ -157,6 +157,7 @@ impl Gateway {
         let ports = Ports {
             mqtts: address("mqtts"),
             mqtt: None,
+            listeners: Vec::new(),
             http: address("http"),
             files: address("files"),
             metrics: address("metrics"),

@@ -1,0 +1,219 @@
+//! The listeners: all are bound before anything is made, and served once everything is open.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::net::TcpListener;
+
+use super::start::StartError;
+use crate::{
+    config::{Config, ListenerConfig, MqttConfig, data_dir::Ports},
+    edge::{
+        accept::{self, Gate},
+        files::{self, DeviceFiles},
+        http::{self, ApiState, listener::Plain},
+        mqtt::{self, ListenerSetup},
+        ops::OpsListener,
+        tls::{ServerTls, TlsError},
+    },
+    session::Node,
+    shutdown::Shutdown,
+    telemetry::health::Readiness,
+};
+
+/// Connections the kernel holds for a listener that speaks HTTP.
+const HTTP_BACKLOG: u32 = 1024;
+
+/// The listeners, open but not served.
+pub(super) struct Listeners {
+    mqtts: Option<TcpListener>,
+    mqtt: Option<TcpListener>,
+    /// One for each table of the configuration, in its order.
+    further: Vec<TcpListener>,
+    http: TcpListener,
+    files: Option<TcpListener>,
+    metrics: Option<OpsListener>,
+}
+
+/// What the listeners lead to.
+pub(super) struct Served {
+    pub(super) api: ApiState,
+    pub(super) node: Arc<Node>,
+    pub(super) readiness: Readiness,
+    /// The owner of listeners and connections, which ends before the rest.
+    pub(super) edges: Shutdown,
+}
+
+impl Listeners {
+    /// Opens every listener of the configuration.
+    ///
+    /// # Errors
+    /// `Listen`, naming the address.
+    pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
+        let backlog = config.mqtt.backlog;
+        let further = config.listeners.iter().filter_map(|own| own.address);
+        Ok(Self {
+            mqtts: maybe("MQTT over TLS", config.mqtt.listen, backlog)?,
+            mqtt: maybe("MQTT", config.mqtt.plain_listen, backlog)?,
+            further: further
+                .map(|address| bind("an MQTT listener", address, backlog))
+                .collect::<Result<_, _>>()?,
+            http: bind("the HTTP API", config.http.listen, HTTP_BACKLOG)?,
+            files: maybe("device files", config.files.listen, HTTP_BACKLOG)?,
+            metrics: bind_metrics(config.metrics.listen).await?,
+        })
+    }
+
+    /// Where they were opened.
+    pub(super) fn ports(&self) -> Ports {
+        let address = |listener: &TcpListener| listener.local_addr().ok();
+        Ports {
+            mqtts: self.mqtts.as_ref().and_then(address),
+            mqtt: self.mqtt.as_ref().and_then(address),
+            listeners: self.further.iter().filter_map(address).collect(),
+            http: address(&self.http),
+            files: self.files.as_ref().and_then(address),
+            metrics: self.metrics.as_ref().map(OpsListener::address),
+        }
+    }
+
+    /// Lets the first client in.
+    ///
+    /// # Errors
+    /// `Tls`, where the certificate of a listener's own cannot be used.
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        tls: &ServerTls,
+        served: Served,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let setups = setups(config, tls)?;
+        let own_http = own_tls(
+            config.http.certificate.as_deref(),
+            config.http.key.as_deref(),
+        )?;
+        let Served {
+            api,
+            node,
+            readiness,
+            edges,
+        } = served;
+        let gate = Gate::new(
+            config.mqtt.max_connections,
+            config.mqtt.max_handshakes,
+            node.authenticator.clone(),
+            node.metrics.clone(),
+        );
+        let listeners = self.mqtts.into_iter().chain(self.mqtt).chain(self.further);
+        for (listener, setup) in listeners.zip(setups) {
+            let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());
+            edges.spawn(mqtt::serve(listener, setup, node, gate, stop));
+        }
+        if let Some(listener) = self.files {
+            let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());
+            let acceptor = tls.http_acceptor();
+            let (files, metrics, stop) =
+                (config.files.clone(), node.metrics.clone(), edges.clone());
+            edges.spawn(async move {
+                files::serve(listener, acceptor, source, &files, &metrics, stop).await;
+            });
+        }
+        serve_api(self.http, own_http, config, api, &edges);
+        // Metrics and health outlive the connections: a drain can be watched to its end.
+        if let Some(listener) = self.metrics {
+            let (metrics, stop) = (node.metrics.clone(), shutdown.clone());
+            shutdown.spawn(async move { listener.run(metrics, readiness, stop).await });
+        }
+        Ok(())
+    }
+}
+
+fn serve_api(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    config: &Config,
+    api: ApiState,
+    edges: &Shutdown,
+) {
+    let (http_config, stop) = (config.http.clone(), edges.clone());
+    let router = http::router(api);
+    if let Some(tls) = tls {
+        let acceptor = tls.http_acceptor();
+        edges.spawn(async move {
+            http::serve(listener, acceptor, router, &http_config, stop).await;
+        });
+    } else {
+        edges.spawn(async move {
+            http::serve(listener, Plain, router, &http_config, stop).await;
+        });
+    }
+}
+
+/// How the MQTT listeners are served: the simple ones, then the others in order.
+fn setups(config: &Config, shared: &ServerTls) -> Result<Vec<ListenerSetup>, TlsError> {
+    let MqttConfig {
+        listen,
+        plain_listen,
+        ..
+    } = config.mqtt;
+    let simple = listen.map(ListenerConfig::at);
+    let plain = plain_listen.map(|address| ListenerConfig {
+        tls: false,
+        ..ListenerConfig::at(address)
+    });
+    let all = simple.into_iter().chain(plain);
+    all.chain(config.listeners.iter().cloned())
+        .map(|listener| {
+            let own = own_tls(listener.certificate.as_deref(), listener.key.as_deref())?;
+            Ok(ListenerSetup {
+                tls: listener.tls.then(|| own.unwrap_or_else(|| shared.clone())),
+                transport: listener.transport,
+                proxies: listener.proxy_protocol,
+                profile: listener.profile,
+            })
+        })
+        .collect()
+}
+
+/// The certificate of a listener's own, where it has one.
+fn own_tls(
+    certificate: Option<&std::path::Path>,
+    key: Option<&std::path::Path>,
+) -> Result<Option<ServerTls>, TlsError> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => ServerTls::load(certificate, key).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn bind(what: &'static str, address: SocketAddr, backlog: u32) -> Result<TcpListener, StartError> {
+    accept::bind(address, backlog).map_err(|source| StartError::Listen {
+        what,
+        address,
+        source,
+    })
+}
+
+fn maybe(
+    what: &'static str,
+    address: Option<SocketAddr>,
+    backlog: u32,
+) -> Result<Option<TcpListener>, StartError> {
+    address
+        .map(|address| bind(what, address, backlog))
+        .transpose()
+}
+
+async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<OpsListener>, StartError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    match OpsListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(StartError::Listen {
+            what: "metrics",
+            address,
+            source,
+        }),
+    }
+}
