@@ -1,13 +1,17 @@
 //! Steps of deliveries on their way into the registry, many in one commit.
 //!
 //! Whoever records a step hands it over and, where the device or operator is told of it, waits
-//! until it is committed. While one commit runs the next ones gather, so ten thousand devices that
-//! finish together cost a few dozen commits and not ten thousand.
+//! until it is committed. The first step after a pause is committed at once; commits that follow it
+//! closely are [`PACE`] apart, and what comes meanwhile gathers. So ten thousand devices that finish
+//! together cost a few dozen commits and not ten thousand, and a single one waits for nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus::Histogram;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::live::LiveTask;
@@ -20,7 +24,10 @@ use crate::{
 /// Steps that may wait for the registry; beyond them whoever records one waits.
 const CAPACITY: usize = 4_096;
 /// How long a step that nobody waits for may wait for others.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(100);
+/// From the beginning of one commit to that of the next: what a device may wait longer for its answer
+/// while others finish, too. Each commit costs a sync of the disk and some wake-ups, whatever is in it.
+pub(super) const PACE: Duration = Duration::from_millis(50);
 /// The most steps in one commit.
 const MAX_COMMIT: usize = 500;
 
@@ -116,6 +123,7 @@ impl Recorder {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut entries = Vec::with_capacity(MAX_COMMIT);
         let mut changes = Vec::with_capacity(MAX_COMMIT);
+        let mut not_before = Instant::now();
         loop {
             let received = tokio::select! {
                 biased;
@@ -128,7 +136,8 @@ impl Recorder {
             if received == 0 {
                 return;
             }
-            self.gather(&mut entries).await;
+            self.gather(&mut entries, not_before).await;
+            not_before = Instant::now() + PACE;
             changes.clear();
             changes.extend(entries.iter().map(|entry| entry.change.clone()));
             match self.write(&changes).await {
@@ -147,15 +156,20 @@ impl Recorder {
         }
     }
 
-    /// Lets more steps join those that nobody waits for, so that the steps of one delivery which follow each other
-    /// closely are one row's change.
-    async fn gather(&mut self, entries: &mut Vec<Entry>) {
-        let until = tokio::time::Instant::now() + LINGER;
-        while entries.len() < MAX_COMMIT && entries.iter().all(Entry::can_wait) {
+    /// Lets more steps join until it is time for the next commit: for those that nobody waits for somewhat
+    /// longer, so that the steps of one delivery which follow each other closely are one row's change.
+    async fn gather(&mut self, entries: &mut Vec<Entry>, not_before: Instant) {
+        let linger = Instant::now() + LINGER;
+        while entries.len() < MAX_COMMIT {
+            let until = if entries.iter().all(Entry::can_wait) {
+                linger
+            } else {
+                not_before
+            };
             let room = MAX_COMMIT - entries.len();
             let joining = self.steps.recv_many(entries, room);
             // Nothing is lost when the time is up first: what was received stands in `entries`.
-            match tokio::time::timeout_at(until, joining).await {
+            match timeout_at(until, joining).await {
                 Ok(received) if received > 0 => {}
                 Ok(_) | Err(_) => return,
             }
@@ -164,7 +178,7 @@ impl Recorder {
 
     /// Writes with a few tries: a busy database is no reason to lose what devices said.
     async fn write(&self, changes: &[DeliveryChange]) -> Result<(), StoreError> {
-        let mut pause = std::time::Duration::from_millis(50);
+        let mut pause = Duration::from_millis(50);
         let _timed = self.seconds.start_timer();
         for _ in 0..4 {
             match self.registry.apply_delivery_changes(changes).await {

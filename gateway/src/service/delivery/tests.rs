@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod ends;
+mod journal;
 mod making;
 mod policy;
 

@@ -1,0 +1,47 @@
+//! How steps find their way into the registry together.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{model::DeliveryChange, service::delivery::journal::PACE};
+
+#[tokio::test]
+async fn steps_that_follow_each_other_closely_share_a_commit() {
+    let stage = Stage::new(once()).await;
+    let devices = stage.crowd(20).await;
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let task = stage.task(&devices).await.expect("made").task.id;
+    let book = &stage.delivery.inner.book;
+    let task_of = book.task(task).expect("open");
+    let step = |delivery: &Arc<LiveDelivery>| DeliveryChange {
+        delivery: delivery.id,
+        attempt: 1,
+        to: DeliveryState::Pushed,
+        at: Millis::now(),
+        reason: None,
+        detail: None,
+        by_hand: false,
+    };
+    let journal = &stage.delivery.inner.journal;
+    let commits = stage
+        .delivery
+        .inner
+        .metrics
+        .store_seconds("registry", "deliveries");
+    let before = commits.get_sample_count();
+    let deliveries = book.of_task(task);
+    let (first, others) = deliveries.split_first().expect("some");
+
+    let began = Instant::now();
+    journal.commit(&task_of, step(first)).await.expect("stored");
+    let others = others.iter().map(|one| journal.commit(&task_of, step(one)));
+    for stored in join_all(others).await {
+        stored.expect("stored");
+    }
+    assert_eq!(commits.get_sample_count() - before, 2);
+    assert!(began.elapsed() >= PACE, "the second commit waited for more");
+    let counts = stage.delivery.inner.registry.task(task).await.expect("read");
+    assert_eq!(counts.expect("known").1.pushed, 20);
+}
