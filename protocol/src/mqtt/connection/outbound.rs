@@ -184,7 +184,7 @@ impl<T: Clone> Connection<T> {
     /// Lets an alias stand for the topic, or announces one.
     fn with_alias(&mut self, mut publish: Publish) -> Publish {
         let max = self.client_topic_alias_maximum;
-        if max == 0 {
+        if max == 0 || publish.topic.len() < MIN_ALIASED_BYTES {
             return publish;
         }
         let Some((alias, is_known)) = self.rare().outbound_aliases.find(&publish.topic, max) else {
@@ -293,3 +293,6 @@ impl<T: Clone> Connection<T> {
                 .is_ok_and(|bytes| u32::try_from(bytes).is_ok_and(|bytes| bytes <= max))
     }
 }
+
+/// The shortest topic that gets an alias, which takes up to 4 bytes itself.
+const MIN_ALIASED_BYTES: usize = 4;

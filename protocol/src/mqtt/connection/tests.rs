@@ -8,6 +8,10 @@ use bytes::Bytes;
 use super::*;
 use crate::mqtt::{ConnAck, Connect, Properties, PubAck, PubRel, Publish, QoS, Subscription};
 
+mod flow;
+mod pair;
+mod session;
+
 type Server = Connection<u32>;
 
 #[expect(
