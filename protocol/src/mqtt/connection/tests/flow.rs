@@ -223,10 +223,11 @@ fn an_exchange_of_qos_2_takes_its_place_to_the_end() {
         ]
     ));
     server.handle(now(), Input::Packet(Packet::PubRec(PubRec::new(id(1)))));
-    assert!(matches!(
-        drain(&mut server)[..],
-        [Output::Transmit(Packet::PubRel(_))]
-    ));
+    assert_eq!(
+        drain(&mut server),
+        [Output::Transmit(Packet::PubRel(PubRel::new(id(1))))],
+        "its PUBREL was lost"
+    );
     server.handle(now(), Input::Packet(Packet::PubComp(PubComp::new(id(1)))));
     assert!(matches!(
         drain(&mut server)[..],
