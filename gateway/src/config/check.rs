@@ -5,9 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    Config, ListenerConfig, Profile, Secret, section::Section as _, source::Collected,
-};
+use super::{Config, ListenerConfig, Profile, Secret, section::Section as _, source::Collected};
 
 /// Adds the problems of a configuration as a whole.
 pub(super) fn check(config: &Config, collected: &mut Collected) {
@@ -99,10 +97,14 @@ fn check_certificates(config: &Config, collected: &mut Collected) {
 /// No two listeners on one address, and at least one for devices.
 fn check_listeners(config: &Config, collected: &mut Collected) {
     let own = |key: &str, address| (key.to_owned(), address);
-    let further = config.listeners.iter().enumerate().map(|(number, further)| {
-        let key = format!("{}.{number}.address", ListenerConfig::NAME);
-        (key, further.address)
-    });
+    let further = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(number, further)| {
+            let key = format!("{}.{number}.address", ListenerConfig::NAME);
+            (key, further.address)
+        });
     let listeners: Vec<_> = [
         own("mqtt.listen", config.mqtt.listen),
         own("mqtt.plain_listen", config.mqtt.plain_listen),
@@ -150,7 +152,8 @@ fn check_listener(name: &str, listener: &ListenerConfig, collected: &mut Collect
     if listener.profile == Profile::Conformance {
         let key = format!("{name}.profile");
         if !address.ip().is_loopback() {
-            let message = "conformance lets anyone in: it needs a loopback address such as 127.0.0.1";
+            let message =
+                "conformance lets anyone in: it needs a loopback address such as 127.0.0.1";
             problem(collected, &key, message);
         }
         if !listener.proxy_protocol.is_empty() {

@@ -328,10 +328,7 @@ pub(crate) struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// The keys of `section`; the empty name is the top of the file.
-    pub(super) fn of(
-        section: impl Into<Cow<'static, str>>,
-        collected: &'a mut Collected,
-    ) -> Self {
+    pub(super) fn of(section: impl Into<Cow<'static, str>>, collected: &'a mut Collected) -> Self {
         let section = section.into();
         Self { section, collected }
     }

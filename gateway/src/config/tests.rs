@@ -273,7 +273,12 @@ profile = \"conformance\"
         .collect();
     assert_eq!(
         addresses,
-        ["127.0.0.1:8884", "127.0.0.1:8085", "[::1]:1884", "127.0.0.1:8086"]
+        [
+            "127.0.0.1:8884",
+            "127.0.0.1:8085",
+            "[::1]:1884",
+            "127.0.0.1:8086"
+        ]
     );
     assert!(listeners[0].tls && !listeners[1].tls);
     assert_eq!(listeners[0].proxy_protocol.len(), 2);
@@ -290,7 +295,10 @@ profile = \"conformance\"
 fn a_listener_that_cannot_be_served_as_it_is_written_is_refused() {
     let table = |lines: &str| format!("[[mqtt.listener]]\n{lines}");
     let cases = [
-        ("", "headgate.toml:1: mqtt.listener.0: a listener needs an address"),
+        (
+            "",
+            "headgate.toml:1: mqtt.listener.0: a listener needs an address",
+        ),
         (
             "address = \"0.0.0.0:1\"\nprofile = \"conformance\"",
             "headgate.toml:3: mqtt.listener.0.profile: conformance lets anyone in: it needs a loopback address such as 127.0.0.1",

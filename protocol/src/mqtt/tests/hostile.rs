@@ -1,6 +1,6 @@
 //! Whatever arrives, nothing panics and no memory is taken on a claim.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Instant};
 
 use hex_literal::hex;
 use proptest::{prelude::*, sample::Index};
@@ -78,6 +78,15 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn whatever_either_side_does_a_connection_keeps_its_word(data in prop::collection::vec(any::<u8>(), 2..300)) {
+        fuzz::connection(now(), &data);
+    }
+}
+
 #[test]
 fn every_first_two_bytes_are_decoded_or_refused() {
     for choice in 0..16 {
@@ -98,6 +107,25 @@ fn the_corpus_of_the_fuzzer_is_decoded_or_refused() {
         count += 1;
     }
     assert!(count > 0, "the corpus is empty");
+}
+
+#[test]
+fn the_corpus_of_operations_is_gone_through() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/mqtt_connection");
+    let mut count = 0;
+    for entry in fs::read_dir(corpus).unwrap() {
+        fuzz::connection(now(), &fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "the corpus is empty");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do as the beginning"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[test]

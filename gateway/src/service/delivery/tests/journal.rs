@@ -42,6 +42,12 @@ async fn steps_that_follow_each_other_closely_share_a_commit() {
     }
     assert_eq!(commits.get_sample_count() - before, 2);
     assert!(began.elapsed() >= PACE, "the second commit waited for more");
-    let counts = stage.delivery.inner.registry.task(task).await.expect("read");
+    let counts = stage
+        .delivery
+        .inner
+        .registry
+        .task(task)
+        .await
+        .expect("read");
     assert_eq!(counts.expect("known").1.pushed, 20);
 }
