@@ -4,6 +4,7 @@
 mod keys;
 mod listeners;
 mod start;
+mod watch;
 
 use std::time::Duration;
 

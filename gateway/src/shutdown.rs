@@ -155,6 +155,8 @@ impl Signals {
 pub enum Notice {
     /// Every listener is open.
     Ready,
+    /// Runtime and stores answer; to be said more often than [`watchdog`] asks for.
+    Alive,
     /// The way to the end has begun.
     Stopping,
 }
@@ -163,11 +165,18 @@ pub enum Notice {
 pub fn notify(notice: Notice) {
     let state = match notice {
         Notice::Ready => sd_notify::NotifyState::Ready,
+        Notice::Alive => sd_notify::NotifyState::Watchdog,
         Notice::Stopping => sd_notify::NotifyState::Stopping,
     };
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "the service manager was not told");
     }
+}
+
+/// How long the service manager waits for [`Notice::Alive`] before it ends this process (`WatchdogSec=`); `None` where
+/// it does not.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
 }
 
 #[cfg(test)]

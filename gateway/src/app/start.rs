@@ -10,7 +10,7 @@ use std::{
 
 use super::listeners::{Listeners, Served};
 use crate::{
-    app::keys::SEALING_KEY,
+    app::{keys::SEALING_KEY, watch::StoreWatch},
     config::{
         Config, Secret, ShutdownConfig,
         data_dir::{DataDir, DataDirError, Ports, write_private},
@@ -34,17 +34,14 @@ use crate::{
         upload::{UploadParts, UploadService},
     },
     session::{Node, NodeParts, SessionTable},
-    shutdown::Shutdown,
+    shutdown::{self, Shutdown},
     store::{
         StoreError,
         blobs::BlobStore,
         registry::{Registry, sqlite_url},
         sessions::SessionStore,
     },
-    telemetry::{
-        health::{Check, Readiness},
-        metrics::Metrics,
-    },
+    telemetry::{health::Readiness, metrics::Metrics},
 };
 
 /// Name of the registry's setting that holds the sealed key of file addresses.
@@ -202,14 +199,14 @@ impl App {
             shutdown: edges.clone(),
             answers: Answers::default(),
         };
-        spawn_upkeep(
-            &node,
-            &presence,
-            &tokens,
-            &stores.registry,
-            readiness.check("registry"),
-            shutdown,
-        );
+        spawn_upkeep(&node, &presence, &tokens, shutdown);
+        StoreWatch::new(
+            stores.registry.clone(),
+            stores.sessions.clone(),
+            &readiness,
+            shutdown::watchdog(),
+        )
+        .spawn(shutdown);
         let served = Served {
             api,
             node: Arc::clone(&node),
@@ -452,8 +449,6 @@ fn spawn_upkeep(
     node: &Arc<Node>,
     presence: &Presence,
     tokens: &TokenAuthenticator,
-    registry: &Registry,
-    check: Check,
     shutdown: &Shutdown,
 ) {
     let (logins, stop) = (node.authenticator.clone(), shutdown.token().clone());
@@ -464,23 +459,4 @@ fn spawn_upkeep(
     shutdown.spawn(async move { stop.run_until_cancelled(presence.run()).await });
     let (tokens, stop) = (tokens.clone(), shutdown.token().clone());
     shutdown.spawn(async move { stop.run_until_cancelled(tokens.run()).await });
-    let (registry, stop) = (registry.clone(), shutdown.token().clone());
-    check.pass();
-    shutdown.spawn(async move {
-        stop.run_until_cancelled(watch_registry(registry, check))
-            .await
-    });
-}
-
-/// Says in readiness whether the registry answers.
-async fn watch_registry(registry: Registry, check: Check) {
-    const INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        match tokio::time::timeout(INTERVAL, registry.ping()).await {
-            Ok(Ok(())) => check.pass(),
-            Ok(Err(error)) => check.fail(&error.to_string()),
-            Err(_elapsed) => check.fail("no answer within 5 s"),
-        }
-    }
 }

@@ -72,6 +72,15 @@ impl SessionStore {
         Ok(Self { pool })
     }
 
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// What the database says when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Stores cursors, all or none. A cursor of a smaller attempt than the stored one changes nothing.
     ///
     /// # Cancel safety
