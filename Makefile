@@ -55,14 +55,14 @@ build-tools:
 
 # --- test -----------------------------------------------------------------------------------------
 
-test: build-tools test-tools fmt clippy unit doctest
-
-test-tools: test-clients
-	$(call need,mosquitto_sub mosquitto_pub curl,mosquitto-clients curl ca-certificates)
-
 # Other people's clients, from the lists in gateway/tests/clients; made anew when a list changes.
 CLIENTS := $(or $(CARGO_TARGET_DIR),target)/tmp/clients
 LISTS := gateway/tests/clients
+
+test: build-tools test-tools fmt clippy unit doctest
+
+test-tools: test-clients $(CLIENTS)/prometheus/made
+	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze,mosquitto-clients curl ca-certificates systemd)
 
 .PHONY: test-clients
 test-clients:
@@ -81,6 +81,16 @@ $(CLIENTS)/python/made: $(LISTS)/requirements.txt
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# The programs alone: installing the package would start it.
+$(CLIENTS)/prometheus/made:
+	rm -rf $(@D) && mkdir -p $(@D)
+	@if command -v promtool >/dev/null 2>&1 && command -v prometheus >/dev/null 2>&1; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null 2>&1; then echo "please install: prometheus" >&2; exit 1; fi; \
+	cd $(@D) && { apt-get download -q prometheus 2>/dev/null || \
+		{ apt-get update -q </dev/null && apt-get download -q prometheus; }; } && \
+	dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 	touch $@
 
 $(CLIENTS)/made: $(LISTS)/package.json $(LISTS)/package-lock.json

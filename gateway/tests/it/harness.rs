@@ -28,7 +28,7 @@ pub(crate) use self::{
     gateway::{App, Device, Gateway, Site},
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
-    sdk::{Library, Sdk},
+    sdk::{Library, Sdk, library, library_or_path},
     transfer::{Announced, chunk_of},
     upload::{Sending, announcement, md5},
 };

@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod config;
 mod connect;
+mod deploy;
 mod files;
 mod harness;
 mod huawei;

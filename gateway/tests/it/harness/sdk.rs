@@ -24,6 +24,26 @@ const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 /// Where their libraries are.
 const LIBRARIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/clients");
 
+/// A program that `make test-tools` has installed; its path below the libraries.
+pub(crate) fn library(path: &str) -> String {
+    let path = Path::new(LIBRARIES).join(path);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make test-tools` with the same CARGO_TARGET_DIR",
+        path.display()
+    );
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// The same, or the program of this machine where there is none.
+pub(crate) fn library_or_path(path: &str, program: &str) -> String {
+    if Path::new(LIBRARIES).join(path).is_file() {
+        library(path)
+    } else {
+        program.to_owned()
+    }
+}
+
 /// A program that is a device, run by commands; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Sdk {
@@ -59,13 +79,7 @@ impl Library {
         let mut command = if interpreter.is_empty() {
             Command::new("node")
         } else {
-            let interpreter = libraries.join(interpreter);
-            assert!(
-                interpreter.is_file(),
-                "{} is missing: run `make test-tools` with the same CARGO_TARGET_DIR",
-                interpreter.display()
-            );
-            Command::new(interpreter)
+            Command::new(library(interpreter))
         };
         command.arg(PathBuf::from(PROGRAMS).join(program));
         if matches!(self, Self::MqttJs) {
