@@ -21,6 +21,7 @@ mod print;
 mod problem;
 mod registration;
 mod resources;
+mod retained;
 mod retention;
 mod runtime;
 mod section;
@@ -52,6 +53,7 @@ pub use self::{
     problem::{ConfigError, Origin, Problem},
     registration::RegistrationConfig,
     resources::ResourceConfig,
+    retained::RetainedConfig,
     retention::RetentionConfig,
     runtime::RuntimeConfig,
     setting::Secret,
@@ -101,6 +103,8 @@ pub struct Config {
     pub applications: ApplicationsConfig,
     /// Messages that wait for devices.
     pub mailbox: MailboxConfig,
+    /// Messages that are kept for whoever subscribes later.
+    pub retained: RetainedConfig,
     /// Delivery of resources.
     pub delivery: DeliveryConfig,
     /// Registration of devices in batches.
@@ -170,6 +174,7 @@ impl Config {
             auth: section(from),
             applications: section(from),
             mailbox: section(from),
+            retained: section(from),
             delivery: section(from),
             registration: section(from),
             resources: section(from),
@@ -206,6 +211,7 @@ impl Config {
             section(&self.auth),
             section(&self.applications),
             section(&self.mailbox),
+            section(&self.retained),
             section(&self.delivery),
             section(&self.registration),
             section(&self.resources),

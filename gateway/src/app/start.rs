@@ -318,6 +318,7 @@ async fn open_apps(
         authenticator: authenticator.clone(),
         applications: config.applications.clone(),
         mailbox: config.mailbox.clone(),
+        retained: config.retained.clone(),
         metrics: metrics.clone(),
     };
     let uplink = Uplink::start(parts, shutdown).await?;

@@ -12,6 +12,7 @@ mod bindings;
 mod history;
 mod mailbox;
 mod owners;
+mod retained;
 mod subscribers;
 
 use std::{collections::HashSet, fmt, sync::Arc};
@@ -26,17 +27,19 @@ use self::{
     history::Histories,
     mailbox::NotStored,
     owners::Owners,
+    retained::Retained,
     subscribers::{Fanned, Subscribers},
 };
 pub use self::{
     history::{EventId, EventStream, InvalidEventId, NotOpened, StreamEvent},
     mailbox::{Mailbox, Stored},
+    retained::{NotRetained, Replay},
     subscribers::{
         Ended, NotSubscribed, Offered, Sink, SubscribeOptions, Subscriber, SubscriberId,
     },
 };
 use crate::{
-    config::{ApplicationsConfig, MailboxConfig},
+    config::{ApplicationsConfig, MailboxConfig, RetainedConfig},
     model::{DeviceName, Id, Message, random},
     service::auth::{AppAuthenticator, AuthenticatedApp},
     shutdown::Shutdown,
@@ -104,9 +107,23 @@ pub enum NotSent {
     /// The device is not there, and a message of `QoS` 0 does not wait.
     #[error("the device is not connected")]
     Offline,
+    /// It is to be retained, and as many are as may be.
+    #[error("as many messages are retained as may be")]
+    RetainedFull,
     /// The message could not be stored.
     #[error("the message could not be stored")]
     Unavailable,
+    /// The registry could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a message from a device was not handed on.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPublished {
+    /// It is to be retained and cannot be.
+    #[error(transparent)]
+    NotRetained(#[from] NotRetained),
     /// The registry could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -130,6 +147,8 @@ struct Inner {
     subscribers: Arc<Subscribers>,
     histories: Arc<Histories>,
     mailbox: Mailbox,
+    retained: Retained,
+    registry: Registry,
     config: ApplicationsConfig,
     max_message_bytes: usize,
     metrics: Metrics,
@@ -148,6 +167,8 @@ pub struct UplinkParts {
     pub applications: ApplicationsConfig,
     /// Limits of mailboxes.
     pub mailbox: MailboxConfig,
+    /// Limits of retained messages.
+    pub retained: RetainedConfig,
     /// Where it is counted.
     pub metrics: Metrics,
 }
@@ -159,6 +180,9 @@ impl Uplink {
     /// What the stores say.
     pub async fn start(parts: UplinkParts, shutdown: &Shutdown) -> Result<Self, StoreError> {
         let max_message_bytes = parts.mailbox.max_message_bytes;
+        let (retained, writer) =
+            retained::open(parts.sessions.clone(), parts.retained, &parts.metrics).await?;
+        shutdown.spawn(writer.run(shutdown.token().clone()));
         let (mailbox, writer) =
             mailbox::open(parts.sessions, parts.mailbox, &parts.metrics).await?;
         shutdown.spawn(writer.run(shutdown.token().clone()));
@@ -174,10 +198,12 @@ impl Uplink {
             inner: Arc::new(Inner {
                 authenticator: parts.authenticator,
                 bindings: Bindings::new(parts.registry.clone(), entries),
-                owners: Owners::new(parts.registry, entries),
+                owners: Owners::new(parts.registry.clone(), entries),
                 subscribers: Arc::default(),
                 histories,
                 mailbox,
+                retained,
+                registry: parts.registry,
                 config: parts.applications,
                 max_message_bytes,
                 metrics: parts.metrics,
@@ -272,19 +298,22 @@ impl Uplink {
         bindings.with(device, |apps| apps.contains(app)).await
     }
 
-    /// Hands out a message from its device.
+    /// Hands out a message from its device, and before that retains it where it asks for that.
     ///
     /// # Errors
-    /// What the registry says where the device's bindings are not in memory: nobody has it then.
+    /// [`NotPublished`]: nobody has it then.
     ///
     /// # Cancel safety
-    /// Safe: all receivers are offered it or none.
-    pub async fn publish_from_device(&self, message: Message) -> Result<Published, StoreError> {
+    /// Safe: all receivers are offered it or none. It may have been retained.
+    pub async fn publish_from_device(&self, message: Message) -> Result<Published, NotPublished> {
         let message = Arc::new(message);
-        self.fan_out(&message, None).await
+        if message.retain {
+            self.inner.retained.keep(&message).await?;
+        }
+        Ok(self.fan_out(&message, None).await?)
     }
 
-    /// Sends a message to its device. With `QoS` 1 or 2 it is stored before this returns, and waits for as long as
+    /// Sends a message to its device, and before that retains it where it asks for that. With `QoS` 1 or 2 it is stored before this returns, and waits for as long as
     /// the device is away; with `QoS` 0 it is sent now or not at all. Applications that are bound to the device and
     /// subscribed to the topic see it too.
     ///
@@ -319,6 +348,13 @@ impl Uplink {
             return Err(NotSent::TooLarge { max_bytes });
         }
         let message = Arc::new(message);
+        if message.retain {
+            let kept = inner.retained.keep(&message).await;
+            kept.map_err(|error| match error {
+                NotRetained::Full => NotSent::RetainedFull,
+                NotRetained::Unavailable => NotSent::Unavailable,
+            })?;
+        }
         let sent = match message.qos {
             QoS::AtMostOnce if inner.mailbox.offer_once(Arc::clone(&message)) => Sent::Online(None),
             QoS::AtMostOnce => {
@@ -386,9 +422,13 @@ impl Uplink {
         cleared.map_err(|_| NotSent::Unavailable)
     }
 
-    /// Bindings of an application were added in the registry.
-    pub(in crate::service) fn on_bound(&self, devices: &[DeviceId]) {
+    /// Bindings of an application were added in the registry: its sessions get what is retained of these devices.
+    pub(in crate::service) fn on_bound(&self, app: &AppId, devices: &[DeviceId]) {
         self.inner.bindings.forget(devices.iter());
+        let having = self.inner.retained.having(devices.iter());
+        if !having.is_empty() {
+            self.inner.subscribers.bound(app, &having);
+        }
     }
 
     /// Bindings of an application were taken away in the registry. When this returns, nothing of these devices is
@@ -419,7 +459,9 @@ impl Uplink {
         self.inner
             .bindings
             .forget(std::iter::once(&device.device_id));
-        self.empty_mailbox(&device.device_id).await.map(|_| ())
+        let forgotten = self.inner.retained.forget(&device.device_id).await;
+        self.empty_mailbox(&device.device_id).await?;
+        forgotten.map_err(|_| NotSent::Unavailable)
     }
 }
 

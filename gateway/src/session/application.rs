@@ -8,13 +8,15 @@
 
 mod handle;
 mod publish;
+mod retained;
 
-use std::{num::NonZeroU32, sync::Arc, time::Instant};
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc, time::Instant};
 
 use headgate_protocol::mqtt::{
-    Accept, Connection, Event, Input, NotSent, Packet, QoS, ReasonCode, Subscribe, Subscription,
+    Accept, Connection, Event, Input, NotSent, Packet, ReasonCode, Subscribe, Subscription,
     Unsubscribe,
 };
+use smallvec::SmallVec;
 
 pub use self::handle::{ApplicationHandle, ApplicationTable};
 use self::publish::Publishing;
@@ -25,13 +27,13 @@ use super::{
     link::{Link, NotPushed},
     node::Node,
     signals::{Signal, Signals},
-    subscriptions::{granted_reason, subscription_identifier},
+    subscriptions::{subscription_identifier, wants_retained},
 };
 use crate::{
     model::Millis,
     service::{
         auth::AuthenticatedApp,
-        uplink::{Changed, Sink, SubscribeOptions, Subscriber},
+        uplink::{Changed, Replay, Sink, SubscribeOptions, Subscriber},
     },
     telemetry::metrics::{DisconnectReason, DropReason},
 };
@@ -49,6 +51,8 @@ pub struct ApplicationSession {
     handle: Arc<ApplicationHandle>,
     subscriber: Subscriber,
     publishing: Publishing,
+    /// What is retained and still to be read for its subscriptions.
+    replays: VecDeque<Replay>,
 }
 
 impl ApplicationSession {
@@ -80,6 +84,7 @@ impl ApplicationSession {
             handle,
             subscriber,
             publishing: Publishing::default(),
+            replays: VecDeque::new(),
         };
         // CONNACK is the first thing that is written.
         session.act().await;
@@ -136,6 +141,7 @@ impl ApplicationSession {
         self.settle().await;
         self.link.take_control(batch);
         if self.link.closing.is_none() {
+            self.read_retained().await;
             self.fill_messages(batch);
         }
         self.link.note_outbox(0);
@@ -182,7 +188,7 @@ impl ApplicationSession {
         while let Some(event) = self.link.poll_event() {
             match event {
                 Event::Publish(publish) => self.handle_publish(publish).await,
-                Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe),
+                Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe).await,
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 // The link keeps the last two to itself.
                 Event::Acknowledged(_)
@@ -195,31 +201,39 @@ impl ApplicationSession {
         self.link.note_outbox(0);
     }
 
-    fn handle_subscribe(&mut self, subscribe: &Subscribe) {
+    async fn handle_subscribe(&mut self, subscribe: &Subscribe) {
         let identifier = subscription_identifier(subscribe);
-        let reasons = subscribe
-            .filters
-            .iter()
-            .map(|asked| self.subscribe(asked, identifier))
-            .collect();
+        let mut reasons = SmallVec::new();
+        for asked in &subscribe.filters {
+            reasons.push(self.subscribe(asked, identifier).await);
+        }
         self.link.connection.grant(subscribe.packet_id, reasons);
     }
 
     /// Any filter will do: only messages of devices bound to the application are looked at.
-    fn subscribe(&mut self, asked: &Subscription, identifier: Option<NonZeroU32>) -> ReasonCode {
+    async fn subscribe(
+        &mut self,
+        asked: &Subscription,
+        identifier: Option<NonZeroU32>,
+    ) -> ReasonCode {
         if asked.filter.is_shared() {
             return ReasonCode::SharedSubscriptionsNotSupported;
         }
         let options = SubscribeOptions {
-            qos: asked.qos.min(QoS::AtLeastOnce),
+            qos: asked.qos,
             no_local: asked.no_local,
             retain_as_published: asked.retain_as_published,
+            retain_handling: asked.retain_handling,
             identifier,
         };
-        match self.subscriber.subscribe(&asked.filter, options) {
-            Ok(()) => granted_reason(options.qos),
-            Err(_too_many) => ReasonCode::QuotaExceeded,
+        let is_new = match self.subscriber.subscribe(&asked.filter, options) {
+            Ok(is_new) => is_new,
+            Err(_too_many) => return ReasonCode::QuotaExceeded,
+        };
+        if wants_retained(asked.retain_handling, is_new) {
+            self.replay(&asked.filter).await;
         }
+        ReasonCode::granted(options.qos)
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) {

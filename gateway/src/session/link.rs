@@ -180,7 +180,9 @@ impl Link {
         let mut outgoing = Outgoing::new(message.topic.clone(), message.payload.clone(), tag);
         outgoing.qos = handing.qos;
         outgoing.retain = handing.retain;
-        outgoing.subscription_ids = handing.subscription_ids.clone();
+        outgoing
+            .subscription_ids
+            .clone_from(&handing.subscription_ids);
         if version == ProtocolVersion::V5 {
             outgoing.properties = message.properties.to_publish(Millis::now());
         }

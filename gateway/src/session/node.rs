@@ -127,6 +127,8 @@ impl Node {
             max_unreleased: MAX_UNRELEASED,
             max_packet_bytes: u32::try_from(mqtt.max_packet_bytes).unwrap_or(u32::MAX),
             offer: Offer {
+                retain_available: true,
+                subscription_identifiers: true,
                 topic_alias_maximum: TOPIC_ALIASES,
                 outbound_topic_aliases: TOPIC_ALIASES,
                 ..Offer::default()

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU32;
 
-use headgate_protocol::mqtt::{QoS, ReasonCode, Subscribe, Subscription, TopicFilter};
+use headgate_protocol::mqtt::{QoS, RetainHandling, Subscribe, Subscription, TopicFilter};
 use smallvec::SmallVec;
 
 use crate::model::{Handing, Message};
@@ -13,7 +13,7 @@ use crate::model::{Handing, Message};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subscribed {
     pub(super) filter: TopicFilter,
-    /// At which messages are handed over; never above 1.
+    /// The highest at which messages are handed over.
     pub(super) qos: QoS,
     /// Whether the client's own messages are left out.
     pub(super) no_local: bool,
@@ -23,20 +23,45 @@ pub(super) struct Subscribed {
     pub(super) identifier: Option<NonZeroU32>,
 }
 
+/// What became of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inserted {
+    /// What was granted.
+    pub(super) qos: QoS,
+    /// Whether there was none with its filter.
+    pub(super) is_new: bool,
+}
+
 /// The subscriptions of one client.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions(SmallVec<[Subscribed; 2]>);
 
+impl Subscribed {
+    /// How the client gets a message that is retained.  Spec: MQTT 5.0 s3.3.1.3.
+    pub(super) fn retained(&self, message: &Message) -> Handing {
+        Handing {
+            qos: self.qos.min(message.qos),
+            retain: true,
+            subscription_ids: self.identifier.into_iter().collect(),
+        }
+    }
+}
+
 impl Subscriptions {
+    /// The subscription with this filter.
+    pub(super) fn of(&self, filter: &TopicFilter) -> Option<&Subscribed> {
+        self.0.iter().find(|known| known.filter == *filter)
+    }
+
     /// Adds a subscription, or replaces the one with the same filter; `None` where there are
-    /// `max` already. Gives the QoS that was granted.
+    /// `max` already. Gives what was granted.
     pub(super) fn insert(
         &mut self,
         asked: &Subscription,
         identifier: Option<NonZeroU32>,
         max: usize,
-    ) -> Option<QoS> {
-        let qos = asked.qos.min(QoS::AtLeastOnce);
+    ) -> Option<Inserted> {
+        let qos = asked.qos;
         let subscribed = Subscribed {
             filter: asked.filter.clone(),
             qos,
@@ -46,13 +71,13 @@ impl Subscriptions {
         };
         if let Some(known) = self.0.iter_mut().find(|known| known.filter == asked.filter) {
             *known = subscribed;
-            return Some(qos);
+            return Some(Inserted { qos, is_new: false });
         }
         if self.0.len() >= max {
             return None;
         }
         self.0.push(subscribed);
-        Some(qos)
+        Some(Inserted { qos, is_new: true })
     }
 
     /// Ends a subscription; says whether there was one.
@@ -119,11 +144,12 @@ pub(super) fn subscription_identifier(subscribe: &Subscribe) -> Option<NonZeroU3
     properties.subscription_identifiers.first().copied()
 }
 
-/// What SUBACK says of a granted QoS.
-pub(super) fn granted_reason(qos: QoS) -> ReasonCode {
-    match qos {
-        QoS::AtMostOnce => ReasonCode::Success,
-        QoS::AtLeastOnce | QoS::ExactlyOnce => ReasonCode::GrantedQoS1,
+/// Whether a subscription is answered with what is retained.  Spec: MQTT 5.0 s3.8.3.1.
+pub(super) const fn wants_retained(handling: RetainHandling, is_new: bool) -> bool {
+    match handling {
+        RetainHandling::Send => true,
+        RetainHandling::SendIfNew => is_new,
+        RetainHandling::DoNotSend => false,
     }
 }
 
@@ -135,21 +161,26 @@ mod tests {
         Subscription::new(filter.parse().expect("a filter"), qos)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what insert gives")]
+    fn granted(qos: QoS, is_new: bool) -> Option<Inserted> {
+        Some(Inserted { qos, is_new })
+    }
+
     #[test]
     fn the_same_filter_again_replaces_and_takes_no_place() {
         let mut held = Subscriptions::default();
         assert_eq!(
             held.insert(&ask("a/#", QoS::ExactlyOnce), None, 2),
-            Some(QoS::AtLeastOnce)
+            granted(QoS::ExactlyOnce, true)
         );
         assert_eq!(
             held.insert(&ask("a/b", QoS::AtMostOnce), None, 2),
-            Some(QoS::AtMostOnce)
+            granted(QoS::AtMostOnce, true)
         );
         assert_eq!(held.insert(&ask("c", QoS::AtMostOnce), None, 2), None);
         assert_eq!(
             held.insert(&ask("a/#", QoS::AtMostOnce), None, 2),
-            Some(QoS::AtMostOnce)
+            granted(QoS::AtMostOnce, false)
         );
         assert_eq!(held.granted("a/b", false), Some(QoS::AtMostOnce));
         assert!(held.remove(&"a/#".parse().expect("a filter")));

@@ -6,6 +6,7 @@
 
 mod mailbox;
 mod ranges;
+mod retained;
 
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use sqlx::{
 };
 
 pub use mailbox::{MailCount, MailGone, mail_bytes};
+pub use retained::{RetainedChange, RetainedEntry};
 
 use crate::{
     model::{Id, Millis},
@@ -69,6 +71,7 @@ impl SessionStore {
         .execute(&pool)
         .await?;
         mailbox::create(&pool).await?;
+        retained::create(&pool).await?;
         Ok(Self { pool })
     }
 

@@ -78,6 +78,8 @@ labels! {
         MailboxFull = "mailbox_full",
         /// The message waited for as long as it may.
         Expired = "expired",
+        /// It was to be retained, and as many messages are as may be.
+        RetainedFull = "retained_full",
         /// A session of an application has no room for it.
         ApplicationFull = "application_full",
     }

@@ -18,7 +18,7 @@ use prometheus::{
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    DeviceConnections, RegistrationBatches, RegistrationRows, Uploads,
+    DeviceConnections, RegistrationBatches, RegistrationRows, Retained, Uploads,
 };
 pub(super) use self::maker::Maker;
 pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
@@ -117,6 +117,8 @@ pub struct Families {
     pub outbox_bytes: IntGauge,
     /// Messages that wait for devices.
     pub mailbox_messages: IntGauge,
+    /// Retained messages.
+    pub retained: Retained,
     /// Event streams that applications and operators read.
     pub event_streams: IntGauge,
     /// Connections that are not read from for now.
@@ -224,6 +226,7 @@ impl Families {
             uploads: Uploads::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
+            retained: Retained::new(make),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
             registration_rows: RegistrationRows::new(make),

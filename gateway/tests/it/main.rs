@@ -22,6 +22,7 @@ mod proof;
 mod queue;
 mod refusal;
 mod resume;
+mod retained;
 mod sdk;
 mod serve;
 mod session;

@@ -68,6 +68,7 @@ impl From<NotSent> for Problem {
             NotSent::TooLarge { .. } => {
                 Self::new(Kind::TooLarge, error.to_string()).with_field("payload")
             }
+            NotSent::RetainedFull => Self::new(Kind::RetainedFull, error.to_string()),
             NotSent::MailboxFull => {
                 Self::new(Kind::MailboxFull, error.to_string()).with_retry_after(60)
             }

@@ -278,7 +278,7 @@ async fn message_of(
             .map_err(|error| Problem::field("topic", error.to_string()))?,
         payload: body.payload()?.into(),
         qos: body.qos()?,
-        retain: false,
+        retain: body.retain,
         properties: body.properties(at)?,
         at,
     })

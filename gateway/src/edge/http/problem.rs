@@ -68,6 +68,8 @@ pub enum Kind {
     KeyReused,
     /// As many messages wait for the device as may.
     MailboxFull,
+    /// As many messages are retained as may be.
+    RetainedFull,
     /// The device is not connected.
     Offline,
     /// As many event streams are open as may be.
@@ -175,6 +177,11 @@ impl Kind {
                 S::TOO_MANY_REQUESTS,
                 "mailbox-full",
                 "As many messages wait as may",
+            ),
+            Self::RetainedFull => (
+                S::TOO_MANY_REQUESTS,
+                "retained-full",
+                "As many messages are retained as may be",
             ),
             Self::Offline => (S::CONFLICT, "offline", "The device is not connected"),
             Self::TooManyStreams => (

@@ -42,7 +42,7 @@ impl AppService {
                     .registry
                     .bind_devices(&id, block, max, Millis::now(), &audit)
                     .await?;
-                this.uplink.on_bound(&bound.added);
+                this.uplink.on_bound(&id, &bound.added);
                 report.changed += bound.added.len() as u64;
                 report.unknown.extend(bound.unknown);
                 report.over_limit.extend(bound.over_limit);

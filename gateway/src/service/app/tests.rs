@@ -1,6 +1,7 @@
 //! Applications and the way of their messages, over real stores.
 
 mod message;
+mod retained;
 mod stage;
 
 use headgate_protocol::mqtt::QoS;

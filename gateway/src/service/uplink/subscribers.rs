@@ -1,7 +1,7 @@
 //! The sessions of applications and what they subscribed to.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     num::NonZeroU32,
     sync::{
@@ -13,7 +13,7 @@ use std::{
 use dashmap::DashMap;
 use headgate_protocol::{
     identity::{AppId, DeviceId},
-    mqtt::{QoS, SubscriptionIndex, TopicFilter},
+    mqtt::{QoS, RetainHandling, SubscriptionIndex, TopicFilter},
 };
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -33,6 +33,8 @@ pub struct SubscribeOptions {
     pub no_local: bool,
     /// Whether messages keep the RETAIN that they were published with.
     pub retain_as_published: bool,
+    /// When it gets what is retained.
+    pub retain_handling: RetainHandling,
     /// The number that the session gave it.
     pub identifier: Option<NonZeroU32>,
 }
@@ -75,6 +77,9 @@ pub trait Sink: Send + Sync {
     /// Drops what it has taken and not sent yet of these devices: the application may not see it any more.
     fn revoke(&self, is_revoked: &dyn Fn(&DeviceId) -> bool);
 
+    /// These devices, of which something is retained, are the application's from now on.
+    fn bound(&self, devices: &[DeviceId]);
+
     /// The session is to end.
     fn close(&self, reason: Ended);
 }
@@ -115,7 +120,7 @@ impl Subscribers {
             sessions: Arc::clone(&entry),
             app: app.clone(),
             id,
-            filters: HashSet::new(),
+            filters: HashMap::new(),
             max_filters: max,
         }
     }
@@ -159,6 +164,10 @@ impl Subscribers {
         self.for_each(app, |sink| sink.revoke(is_revoked));
     }
 
+    pub(super) fn bound(&self, app: &AppId, devices: &[DeviceId]) {
+        self.for_each(app, |sink| sink.bound(devices));
+    }
+
     pub(super) fn close(&self, app: &AppId, reason: Ended) {
         self.for_each(app, |sink| sink.close(reason));
     }
@@ -194,7 +203,7 @@ pub struct Subscriber {
     sessions: Arc<RwLock<Sessions>>,
     app: AppId,
     id: SubscriberId,
-    filters: HashSet<TopicFilter>,
+    filters: HashMap<TopicFilter, SubscribeOptions>,
     max_filters: usize,
 }
 
@@ -209,8 +218,8 @@ impl Subscriber {
         &self.app
     }
 
-    /// Has messages that `filter` matches offered from now on; an equal filter is replaced. A shared subscription is
-    /// the caller's to refuse.
+    /// Has messages that `filter` matches offered from now on; an equal filter is replaced. Says whether it is new. A
+    /// shared subscription is the caller's to refuse.
     ///
     /// # Errors
     /// [`NotSubscribed::TooMany`].
@@ -218,21 +227,49 @@ impl Subscriber {
         &mut self,
         filter: &TopicFilter,
         options: SubscribeOptions,
-    ) -> Result<(), NotSubscribed> {
-        if !self.filters.contains(filter) {
-            if self.filters.len() >= self.max_filters {
-                return Err(NotSubscribed::TooMany);
-            }
-            self.filters.insert(filter.clone());
+    ) -> Result<bool, NotSubscribed> {
+        let is_new = !self.filters.contains_key(filter);
+        if is_new && self.filters.len() >= self.max_filters {
+            return Err(NotSubscribed::TooMany);
         }
+        self.filters.insert(filter.clone(), options);
         self.sessions.write().index.insert(filter, self.id, options);
-        Ok(())
+        Ok(is_new)
+    }
+
+    /// Offers the session what is retained: for the subscription `filter`, if it is there still, or without one for
+    /// those that match and want such messages.
+    pub(super) fn offer_retained(
+        &self,
+        message: &Arc<Message>,
+        filter: Option<&TopicFilter>,
+    ) -> Option<Offered> {
+        let mut matched: SmallVec<[SubscribeOptions; 4]> = SmallVec::new();
+        let sessions = self.sessions.read();
+        if let Some(filter) = filter {
+            matched.extend(self.filters.get(filter).copied());
+        } else {
+            sessions
+                .index
+                .for_each_match(&message.topic, |id, options| {
+                    if *id == self.id && options.retain_handling != RetainHandling::DoNotSend {
+                        matched.push(*options);
+                    }
+                });
+        }
+        let sink = sessions.sinks.get(&self.id)?;
+        if matched.is_empty() {
+            return None;
+        }
+        let mut handing = handing(message, matched.iter());
+        handing.retain = true;
+        Some(sink.offer(message, handing))
     }
 
     /// Has them offered no more; says whether there was such a subscription.
     pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
         self.sessions.write().index.remove(filter, &self.id);
-        self.filters.remove(filter)
+        self.filters.remove(filter).is_some()
     }
 }
 
@@ -241,7 +278,7 @@ impl Drop for Subscriber {
         {
             let mut sessions = self.sessions.write();
             sessions.sinks.remove(&self.id);
-            for filter in &self.filters {
+            for filter in self.filters.keys() {
                 sessions.index.remove(filter, &self.id);
             }
         }

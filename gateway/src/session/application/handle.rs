@@ -1,7 +1,7 @@
 //! How messages and orders reach the session of an application, and which sessions there are.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,6 +23,10 @@ use crate::{
     },
 };
 
+/// Below these, what is retained is read for a session: as fast as its client takes it.
+const LOW_MESSAGES: usize = 64;
+const LOW_BYTES: usize = 256 * 1024;
+
 /// One session of an application as others see it.
 #[derive(Debug)]
 pub struct ApplicationHandle {
@@ -38,6 +42,9 @@ struct Inbox {
     close: Option<CloseReason>,
     queue: VecDeque<(Arc<Message>, Handing)>,
     bytes: usize,
+    /// Devices that are the application's now and of which something is retained: no more than those of which
+    /// anything is.
+    bound: HashSet<DeviceId>,
 }
 
 /// The sessions of applications on this node, by ClientId.
@@ -67,6 +74,19 @@ impl ApplicationHandle {
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {
         self.inbox.lock().close
+    }
+
+    /// Devices that were bound since the last look and of which something is retained.
+    pub(super) fn take_bound(&self) -> Vec<DeviceId> {
+        std::mem::take(&mut self.inbox.lock().bound)
+            .into_iter()
+            .collect()
+    }
+
+    /// Whether so little waits that more may be read for the session.
+    pub(super) fn is_low(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.queue.len() < LOW_MESSAGES && inbox.bytes < LOW_BYTES
     }
 
     /// Hands out messages in order until `send` says that one is to stay. What is revoked meanwhile
@@ -109,6 +129,11 @@ impl Sink for ApplicationHandle {
             .queue
             .retain(|(message, _)| !is_revoked(&message.device.device_id));
         inbox.bytes = inbox.queue.iter().map(|(message, _)| message.size()).sum();
+    }
+
+    fn bound(&self, devices: &[DeviceId]) {
+        self.inbox.lock().bound.extend(devices.iter().cloned());
+        self.signals.raise(Signal::Mail);
     }
 
     fn close(&self, _reason: Ended) {

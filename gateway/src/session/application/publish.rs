@@ -140,7 +140,9 @@ fn refusal(error: &NotSent) -> Option<ReasonCode> {
         NotSent::NotBound | NotSent::UnknownDevice | NotSent::ForeignTopic => {
             Some(ReasonCode::NotAuthorized)
         }
-        NotSent::TooLarge { .. } | NotSent::MailboxFull => Some(ReasonCode::QuotaExceeded),
+        NotSent::TooLarge { .. } | NotSent::MailboxFull | NotSent::RetainedFull => {
+            Some(ReasonCode::QuotaExceeded)
+        }
         NotSent::Offline => Some(ReasonCode::NoMatchingSubscribers),
         NotSent::Unavailable | NotSent::Store(_) => None,
     }

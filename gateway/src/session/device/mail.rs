@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headgate_protocol::mqtt::{NotSent, QoS};
+use headgate_protocol::mqtt::{NotSent, QoS, TopicFilter};
 
 use super::{DeviceSession, Sent};
 use crate::{
     model::{Handing, Id, Millis},
-    service::uplink::Stored,
+    service::uplink::{Replay, Stored},
     session::{batch::Batch, link::NotPushed},
     telemetry::metrics::DropReason,
 };
@@ -39,6 +39,8 @@ pub(super) struct Mail {
     /// Sent and not acknowledged.
     in_flight: Vec<Id>,
     reading: Option<Reading>,
+    /// What is retained and still to be read for subscriptions.
+    replays: Vec<Replay>,
 }
 
 /// A pass through the mailbox, oldest first.
@@ -51,7 +53,10 @@ struct Reading {
 
 impl Mail {
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty() && self.reading.is_none()
+        self.queue.is_empty()
+            && self.in_flight.is_empty()
+            && self.reading.is_none()
+            && self.replays.is_empty()
     }
 
     /// Whether messages are to go before anything else does.
@@ -100,6 +105,17 @@ impl DeviceSession {
         if mailbox.has(&self.device.device_id) {
             let mail = self.mail.get_or_insert_default();
             mail.reading = Some(Reading::default());
+        }
+    }
+
+    /// Has what is retained sent for a subscription.
+    pub(super) fn replay(&mut self, filter: &TopicFilter) {
+        let uplink = &self.link.node.uplink;
+        if let Some(replay) = uplink.retained_for_device(&self.device.device_id, filter) {
+            let mail = self.mail.get_or_insert_default();
+            // A second SUBSCRIBE begins anew; so there are no more than subscriptions.
+            mail.replays.retain(|known| known.filter() != Some(filter));
+            mail.replays.push(replay);
         }
     }
 
@@ -166,7 +182,7 @@ impl DeviceSession {
     /// Finds messages to send next; says whether to look again.
     async fn find_mail(&mut self, mail: &mut Mail, now: Instant) -> bool {
         let Some(reading) = &mut mail.reading else {
-            return self.take_inbox(mail);
+            return Box::pin(self.read_retained(mail)).await || self.take_inbox(mail);
         };
         if reading.not_before.is_some_and(|due| now < due) {
             return false;
@@ -195,6 +211,37 @@ impl DeviceSession {
             }
         }
         true
+    }
+
+    /// Reads what is retained; says whether there was anything.
+    async fn read_retained(&self, mail: &mut Mail) -> bool {
+        while let Some(replay) = mail.replays.last_mut() {
+            let page = match self.link.node.uplink.read_retained(replay).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, device_id = %self.device.device_id, "retained messages could not be read");
+                    mail.replays.clear();
+                    return false;
+                }
+            };
+            let asked = replay
+                .filter()
+                .and_then(|filter| self.subscriptions.of(filter));
+            let is_done = replay.is_done();
+            if is_done {
+                mail.replays.pop();
+            }
+            if let Some(asked) = asked
+                && !page.is_empty()
+            {
+                for message in page {
+                    let handing = asked.retained(&message);
+                    mail.push(Arc::new(Stored { id: None, message }), handing);
+                }
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes what was handed over; says whether there was anything.

@@ -191,7 +191,8 @@ impl DeviceSession {
             (_, None) | (Ask::Window(_), Some(QoS::AtMostOnce)) => {
                 return Err(Refusal::not_subscribed());
             }
-            (_, Some(qos)) => qos,
+            // A chunk that comes twice does no harm.
+            (_, Some(qos)) => qos.min(QoS::AtLeastOnce),
         };
         let limits = PumpLimits {
             receive_maximum: self.link.connection.client_receive_maximum(),
@@ -259,7 +260,8 @@ impl DeviceSession {
 
     /// Sends a message of the gateway's own, if the device listens there.
     pub(super) fn tell_on(&mut self, topic: &str, payload: Bytes, tag: Sent) {
-        let Some(qos) = self.granted_qos(topic) else {
+        let qos = self.granted_qos(topic);
+        let Some(qos) = qos.map(|granted| granted.min(QoS::AtLeastOnce)) else {
             self.link
                 .node
                 .metrics

@@ -17,8 +17,11 @@ use headgate_protocol::{
 use super::{Announcing, DeviceSession, Sent};
 use crate::{
     model::{DeviceName, Handing, Message, MessageProperties, Millis},
-    service::vendor::{Verdict, huawei, tencent},
-    session::subscriptions::{granted_reason, subscription_identifier},
+    service::{
+        uplink::{NotPublished, NotRetained},
+        vendor::{Verdict, huawei, tencent},
+    },
+    session::subscriptions::{subscription_identifier, wants_retained},
 };
 
 impl DeviceSession {
@@ -107,6 +110,7 @@ impl DeviceSession {
         match self.link.node.uplink.publish_from_device(message).await {
             Ok(published) if published.receivers > 0 || is_heard => Some(ReasonCode::Success),
             Ok(_) => Some(ReasonCode::NoMatchingSubscribers),
+            Err(NotPublished::NotRetained(NotRetained::Full)) => Some(ReasonCode::QuotaExceeded),
             Err(error) => {
                 tracing::warn!(%error, device_id = %self.device.device_id, "a message could not be handed on");
                 None
@@ -171,11 +175,14 @@ impl DeviceSession {
             return ReasonCode::NotAuthorized;
         }
         let max = self.link.node.mqtt.max_subscriptions;
-        let Some(granted) = self.subscriptions.insert(asked, identifier, max) else {
+        let Some(inserted) = self.subscriptions.insert(asked, identifier, max) else {
             return ReasonCode::QuotaExceeded;
         };
+        if wants_retained(asked.retain_handling, inserted.is_new) {
+            self.replay(&asked.filter);
+        }
         self.listen(now);
-        granted_reason(granted)
+        ReasonCode::granted(inserted.qos)
     }
 
     pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) {

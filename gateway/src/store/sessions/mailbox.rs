@@ -247,7 +247,7 @@ fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
     Ok((id, message))
 }
 
-fn encode(message: &Message) -> Result<String, StoreError> {
+pub(super) fn encode(message: &Message) -> Result<String, StoreError> {
     let properties = &message.properties;
     let stored = StoredProperties {
         text: properties
@@ -266,7 +266,7 @@ fn encode(message: &Message) -> Result<String, StoreError> {
     serde_json::to_string(&stored).map_err(|error| corrupt("properties", error))
 }
 
-fn decode(text: &str) -> Result<(MessageProperties, bool), StoreError> {
+pub(super) fn decode(text: &str) -> Result<(MessageProperties, bool), StoreError> {
     let stored: StoredProperties =
         serde_json::from_str(text).map_err(|error| corrupt("properties", error))?;
     let response_topic = stored.response_topic.as_deref().map(str::parse).transpose();
@@ -290,7 +290,7 @@ fn decode(text: &str) -> Result<(MessageProperties, bool), StoreError> {
     Ok((properties, stored.retain))
 }
 
-fn parsed<T: FromStr<Err: Display>>(
+pub(super) fn parsed<T: FromStr<Err: Display>>(
     row: &SqliteRow,
     column: &'static str,
 ) -> Result<T, StoreError> {
@@ -298,7 +298,7 @@ fn parsed<T: FromStr<Err: Display>>(
     text.parse().map_err(|error| corrupt(column, error))
 }
 
-fn corrupt(column: &'static str, reason: impl Display) -> StoreError {
+pub(super) fn corrupt(column: &'static str, reason: impl Display) -> StoreError {
     StoreError::Corrupt {
         column,
         reason: reason.to_string(),

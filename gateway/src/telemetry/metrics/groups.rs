@@ -56,6 +56,24 @@ impl DeviceConnections {
     }
 }
 
+/// Retained messages of all devices.
+#[derive(Debug)]
+pub struct Retained {
+    /// How many.
+    pub messages: IntGauge,
+    /// What they take on the disk.
+    pub bytes: IntGauge,
+}
+
+impl Retained {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        Self {
+            messages: make.gauge("retained_messages", "Retained messages."),
+            bytes: make.gauge("retained_bytes", "Bytes of retained messages."),
+        }
+    }
+}
+
 /// `headgate_auth_failures_total` by reason.
 #[derive(Debug)]
 pub struct AuthFailures {

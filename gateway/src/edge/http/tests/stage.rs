@@ -14,7 +14,8 @@ use tower::ServiceExt as _;
 use super::super::*;
 use crate::{
     config::{
-        AuthConfig, FilesConfig, MailboxConfig, RegistrationConfig, RetentionConfig, UploadConfig,
+        AuthConfig, FilesConfig, MailboxConfig, RegistrationConfig, RetainedConfig,
+        RetentionConfig, UploadConfig,
     },
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
@@ -151,6 +152,7 @@ impl Stage {
             authenticator: app_authenticator.clone(),
             applications: ApplicationsConfig::default(),
             mailbox: MailboxConfig::default(),
+            retained: RetainedConfig::default(),
             metrics: Metrics::new(),
         };
         let uplink = Uplink::start(uplink, &shutdown).await.expect("an uplink");

@@ -205,6 +205,9 @@ pub struct NewMessageBody {
     #[serde(default = "at_least_once")]
     #[schema(minimum = 0, maximum = 1)]
     qos: u8,
+    /// Whether it is kept for whoever subscribes to its topic later; an empty one takes the kept one away.
+    #[serde(default)]
+    pub(in crate::edge::http) retain: bool,
     /// MIME type of the payload.
     #[serde(default)]
     content_type: Option<String>,

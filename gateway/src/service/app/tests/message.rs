@@ -18,7 +18,7 @@ const Q0: QoS = QoS::AtMostOnce;
 const Q1: QoS = QoS::AtLeastOnce;
 
 /// Two applications, of which each has a device of its own and both have `d2`.
-async fn two_apps() -> (Stage, String, String) {
+pub(super) async fn two_apps() -> (Stage, String, String) {
     let stage = Stage::new().await;
     let secrets = (stage.app("a").await, stage.app("b").await);
     stage.devices(4).await;
@@ -87,7 +87,7 @@ async fn a_session_holds_a_bounded_number_of_subscriptions() {
     let mut add =
         |filter: &str| session.subscribe(&filter.parse().unwrap(), SubscribeOptions::default());
     assert_eq!(add("c"), Err(NotSubscribed::TooMany));
-    assert_eq!(add("b"), Ok(()), "replaced");
+    assert_eq!(add("b"), Ok(false), "replaced");
 }
 
 #[tokio::test]

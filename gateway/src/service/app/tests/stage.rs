@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::{
-    config::{ApplicationsConfig, MailboxConfig},
+    config::{ApplicationsConfig, MailboxConfig, RetainedConfig},
     model::{
         Actor, AuthKind, Device, DeviceName, Handing, Message, MessageProperties, Millis,
         PskEncoding, Role, product::tests::product,
@@ -62,6 +62,7 @@ pub(super) fn message(node: &str, topic: &str, qos: QoS) -> Message {
 pub(super) struct Recorder {
     taken: Mutex<Vec<(Arc<Message>, Handing)>>,
     ended: Mutex<Option<Ended>>,
+    bound: Mutex<Vec<DeviceId>>,
     pub(super) capacity: Mutex<Option<usize>>,
 }
 
@@ -76,6 +77,24 @@ impl Recorder {
             .iter()
             .map(|(message, handing)| (message.topic.to_string(), handing.qos.bits()))
             .collect()
+    }
+
+    /// Topics and payloads of what is said to be retained.
+    pub(super) fn retained(&self) -> Vec<(String, String)> {
+        let taken = self.taken.lock();
+        let retained = taken.iter().filter(|(_, handing)| handing.retain);
+        let mut retained: Vec<_> = retained
+            .map(|(message, _)| {
+                let payload = String::from_utf8_lossy(&message.payload).into_owned();
+                (message.topic.to_string(), payload)
+            })
+            .collect();
+        retained.sort_unstable();
+        retained
+    }
+
+    pub(super) fn bound(&self) -> Vec<DeviceId> {
+        self.bound.lock().clone()
     }
 
     pub(super) fn ended(&self) -> Option<Ended> {
@@ -101,6 +120,10 @@ impl Sink for Recorder {
         self.taken
             .lock()
             .retain(|(message, _)| !is_revoked(&message.device.device_id));
+    }
+
+    fn bound(&self, devices: &[DeviceId]) {
+        self.bound.lock().extend(devices.iter().cloned());
     }
 
     fn close(&self, reason: Ended) {
@@ -175,6 +198,7 @@ impl Stage {
             authenticator: authenticator.clone(),
             applications: config.clone(),
             mailbox,
+            retained: RetainedConfig::default(),
             metrics: metrics.clone(),
         };
         let uplink = Uplink::start(parts, &shutdown).await.unwrap();
