@@ -6,4 +6,6 @@ pub mod files;
 pub mod http;
 pub mod mqtt;
 pub mod ops;
+pub mod proxy;
 pub mod tls;
+pub mod web;

@@ -6,7 +6,7 @@
 //! to the end.
 //! Invariants: a task that was spawned is counted until it has returned; a stage is never undone.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -131,7 +131,7 @@ impl Signals {
     ///
     /// # Errors
     /// What the system said.
-    pub fn install() -> std::io::Result<Self> {
+    pub fn install() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -147,6 +147,28 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP of this process: files are to be read again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Takes over the signal; from here on it no longer ends the process.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn install() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recv(&mut self) {
+        self.0.recv().await;
     }
 }
 

@@ -1,10 +1,10 @@
 //! The listeners: all are bound before anything is made, and served once everything is open.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::net::TcpListener;
 
-use super::start::StartError;
+use super::{certificates, start::StartError};
 use crate::{
     config::{Config, ListenerConfig, MqttConfig, data_dir::Ports},
     edge::{
@@ -13,7 +13,7 @@ use crate::{
         http::{self, ApiState, listener::Plain},
         mqtt::{self, ListenerSetup},
         ops::OpsListener,
-        tls::{ServerTls, TlsError},
+        tls::{Certificates, ServerTls, TlsError},
     },
     session::Node,
     shutdown::Shutdown,
@@ -87,23 +87,31 @@ impl Listeners {
         served: Served,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
-        let setups = setups(config, tls)?;
+        let certificates = Certificates::default();
+        certificates.add(tls);
+        let setups = setups(config, tls, &certificates)?;
         let own_http = own_tls(
             config.http.certificate.as_deref(),
             config.http.key.as_deref(),
+            false,
         )?;
+        if let Some(tls) = &own_http {
+            certificates.add(tls);
+        }
         let Served {
             api,
             node,
             readiness,
             edges,
         } = served;
-        let gate = Gate::new(
-            config.mqtt.max_connections,
-            config.mqtt.max_handshakes,
-            node.authenticator.clone(),
-            node.metrics.clone(),
-        );
+        certificates::watch(
+            certificates,
+            config.tls.reload_interval,
+            &node.metrics,
+            &edges,
+        )?;
+        let (authenticator, metrics) = (node.authenticator.clone(), node.metrics.clone());
+        let gate = Gate::new(&config.mqtt, authenticator, metrics);
         let listeners = self.mqtts.into_iter().chain(self.mqtt).chain(self.further);
         for (listener, setup) in listeners.zip(setups) {
             let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());
@@ -150,7 +158,11 @@ fn serve_api(
 }
 
 /// How the MQTT listeners are served: the simple ones, then the others in order.
-fn setups(config: &Config, shared: &ServerTls) -> Result<Vec<ListenerSetup>, TlsError> {
+fn setups(
+    config: &Config,
+    shared: &ServerTls,
+    certificates: &Certificates,
+) -> Result<Vec<ListenerSetup>, TlsError> {
     let MqttConfig {
         listen,
         plain_listen,
@@ -164,7 +176,14 @@ fn setups(config: &Config, shared: &ServerTls) -> Result<Vec<ListenerSetup>, Tls
     let all = simple.into_iter().chain(plain);
     all.chain(config.listeners.iter().cloned())
         .map(|listener| {
-            let own = own_tls(listener.certificate.as_deref(), listener.key.as_deref())?;
+            let own = own_tls(
+                listener.certificate.as_deref(),
+                listener.key.as_deref(),
+                config.tls.tickets,
+            )?;
+            if let Some(tls) = &own {
+                certificates.add(tls);
+            }
             Ok(ListenerSetup {
                 tls: listener.tls.then(|| own.unwrap_or_else(|| shared.clone())),
                 transport: listener.transport,
@@ -177,11 +196,12 @@ fn setups(config: &Config, shared: &ServerTls) -> Result<Vec<ListenerSetup>, Tls
 
 /// The certificate of a listener's own, where it has one.
 fn own_tls(
-    certificate: Option<&std::path::Path>,
-    key: Option<&std::path::Path>,
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+    tickets: bool,
 ) -> Result<Option<ServerTls>, TlsError> {
     match (certificate, key) {
-        (Some(certificate), Some(key)) => ServerTls::load(certificate, key).map(Some),
+        (Some(certificate), Some(key)) => ServerTls::load(certificate, key, tickets).map(Some),
         _ => Ok(None),
     }
 }

@@ -84,6 +84,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// SIGHUP cannot be taken over.
+    #[error("no signals: {0}")]
+    Signals(#[source] io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -137,7 +140,7 @@ impl App {
     pub async fn start(config: Config, shutdown: &Shutdown) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
-        let (tls, ca_file) = load_tls(&config, &data_dir, &metrics)?;
+        let (tls, ca_file) = load_tls(&config, &data_dir)?;
         let sealer = Sealer::open_or_create(&data_dir.join(SEALING_KEY))?;
         let stores = open_stores(&config, &data_dir).await?;
         sealer.bind(&stores.registry).await?;
@@ -259,19 +262,14 @@ fn limits(config: &Config) -> http::Limits {
 fn load_tls(
     config: &Config,
     data_dir: &DataDir,
-    metrics: &Metrics,
 ) -> Result<(ServerTls, Option<PathBuf>), StartError> {
+    let tickets = config.tls.tickets;
     if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
-        let tls = ServerTls::load(certificate, key)?;
-        metrics.set_certificate_end(tls.not_after());
-        return Ok((tls, None));
+        return Ok((ServerTls::load(certificate, key, tickets)?, None));
     }
     let made = dev_cert::ensure(&data_dir.join("tls"), SystemTime::now())?;
-    metrics.set_certificate_end(made.not_after);
-    Ok((
-        ServerTls::load(&made.certificate, &made.key)?,
-        Some(made.ca),
-    ))
+    let tls = ServerTls::load(&made.certificate, &made.key, tickets)?;
+    Ok((tls, Some(made.ca)))
 }
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {

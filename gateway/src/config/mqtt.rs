@@ -18,8 +18,14 @@ section! {
         /// Connections open at one time; one more is closed at once. Each idle one costs about 8 KB.
         max_connections: usize = 19_000, Count(1..=1_000_000);
         /// Connections that have not finished TLS and CONNECT; at the limit accepting waits. Each costs
-        /// about 60 KB.
+        /// about 20 KB.
         max_handshakes: usize = 256, Count(1..=65_536);
+        /// The same for one network, an IPv4 /24 or an IPv6 /64; one more is closed at once. As many as
+        /// `max_handshakes` by default: a whole fleet may sit behind one address. A network that holds
+        /// more than half of them has a fifth of `handshake_timeout`.
+        max_handshakes_per_network: usize = 256, Count(1..=65_536);
+        /// Connections accepted in a second; those above it wait in the kernel's backlog.
+        max_accept_rate: u32 = 2000, Count(1..=1_000_000);
         /// Time for TLS and CONNECT together, from accept on.
         handshake_timeout: Duration = secs(10), Span(millis(100)..=secs(300));
         /// Largest CONNECT packet.

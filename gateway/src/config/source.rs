@@ -77,7 +77,7 @@ impl Known {
     /// Whether a key exists, be it one of a table in a list: `mqtt.listener.0.address`.
     fn has(&self, key: &str) -> bool {
         let plain = self.without_number(key);
-        self.keys.iter().any(|known| *known == plain)
+        self.keys.contains(&plain)
     }
 
     fn without_number(&self, key: &str) -> String {

@@ -1,10 +1,11 @@
-//! Settings of the device listeners' TLS certificate.
+//! Settings of the device listeners' TLS certificate, and of what all certificates share.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     section::section,
-    setting::{FilePath, Optional},
+    setting::{FilePath, Flag, Optional, Span},
+    units::{hours, millis, secs},
 };
 
 section! {
@@ -15,5 +16,11 @@ section! {
         certificate: Option<PathBuf> = None, Optional(FilePath, "");
         /// PEM file with the private key of `certificate`.
         key: Option<PathBuf> = None, Optional(FilePath, "");
+        /// How often the files of all certificates are looked at; changed ones are served from then on,
+        /// open connections stay. SIGHUP has them looked at now.
+        reload_interval: Option<Duration> = Some(secs(60)), Optional(Span(millis(100)..=hours(24)), "off");
+        /// Whether devices get a ticket with which they resume their TLS session: a third less work for
+        /// those with certificates, and less for slow devices. They log in all the same.
+        tickets: bool = true, Flag;
     }
 }

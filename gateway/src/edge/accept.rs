@@ -1,22 +1,39 @@
-//! Accepting device connections: bounded in number, in handshakes and in time.
+//! Accepting device connections: bounded in rate, in number, in handshakes and in time.
+//!
+//! What is checked here costs a stranger's connection a few microseconds: the bounds of its network
+//! and of the node, before a byte is read. Where a load balancer passes connections on, the client's
+//! own address is looked at once its header has been read ([`HandshakePermit::admit`]).
+//! Invariants: a place is given back when what holds it is dropped; at the node's own limits nothing
+//! is accepted and the kernel holds what comes, so nobody is turned away for what others do.
+
+mod rate;
 
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::{service::auth::DeviceAuthenticator, telemetry::metrics::Metrics};
+use self::rate::AcceptRate;
+use crate::{
+    config::{MqttConfig, Network},
+    service::auth::DeviceAuthenticator,
+    telemetry::metrics::Metrics,
+};
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A network that holds more than half of all places for handshakes has this part of the time.
+const HURRY: u32 = 5;
 
 /// A listener with a backlog of the operator's choice.
 ///
@@ -37,11 +54,36 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 
 /// The bounds that device listeners share.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct Gate(Arc<Bounds>);
+
+#[derive(Debug)]
+struct Bounds {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    max_handshakes: usize,
+    max_per_network: usize,
+    handshake_timeout: Duration,
+    rate: AcceptRate,
+    /// Handshakes under way, by network; one that has none does not stand here, so there are never
+    /// more than handshakes.
+    networks: Mutex<HashMap<IpAddr, usize>>,
     authenticator: DeviceAuthenticator,
     metrics: Metrics,
+}
+
+/// A connection that there is a place for.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub tcp: TcpStream,
+    /// Who connected: the client, or the load balancer that will say who the client is.
+    pub address: SocketAddr,
+    /// Whether it is a load balancer.
+    pub is_proxy: bool,
+    /// Its place among the connections.
+    pub connection: ConnectionPermit,
+    /// Its place among the handshakes.
+    pub handshake: HandshakePermit,
 }
 
 /// A place among the open connections; given back when dropped.
@@ -50,55 +92,101 @@ pub struct ConnectionPermit(
     #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
 );
 
-/// A place among the handshakes under way; given back when dropped.
+/// A place among the handshakes under way, and in its network's; given back when dropped.
 #[derive(Debug)]
 pub struct HandshakePermit {
     _permit: OwnedSemaphorePermit,
-    metrics: Metrics,
+    bounds: Arc<Bounds>,
+    network: Option<IpAddr>,
+    is_hurried: bool,
+}
+
+impl HandshakePermit {
+    /// Whether a client from here may go on; what speaks against it has been counted.
+    pub fn admit(&mut self, address: IpAddr) -> bool {
+        let bounds = &self.bounds;
+        let attempts = &bounds.metrics.connect_attempts;
+        let throttle = bounds.authenticator.throttle();
+        if !throttle.admits_connection(address, Instant::now()) {
+            attempts.throttled.inc();
+            return false;
+        }
+        let network = network(address);
+        let mut networks = bounds.networks.lock();
+        let under_way = networks.entry(network).or_default();
+        if *under_way >= bounds.max_per_network {
+            attempts.crowded.inc();
+            return false;
+        }
+        *under_way += 1;
+        self.is_hurried = *under_way > bounds.max_handshakes.div_ceil(2);
+        self.network = Some(network);
+        true
+    }
+
+    /// Time for TLS and CONNECT together. A network that holds most of the places gives them back
+    /// sooner: it must not keep all others out by doing nothing.
+    pub fn timeout(&self) -> Duration {
+        if self.is_hurried {
+            self.bounds.handshake_timeout / HURRY
+        } else {
+            self.bounds.handshake_timeout
+        }
+    }
 }
 
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        self.metrics.handshakes_in_flight.dec();
+        self.bounds.metrics.handshakes_in_flight.dec();
+        let Some(network) = self.network else {
+            return;
+        };
+        let mut networks = self.bounds.networks.lock();
+        if let Some(under_way) = networks.get_mut(&network) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                networks.remove(&network);
+            }
+        }
     }
 }
 
 impl Gate {
-    /// A gate for so many connections, and so many handshakes at a time.
-    ///
-    /// `authenticator` knows which networks have to wait.
-    pub fn new(
-        max_connections: usize,
-        max_handshakes: usize,
-        authenticator: DeviceAuthenticator,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(max_connections)),
-            handshakes: Arc::new(Semaphore::new(max_handshakes)),
+    /// A gate with the bounds of the configuration; `authenticator` knows which networks have to wait.
+    pub fn new(config: &MqttConfig, authenticator: DeviceAuthenticator, metrics: Metrics) -> Self {
+        Self(Arc::new(Bounds {
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
+            max_handshakes: config.max_handshakes,
+            max_per_network: config.max_handshakes_per_network,
+            handshake_timeout: config.handshake_timeout,
+            rate: AcceptRate::new(config.max_accept_rate),
+            networks: Mutex::default(),
             authenticator,
             metrics,
-        }
+        }))
     }
 
     /// The next connection that there is a place for.
     ///
-    /// While as many handshakes as may be are under way nothing is accepted: the kernel's backlog
-    /// holds what comes, which costs this process nothing. One connection more than may be is
-    /// closed at once, and so is one from a network that has to wait.
+    /// While as many handshakes as may be are under way, or as many connections came in this moment as
+    /// may, nothing is accepted: the kernel's backlog holds what comes, which costs this process
+    /// nothing. One connection more than may be is closed at once, and so is one from a network that
+    /// has to wait. What `proxies` pass on is looked at later.
     ///
     /// # Cancel safety
     /// Safe: nothing that was accepted is lost.
-    pub async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> (TcpStream, SocketAddr, ConnectionPermit, HandshakePermit) {
+    pub async fn accept(&self, listener: &TcpListener, proxies: &[Network]) -> Accepted {
+        let bounds = &self.0;
         loop {
             // The semaphores are never closed.
-            let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&bounds.handshakes).acquire_owned().await else {
                 std::future::pending::<()>().await;
                 continue;
             };
+            if bounds.rate.wait().await {
+                bounds.metrics.connect_attempts.delayed.inc();
+            }
             let (tcp, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -107,27 +195,60 @@ impl Gate {
                     continue;
                 }
             };
-            if !self.may_connect(address) {
-                self.metrics.connect_attempts.throttled.inc();
+            bounds.rate.count();
+            let is_proxy = proxies.iter().any(|known| known.contains(address.ip()));
+            let mut handshake = self.handshake(permit);
+            if !is_proxy && !handshake.admit(address.ip()) {
                 continue;
             }
-            let Ok(connection) = Arc::clone(&self.connections).try_acquire_owned() else {
-                self.metrics.connect_attempts.over_limit.inc();
+            let Ok(connection) = Arc::clone(&bounds.connections).try_acquire_owned() else {
+                bounds.metrics.connect_attempts.over_limit.inc();
                 continue;
             };
             // Small answers must not wait for more to send; a socket that refuses still works.
             let _unchanged = tcp.set_nodelay(true);
-            self.metrics.handshakes_in_flight.inc();
-            let handshake = HandshakePermit {
-                _permit: handshake,
-                metrics: self.metrics.clone(),
+            return Accepted {
+                tcp,
+                address,
+                is_proxy,
+                connection: ConnectionPermit(connection),
+                handshake,
             };
-            return (tcp, address, ConnectionPermit(connection), handshake);
         }
     }
 
-    fn may_connect(&self, address: SocketAddr) -> bool {
-        let throttle = self.authenticator.throttle();
-        throttle.admits_connection(address.ip(), Instant::now())
+    fn handshake(&self, permit: OwnedSemaphorePermit) -> HandshakePermit {
+        self.0.metrics.handshakes_in_flight.inc();
+        HandshakePermit {
+            _permit: permit,
+            bounds: Arc::clone(&self.0),
+            network: None,
+            is_hurried: false,
+        }
+    }
+}
+
+/// The network of an address: an IPv4 /24 or an IPv6 /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_what_one_customer_gets() {
+        for (address, expected) in [
+            ("203.0.113.9", "203.0.113.0"),
+            ("::ffff:203.0.113.9", "203.0.113.0"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            let address: IpAddr = address.parse().expect("an address");
+            assert_eq!(network(address).to_string(), expected);
+        }
     }
 }

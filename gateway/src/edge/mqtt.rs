@@ -14,14 +14,11 @@ use std::{
 
 use bytes::BytesMut;
 use headgate_protocol::mqtt::Decoder;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Sleep,
-};
+use tokio::{net::TcpListener, time::Sleep};
 
 pub use self::listener::ListenerSetup;
 use super::{
-    accept::{ConnectionPermit, Gate, HandshakePermit},
+    accept::{Accepted, Gate},
     tls::{DeviceStream, ReadOutcome},
 };
 use crate::{
@@ -50,35 +47,33 @@ pub async fn serve(
 ) {
     let setup = Arc::new(setup);
     loop {
-        let (tcp, address, connection, handshake) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = shutdown.draining() => return,
-            accepted = gate.accept(&listener) => accepted,
+            accepted = gate.accept(&listener, &setup.proxies) => accepted,
         };
         let (node, setup) = (Arc::clone(&node), Arc::clone(&setup));
-        shutdown.spawn(async move {
-            run(tcp, address, setup, node, connection, handshake).await;
-        });
+        shutdown.spawn(async move { run(accepted, setup, node).await });
     }
 }
 
-async fn run(
-    tcp: TcpStream,
-    address: SocketAddr,
-    setup: Arc<ListenerSetup>,
-    node: Arc<Node>,
-    permit: ConnectionPermit,
-    handshake: HandshakePermit,
-) {
+async fn run(accepted: Accepted, setup: Arc<ListenerSetup>, node: Arc<Node>) {
+    let Accepted {
+        tcp,
+        address,
+        is_proxy,
+        connection,
+        handshake,
+    } = accepted;
     // Boxed: what the handshake and CONNECT need is gone when the session runs.
-    let opened = Box::pin(open::open(tcp, address, setup, &node, handshake)).await;
+    let opened = Box::pin(open::open(tcp, address, is_proxy, setup, &node, handshake)).await;
     if let Some(mut live) = opened {
         let reason = live.run().await;
         live.stream.close();
         live.set_backlog(0);
         live.session.end(reason);
     }
-    drop(permit);
+    drop(connection);
 }
 
 /// A connection whose session runs.
@@ -96,6 +91,8 @@ struct Live {
     /// What this connection adds to the node's sum of bytes that sockets have not taken.
     backlog_bytes: usize,
     timer: Pin<Box<Sleep>>,
+    /// The client's address, where a load balancer passes the connection on.
+    proxied: Option<Box<SocketAddr>>,
 }
 
 /// What woke the loop.
@@ -125,6 +122,7 @@ impl Live {
             stalled_since: None,
             backlog_bytes: 0,
             timer,
+            proxied: None,
         }
     }
 
@@ -202,7 +200,10 @@ impl Live {
     fn take_signals(&mut self, now: Instant, signals: Signals) {
         let address = signals
             .asks_for_address()
-            .then(|| self.stream.socket().peer_addr().ok())
+            .then(|| match &self.proxied {
+                Some(client) => Some(**client),
+                None => self.stream.socket().peer_addr().ok(),
+            })
             .flatten();
         self.session.handle_signals(now, signals, address);
     }

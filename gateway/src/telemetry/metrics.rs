@@ -12,13 +12,12 @@ mod maker;
 use std::{ops::Deref, sync::Arc, time::SystemTime};
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    DeviceConnections, RegistrationBatches, RegistrationRows, Retained, Uploads,
+    DeviceConnections, RegistrationBatches, RegistrationRows, Retained, TlsCertificates, Uploads,
 };
 pub(super) use self::maker::Maker;
 pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
@@ -131,8 +130,8 @@ pub struct Families {
     pub session_takeovers: IntCounter,
     /// 1 while this node drains.
     pub draining: IntGauge,
-    /// When the device listeners' certificate ends, in seconds since 1970.
-    pub tls_certificate_not_after_seconds: Gauge,
+    /// The certificates that are served.
+    pub tls_certificates: TlsCertificates,
     disconnects: Vec<IntCounter>,
     messages_dropped: Vec<IntCounter>,
     packets_in: [IntCounter; 16],
@@ -149,10 +148,11 @@ impl Metrics {
         Self(Arc::new(families))
     }
 
-    /// Notes when the device listeners' certificate ends.
+    /// Notes when the first of the certificates ends.
     pub fn set_certificate_end(&self, end: SystemTime) {
         let since = end.duration_since(SystemTime::UNIX_EPOCH);
-        self.tls_certificate_not_after_seconds
+        self.tls_certificates
+            .not_after
             .set(since.unwrap_or_default().as_secs_f64());
     }
 }
@@ -236,10 +236,7 @@ impl Families {
                 "Connections that ended an older one of the same device.",
             ),
             draining: make.gauge("draining", "1 while this node drains."),
-            tls_certificate_not_after_seconds: make.seconds(
-                "tls_certificate_not_after_seconds",
-                "End of the device listeners' certificate, seconds since 1970.",
-            ),
+            tls_certificates: TlsCertificates::new(make),
             disconnects: DisconnectReason::ALL
                 .iter()
                 .map(|reason| disconnects.with_label_values(&["mqtt", reason.label()]))

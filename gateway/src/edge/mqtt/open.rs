@@ -3,9 +3,9 @@
 //! Everything here is boxed by the caller and gone when the session runs. A client that fails is
 //! counted, answered where it speaks MQTT well enough to be answered, and closed.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Instant};
+use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use headgate_protocol::mqtt::{
     Connection, DecodeError, Decoder, Event, Input, Output, Packet, ProtocolVersion, ReasonCode,
     Role,
@@ -14,38 +14,39 @@ use tokio::net::TcpStream;
 
 use super::{ListenerSetup, Live};
 use crate::{
+    config::{Profile, Transport},
     edge::{
         accept::HandshakePermit,
+        proxy::{self, Proxied},
         tls::{DeviceStream, ReadOutcome},
+        web::Upgrade,
     },
     service::auth::Peer,
     session::{Batch, Node, Sent, admit},
 };
 
+/// Whose connection it is.
+struct Arrival {
+    tcp: TcpStream,
+    client: SocketAddr,
+    /// Where the client connected to, if a load balancer says so.
+    reached: Option<SocketAddr>,
+}
+
 /// Handshake and CONNECT, both before one deadline.
 pub(super) async fn open(
     tcp: TcpStream,
     address: SocketAddr,
+    is_proxy: bool,
     setup: Arc<ListenerSetup>,
     node: &Arc<Node>,
-    permit: HandshakePermit,
+    mut permit: HandshakePermit,
 ) -> Option<Box<Live>> {
     let started = Instant::now();
-    let deadline = started + node.mqtt.handshake_timeout;
+    let arrival = arrive(tcp, address, is_proxy, node, &mut permit).await?;
+    let deadline = started + permit.timeout();
     let attempts = &node.metrics.connect_attempts;
-    let opening = async {
-        let stream = match &setup.tls {
-            Some(tls) => DeviceStream::handshake(tcp, tls).await.map_err(|error| {
-                tracing::debug!(%error, "a TLS handshake failed");
-                attempts.failed_tls.inc();
-            })?,
-            None => DeviceStream::plain(tcp),
-        };
-        node.metrics
-            .handshake_seconds
-            .observe(started.elapsed().as_secs_f64());
-        introduce(stream, address, node, deadline).await
-    };
+    let opening = begin(arrival, &setup, node, started, deadline);
     match tokio::time::timeout_at(deadline.into(), opening).await {
         Ok(Ok(live)) => {
             drop(permit);
@@ -60,10 +61,119 @@ pub(super) async fn open(
     }
 }
 
+/// Has a load balancer say whose connection it is, and looks at where that one comes from.
+async fn arrive(
+    mut tcp: TcpStream,
+    address: SocketAddr,
+    is_proxy: bool,
+    node: &Node,
+    permit: &mut HandshakePermit,
+) -> Option<Arrival> {
+    if !is_proxy {
+        return Some(Arrival {
+            tcp,
+            client: address,
+            reached: None,
+        });
+    }
+    let attempts = &node.metrics.connect_attempts;
+    match tokio::time::timeout(permit.timeout(), proxy::read(&mut tcp)).await {
+        Ok(Ok(Proxied::Client { from, to })) => permit.admit(from.ip()).then_some(Arrival {
+            tcp,
+            client: from,
+            reached: Some(to),
+        }),
+        // It looks whether somebody is here.
+        Ok(Ok(Proxied::Own)) => Some(Arrival {
+            tcp,
+            client: address,
+            reached: None,
+        }),
+        Ok(Err(error)) => {
+            attempts.failed_proxy.inc();
+            tracing::debug!(%address, %error, "a load balancer did not say whose connection it passes on");
+            None
+        }
+        Err(_elapsed) => {
+            attempts.timeout.inc();
+            None
+        }
+    }
+}
+
+/// TLS, the upgrade to a WebSocket, CONNECT: what of it there is.
+async fn begin(
+    arrival: Arrival,
+    setup: &ListenerSetup,
+    node: &Arc<Node>,
+    started: Instant,
+    deadline: Instant,
+) -> Result<Live, ()> {
+    let attempts = &node.metrics.connect_attempts;
+    let Arrival {
+        tcp,
+        client,
+        reached,
+    } = arrival;
+    let mut stream = match &setup.tls {
+        Some(tls) => DeviceStream::handshake(tcp, tls).await.map_err(|error| {
+            tracing::debug!(%error, "a TLS handshake failed");
+            attempts.failed_tls.inc();
+        })?,
+        None => DeviceStream::plain(tcp),
+    };
+    node.metrics
+        .handshake_seconds
+        .observe(started.elapsed().as_secs_f64());
+    let mut buffer = BytesMut::new();
+    if setup.transport == Transport::WebSocket {
+        let only_local = setup.profile == Profile::Conformance;
+        upgrade(&mut stream, &mut buffer, only_local)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, "no WebSocket came about");
+                attempts.failed_websocket.inc();
+            })?;
+    }
+    let mut live = introduce(stream, buffer, client, reached, node, deadline).await?;
+    live.proxied = reached.map(|_| Box::new(client));
+    Ok(live)
+}
+
+/// Takes the request for a WebSocket and answers it; what came behind it is left in `buffer`.
+async fn upgrade(
+    stream: &mut DeviceStream,
+    buffer: &mut BytesMut,
+    only_local: bool,
+) -> io::Result<()> {
+    loop {
+        match Upgrade::read(buffer, only_local) {
+            Ok(Some(upgrade)) => {
+                buffer.advance(upgrade.head_bytes);
+                stream.write_bytes(upgrade.answer.as_bytes())?;
+                return stream.upgrade(buffer);
+            }
+            Ok(None) => {}
+            Err(refusal) => {
+                stream.write_bytes(refusal.answer().as_bytes())?;
+                stream.close();
+                return Err(io::Error::new(io::ErrorKind::InvalidData, refusal));
+            }
+        }
+        match stream.read(buffer)? {
+            ReadOutcome::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+            ReadOutcome::Blocked => poll_fn(|cx| stream.poll_read_ready(cx)).await?,
+            ReadOutcome::Data(_) => {}
+        }
+    }
+}
+
 /// Waits for CONNECT and answers it; a failure has been counted and answered.
 async fn introduce(
     mut stream: DeviceStream,
+    mut buffer: BytesMut,
     address: SocketAddr,
+    reached: Option<SocketAddr>,
     node: &Arc<Node>,
     deadline: Instant,
 ) -> Result<Live, ()> {
@@ -71,7 +181,6 @@ async fn introduce(
     let mut decoder = Decoder::new(Role::Server, node.decoder_limits());
     let mut connection: Connection<Sent> =
         Connection::new(Arc::clone(&node.connection_limits), deadline);
-    let mut buffer = BytesMut::new();
     let packet = match first_packet(&mut stream, &mut decoder, &mut buffer).await {
         Ok(packet) => packet,
         Err(Opening::Refused(error)) => {
@@ -97,10 +206,8 @@ async fn introduce(
             None => return Err(()),
         }
     };
-    let reached_at = stream
-        .socket()
-        .local_addr()
-        .ok()
+    let reached_at = reached
+        .or_else(|| stream.socket().local_addr().ok())
         .map(|address| address.ip());
     let peer = Peer {
         address,
@@ -138,18 +245,18 @@ async fn first_packet(
     buffer: &mut BytesMut,
 ) -> Result<Packet, Opening> {
     loop {
+        // It may have come along with what was before it.
+        if let Some(packet) = decoder.decode(buffer).map_err(Opening::Refused)? {
+            return Ok(packet);
+        }
         match stream.read(buffer).map_err(|_| Opening::Lost)? {
             ReadOutcome::Closed => return Err(Opening::Lost),
             ReadOutcome::Blocked => {
                 poll_fn(|cx| stream.poll_read_ready(cx))
                     .await
                     .map_err(|_| Opening::Lost)?;
-                continue;
             }
             ReadOutcome::Data(_) => {}
-        }
-        if let Some(packet) = decoder.decode(buffer).map_err(Opening::Refused)? {
-            return Ok(packet);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Made by `Families::new`. Invariants: one child per field, looked up once.
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
 
 use crate::model::{AuthKind, DeliveryState};
 
@@ -28,6 +28,43 @@ pub struct ConnectAttempts {
     pub over_limit: IntCounter,
     /// Too many logins from its network failed: it was closed before TLS.
     pub throttled: IntCounter,
+    /// Its network had too many handshakes under way.
+    pub crowded: IntCounter,
+    /// A load balancer did not say as it should whose connection it was.
+    pub failed_proxy: IntCounter,
+    /// It was no WebSocket.
+    pub failed_websocket: IntCounter,
+    /// Times that accepting waited for the rate.
+    pub delayed: IntCounter,
+}
+
+/// `headgate_tls_reloads_total` by result, and `headgate_tls_certificate_not_after_seconds`.
+#[derive(Debug)]
+pub struct TlsCertificates {
+    /// When the first of them ends, in seconds since 1970.
+    pub(super) not_after: Gauge,
+    /// Other certificates are served.
+    pub changed: IntCounter,
+    /// A file could not be used; what was served before still is.
+    pub failed: IntCounter,
+}
+
+impl TlsCertificates {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let reloads = make.counters(
+            "tls_reloads_total",
+            "Times that certificates were read again, and what came of it.",
+            &["result"],
+        );
+        Self {
+            not_after: make.seconds(
+                "tls_certificate_not_after_seconds",
+                "End of the certificate that ends first, seconds since 1970.",
+            ),
+            changed: reloads.with_label_values(&["changed"]),
+            failed: reloads.with_label_values(&["failed"]),
+        }
+    }
 }
 
 /// `headgate_connections` of devices by MQTT, by what they proved themselves by.
@@ -301,6 +338,13 @@ impl ConnectAttempts {
             protocol_error: attempts.with_label_values(&["mqtt", "protocol_error"]),
             over_limit: attempts.with_label_values(&["mqtt", "over_limit"]),
             throttled: attempts.with_label_values(&["mqtt", "throttled"]),
+            crowded: attempts.with_label_values(&["mqtt", "crowded"]),
+            failed_proxy: attempts.with_label_values(&["mqtt", "failed_proxy"]),
+            failed_websocket: attempts.with_label_values(&["mqtt", "failed_websocket"]),
+            delayed: make.counter(
+                "accept_delays_total",
+                "Times that accepting devices waited for mqtt.max_accept_rate.",
+            ),
         }
     }
 }
