@@ -15,10 +15,12 @@ let client;
 const tell = (event, fields = {}) => console.log(JSON.stringify({ event, ...fields }));
 
 const commands = {
-  connect({ client_id, username, password, version = "3.1.1", keep_alive = 120 }) {
+  connect({ client_id, username, password, version = "3.1.1", keep_alive = 120, websocket = false }) {
     const [protocolVersion, protocolId] = VERSIONS[version];
     client = mqtt.connect({
-      protocol: "mqtts",
+      protocol: websocket ? "wss" : "mqtts",
+      path: "/mqtt",
+      wsOptions: { ca: readFileSync(ca) },
       host,
       port: Number(port),
       ca: readFileSync(ca),

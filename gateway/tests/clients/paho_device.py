@@ -16,11 +16,17 @@ VERSIONS = {"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 client = None
 
 
-def connect(client_id, username=None, password=None, version="3.1.1", keep_alive=120):
+def connect(client_id, username=None, password=None, version="3.1.1", keep_alive=120, websocket=False):
     global client
     client = mqtt.Client(
-        mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=VERSIONS[version], reconnect_on_failure=False
+        mqtt.CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=VERSIONS[version],
+        transport="websockets" if websocket else "tcp",
+        reconnect_on_failure=False,
     )
+    if websocket:
+        client.ws_set_options(path="/mqtt")
     if username is not None:
         client.username_pw_set(username, password)
     client.tls_set(ca_certs=CA, certfile=CERTIFICATE, keyfile=KEY)

@@ -8,7 +8,7 @@ use headgate_protocol::mqtt::{
     ReasonCode, Role, Subscribe, Subscription, Unsubscribe,
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, HandshakeKind, pki_types::ServerName};
 use serde_json::Value;
 use sha2::Sha256;
 use smallvec::SmallVec;
@@ -183,6 +183,19 @@ impl Client {
             next_id: PacketId::MIN,
             acknowledges: true,
         })
+    }
+
+    /// Whether TLS went on with an earlier session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let (_, tls) = self.stream.get_ref();
+        tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The certificate that the gateway presented.
+    pub(crate) fn server_certificate(&self) -> Vec<u8> {
+        let (_, tls) = self.stream.get_ref();
+        let chain = tls.peer_certificates().expect("a certificate");
+        chain[0].to_vec()
     }
 
     /// Introduces itself and gives the answer.

@@ -157,7 +157,12 @@ impl Gateway {
         let ports = Ports {
             mqtts: address("mqtts"),
             mqtt: None,
-            listeners: Vec::new(),
+            listeners: ports["listeners"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|address| address.as_str()?.parse().ok())
+                .collect(),
             http: address("http"),
             files: address("files"),
             metrics: address("metrics"),
@@ -166,6 +171,25 @@ impl Gateway {
             site: Site::new(data_dir, ports),
             running: Running::Process(daemon),
             dir,
+        }
+    }
+
+    /// The same place, changed for some clients.
+    pub(crate) fn site_with(&self, change: impl FnOnce(&mut Site)) -> Site {
+        let mut site = Site {
+            data_dir: self.data_dir.clone(),
+            ports: self.ports.clone(),
+            token: self.token.clone(),
+            tls: Arc::clone(&self.tls),
+        };
+        change(&mut site);
+        site
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Running::Process(daemon) = &self.running {
+            daemon.signal(signal);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::{
     ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVersion,
     client::ResolvesClientCert,
@@ -107,6 +107,28 @@ impl Authority {
             issuer: Issuer::new(params, key),
             pem,
         }
+    }
+
+    /// A certificate of a server `localhost`, and its key, both PEM.
+    pub(crate) fn server(&self) -> [String; 2] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(-1, 1);
+        params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().expect("a name"))];
+        let made = params.signed_by(&key, &self.issuer).expect("made");
+        [made.pem(), key.serialize_pem()]
+    }
+
+    /// TLS that trusts this authority and nobody else.
+    pub(crate) fn trusted(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let own = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("PEM");
+        roots.add(own).expect("a good CA");
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
     }
 
     /// A certificate that this authority signed, valid now.
