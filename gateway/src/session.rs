@@ -13,6 +13,7 @@ mod inbox;
 mod inspect;
 mod link;
 mod node;
+mod persistent;
 mod pump;
 mod signals;
 mod slots;

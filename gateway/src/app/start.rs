@@ -317,6 +317,7 @@ async fn open_apps(
         applications: config.applications.clone(),
         mailbox: config.mailbox.clone(),
         retained: config.retained.clone(),
+        max_persistent: config.sessions.max_persistent,
         metrics: metrics.clone(),
     };
     let uplink = Uplink::start(parts, shutdown).await?;

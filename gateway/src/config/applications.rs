@@ -23,6 +23,16 @@ section! {
         inbox_messages: usize = 10_000, Count(1..=1_000_000);
         /// Bytes that they may hold.
         inbox_bytes: usize = 8 * MIB, Size(64 * KIB..=1024 * MIB);
+        /// Messages that wait for one persistent session of an application; one more is refused, or dropped and counted
+        /// where its sender cannot be told.
+        queue_messages: usize = 100_000, Count(1..=10_000_000);
+        /// Bytes that they may hold.
+        queue_bytes: u64 = 256 << 20, Size(64 << 10..=1 << 40);
+        /// Bytes on the disk that wait for all of them.
+        queue_total_bytes: u64 = 2 << 30, Size(1 << 20..=1 << 40);
+        /// A session whose queue has refused messages for so long, while its client took none, ends: no device is to
+        /// wait for an application that does not come back.
+        queue_full_timeout: Duration = secs(600), Span(secs(1)..=hours(24 * 30));
         /// Requests to devices that wait for their responses at one time.
         max_waiting_responses: usize = 1_024, Count(1..=100_000);
         /// Rows in one CSV of bindings.

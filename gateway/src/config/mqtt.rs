@@ -40,6 +40,9 @@ section! {
         max_subscriptions: usize = 32, Count(1..=10_000);
         /// Longest keep-alive; 0 or a longer one from a client becomes this, and an MQTT 5 client is told.
         max_keep_alive: Duration = secs(1200), Span(secs(5)..=secs(65_535));
+        /// How long a session may outlive its connection: a longer wish becomes this, and an MQTT 5 client is told. A
+        /// client of 3.1.1 that wants its session kept gets this. 0: no session is kept.
+        max_session_expiry: Duration = hours(24 * 7), Span(secs(0)..=hours(24 * 365));
         /// Messages waiting for one device on its connection.
         outbox_messages: usize = 64, Count(1..=65_535);
         /// Bytes waiting for one device on its connection.

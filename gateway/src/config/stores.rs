@@ -18,6 +18,9 @@ section! {
 section! {
     /// The state of device sessions and transfers.
     pub struct SessionsConfig in "sessions" {
+        /// Sessions of devices and applications that outlive their connections; each costs about 300 bytes of memory.
+        /// Beyond them a client gets one that ends with its connection.
+        max_persistent: usize = 100_000, Count(1..=10_000_000);
         /// Where it is: nothing for SQLite in the data directory, in a file of its own.
         url: Option<Secret> = None, Optional(Hidden, "");
     }

@@ -90,6 +90,15 @@ pub struct Handing {
 }
 
 impl Handing {
+    /// The same at no more than this quality of service.
+    #[must_use]
+    pub fn at_most(&self, qos: QoS) -> Self {
+        Self {
+            qos: self.qos.min(qos),
+            ..self.clone()
+        }
+    }
+
     /// At this quality of service, and nothing else to say.
     pub fn at(qos: QoS) -> Self {
         Self {

@@ -197,7 +197,7 @@ impl AppService {
                 this.authenticator.invalidate();
             }
             if !app.enabled {
-                this.uplink.on_ended(&id, Ended::Disabled);
+                this.uplink.on_ended(&id, Ended::Disabled).await;
             }
             Ok(app)
         })
@@ -226,7 +226,7 @@ impl AppService {
                 .await?;
             this.authenticator.invalidate();
             if disconnect {
-                this.uplink.on_ended(&id, Ended::SecretReset);
+                this.uplink.on_ended(&id, Ended::SecretReset).await;
             }
             Ok(())
         })
@@ -244,7 +244,7 @@ impl AppService {
         self.whole(async move {
             this.registry.delete_app(&id, &audit).await?;
             this.authenticator.invalidate();
-            this.uplink.on_ended(&id, Ended::Deleted);
+            this.uplink.on_ended(&id, Ended::Deleted).await;
             Ok(())
         })
         .await

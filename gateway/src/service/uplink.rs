@@ -12,8 +12,11 @@ mod bindings;
 mod history;
 mod mailbox;
 mod owners;
+mod persistent;
+mod queue;
 mod retained;
 mod subscribers;
+mod writer;
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -21,29 +24,42 @@ use headgate_protocol::{
     identity::{AppId, DeviceId},
     mqtt::{QoS, TopicFilter},
 };
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::{
     bindings::Bindings,
     history::Histories,
-    mailbox::NotStored,
+    mailbox::Place,
     owners::Owners,
+    persistent::{PersistentLimits, PersistentParts},
+    queue::{QueueLimits, QueuePlace},
     retained::Retained,
     subscribers::{Fanned, Subscribers},
+    writer::{Order, Placed, Put, Writer},
 };
 pub use self::{
     history::{EventId, EventStream, InvalidEventId, NotOpened, StreamEvent},
     mailbox::{Mailbox, Stored},
+    persistent::{NotKept, Opened, Opening, Persistent, PersistentSessions, Unacknowledged},
+    queue::{Queue, QueueLink, Queued},
     retained::{NotRetained, Replay},
     subscribers::{
-        Ended, NotSubscribed, Offered, Sink, SubscribeOptions, Subscriber, SubscriberId,
+        Ended, NotSubscribed, Offered, RetainedReceiver, Sink, SubscribeOptions, Subscriber,
+        SubscriberId,
     },
+    writer::Receipt,
 };
+pub use crate::store::sessions::{KeptSubscription, SessionChange, SessionKey};
 use crate::{
     config::{ApplicationsConfig, MailboxConfig, RetainedConfig},
-    model::{DeviceName, Id, Message, random},
+    model::{DeviceName, Handing, Id, IdGenerator, Message, Millis, random},
     service::auth::{AppAuthenticator, AuthenticatedApp},
     shutdown::Shutdown,
-    store::{StoreError, registry::Registry, sessions::SessionStore},
+    store::{
+        StoreError,
+        registry::Registry,
+        sessions::{SessionBackend, SessionStore},
+    },
     telemetry::metrics::{DropReason, Metrics},
 };
 
@@ -72,6 +88,33 @@ pub enum Origin<'a> {
 pub struct Published {
     /// Sessions of applications that took it.
     pub receivers: u32,
+}
+
+/// Why a message from a device was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPublished {
+    /// As many messages wait for a session of an application as may.
+    #[error("as many messages wait for an application as may")]
+    QueueFull,
+    /// The message could not be stored for a session that waits for it.
+    #[error("the message could not be stored")]
+    Unavailable,
+    /// It is to be retained and cannot be.
+    #[error(transparent)]
+    NotRetained(#[from] NotRetained),
+    /// The registry could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is said of a message by the one who hands it in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// Whether its sender can be told that there is no room. One that cannot has its message dropped for the sessions
+    /// without room, and counted.
+    pub may_refuse: bool,
+    /// What is to be stored with the message, at `QoS` 2 from a persistent session.
+    pub receipt: Option<Receipt>,
 }
 
 /// What became of a message to a device.
@@ -118,22 +161,6 @@ pub enum NotSent {
     Store(#[from] StoreError),
 }
 
-/// Why a message from a device was not handed on.
-#[derive(Debug, thiserror::Error)]
-pub enum NotPublished {
-    /// It is to be retained and cannot be.
-    #[error(transparent)]
-    NotRetained(#[from] NotRetained),
-    /// The registry could not be asked.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What was changed of applications since a session's was looked up: to be authenticated again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an application was changed meanwhile")]
-pub struct Changed;
-
 /// The way of messages; a clone is another handle on it.
 #[derive(Clone)]
 pub struct Uplink {
@@ -149,6 +176,8 @@ struct Inner {
     mailbox: Mailbox,
     retained: Retained,
     registry: Registry,
+    sessions: PersistentSessions,
+    orders: mpsc::Sender<Order>,
     config: ApplicationsConfig,
     max_message_bytes: usize,
     metrics: Metrics,
@@ -159,7 +188,7 @@ struct Inner {
 pub struct UplinkParts {
     /// Devices and bindings.
     pub registry: Registry,
-    /// Mailboxes.
+    /// Mailboxes and persistent sessions.
     pub sessions: SessionStore,
     /// Who the applications are.
     pub authenticator: AppAuthenticator,
@@ -169,6 +198,8 @@ pub struct UplinkParts {
     pub mailbox: MailboxConfig,
     /// Limits of retained messages.
     pub retained: RetainedConfig,
+    /// Persistent sessions at most.
+    pub max_persistent: usize,
     /// Where it is counted.
     pub metrics: Metrics,
 }
@@ -180,11 +211,17 @@ impl Uplink {
     /// What the stores say.
     pub async fn start(parts: UplinkParts, shutdown: &Shutdown) -> Result<Self, StoreError> {
         let max_message_bytes = parts.mailbox.max_message_bytes;
-        let (retained, writer) =
-            retained::open(parts.sessions.clone(), parts.retained, &parts.metrics).await?;
+        let (retained, writer) = retained::open(
+            parts.sessions.clone(),
+            parts.retained.clone(),
+            &parts.metrics,
+        )
+        .await?;
         shutdown.spawn(writer.run(shutdown.token().clone()));
-        let (mailbox, writer) =
-            mailbox::open(parts.sessions, parts.mailbox, &parts.metrics).await?;
+        let subscribers = Arc::default();
+        let (orders, received) = mpsc::channel(writer::CAPACITY);
+        let opened = open_stores(&parts, &subscribers, &orders, received).await?;
+        let (mailbox, sessions, writer) = opened;
         shutdown.spawn(writer.run(shutdown.token().clone()));
         let histories = Arc::new(Histories::new(
             parts.applications.clone(),
@@ -199,10 +236,12 @@ impl Uplink {
                 authenticator: parts.authenticator,
                 bindings: Bindings::new(parts.registry.clone(), entries),
                 owners: Owners::new(parts.registry.clone(), entries),
-                subscribers: Arc::default(),
+                subscribers,
                 histories,
                 mailbox,
                 retained,
+                sessions,
+                orders,
                 registry: parts.registry,
                 config: parts.applications,
                 max_message_bytes,
@@ -221,25 +260,12 @@ impl Uplink {
         &self.inner.mailbox
     }
 
-    /// Attaches a session of an application, to be offered what it subscribes to and told when it is to end.
-    ///
-    /// # Errors
-    /// [`Changed`] where an application was disabled, deleted or given another secret since this one was looked up:
-    /// it may be this one.
-    pub fn attach(
-        &self,
-        app: &AuthenticatedApp,
-        sink: Arc<dyn Sink>,
-    ) -> Result<Subscriber, Changed> {
+    /// Attaches a session of an application, to be offered what it subscribes to and told when it is to end. Whoever does
+    /// it looks with [`Uplink::is_current`] afterwards.
+    pub fn attach(&self, app: &AuthenticatedApp, sink: Arc<dyn Sink>) -> Subscriber {
         let inner = &self.inner;
         let max = inner.config.max_subscriptions;
-        let subscriber = inner.subscribers.attach(&app.id, sink, max);
-        // After it was attached: a change before this is seen here, one after it closes the session.
-        if inner.authenticator.is_current(app) {
-            Ok(subscriber)
-        } else {
-            Err(Changed)
-        }
+        inner.subscribers.attach(&app.id, sink, max)
     }
 
     /// Opens a stream of the messages of an application's devices that `filter` matches, all without one; it goes on
@@ -258,7 +284,7 @@ impl Uplink {
         let stream = self.inner.histories.open(app, filter, after)?;
         // After it was opened, as in `attach`.
         match reader {
-            Some(reader) if !self.inner.authenticator.is_current(reader) => Err(NotOpened::Changed),
+            Some(reader) if !self.is_current(reader) => Err(NotOpened::Changed),
             _ => Ok(stream),
         }
     }
@@ -298,24 +324,40 @@ impl Uplink {
         bindings.with(device, |apps| apps.contains(app)).await
     }
 
-    /// Hands out a message from its device, and before that retains it where it asks for that.
+    /// Sessions that outlive their connections.
+    pub fn sessions(&self) -> &PersistentSessions {
+        &self.inner.sessions
+    }
+
+    /// Whether what a session was looked up with still holds.
+    pub fn is_current(&self, app: &AuthenticatedApp) -> bool {
+        self.inner.authenticator.is_current(app)
+    }
+
+    /// Hands out a message from its device, and before that retains it where it asks for that. What persistent sessions
+    /// want at `QoS` 1 or 2 is stored before this returns.
     ///
     /// # Errors
-    /// [`NotPublished`]: nobody has it then.
+    /// [`NotPublished`]: it is stored for nobody then, though sessions that are not persistent may have it.
     ///
     /// # Cancel safety
-    /// Safe: all receivers are offered it or none. It may have been retained.
-    pub async fn publish_from_device(&self, message: Message) -> Result<Published, NotPublished> {
+    /// A cancelled call may have handed it out.
+    pub async fn publish_from_device(
+        &self,
+        message: Message,
+        terms: Terms,
+    ) -> Result<Published, NotPublished> {
         let message = Arc::new(message);
         if message.retain {
             self.inner.retained.keep(&message).await?;
         }
-        Ok(self.fan_out(&message, None).await?)
+        let (published, _) = self.hand_out(&message, None, None, terms).await?;
+        Ok(published)
     }
 
     /// Sends a message to its device, and before that retains it where it asks for that. With `QoS` 1 or 2 it is stored before this returns, and waits for as long as
     /// the device is away; with `QoS` 0 it is sent now or not at all. Applications that are bound to the device and
-    /// subscribed to the topic see it too.
+    /// subscribed to the topic see it too. `receipt` is stored with it.
     ///
     /// # Errors
     /// [`NotSent`]; nobody has it then.
@@ -326,7 +368,13 @@ impl Uplink {
         &self,
         from: Origin<'_>,
         message: Message,
+        receipt: Option<Receipt>,
     ) -> Result<Sent, NotSent> {
+        // Nobody commands a device in vain because another application does not read what it is shown.
+        let terms = Terms {
+            may_refuse: false,
+            receipt,
+        };
         let inner = &self.inner;
         let device = &message.device.device_id;
         let (sender, session) = match from {
@@ -355,62 +403,115 @@ impl Uplink {
                 NotRetained::Unavailable => NotSent::Unavailable,
             })?;
         }
-        let sent = match message.qos {
-            QoS::AtMostOnce if inner.mailbox.offer_once(Arc::clone(&message)) => Sent::Online(None),
-            QoS::AtMostOnce => {
+        if message.qos == QoS::AtMostOnce {
+            if !inner.mailbox.offer_once(Arc::clone(&message)) {
                 inner.metrics.messages_dropped(DropReason::Offline).inc();
                 return Err(NotSent::Offline);
             }
-            QoS::AtLeastOnce | QoS::ExactlyOnce => self.store(&message).await?,
-        };
-        // The device has it or will: that other applications cannot be found out now changes nothing of that.
-        if let Err(error) = self.fan_out(&message, session).await {
-            tracing::warn!(%error, device_id = %message.device.device_id, "a message could not be shown to applications");
-        }
-        Ok(sent)
-    }
-
-    async fn store(&self, message: &Arc<Message>) -> Result<Sent, NotSent> {
-        let inner = &self.inner;
-        match inner.mailbox.put(message).await {
-            Ok(placed) if placed.is_online => Ok(Sent::Online(Some(placed.id))),
-            Ok(placed) => Ok(Sent::Queued(placed.id)),
-            Err(NotStored::Full) => {
-                inner
-                    .metrics
-                    .messages_dropped(DropReason::MailboxFull)
-                    .inc();
-                Err(NotSent::MailboxFull)
+            // The device has it: that other applications cannot be found out now changes nothing of that.
+            if let Err(error) = self.hand_out(&message, session, None, terms).await {
+                tracing::warn!(%error, device_id = %message.device.device_id, "a message could not be shown to applications");
             }
-            Err(NotStored::Unavailable) => Err(NotSent::Unavailable),
+            return Ok(Sent::Online(None));
+        }
+        let Some(place) = inner.mailbox.reserve(&message) else {
+            let dropped = inner.metrics.messages_dropped(DropReason::MailboxFull);
+            dropped.inc();
+            return Err(NotSent::MailboxFull);
+        };
+        let mail = Some((inner.mailbox.expiry_of(&message), place));
+        match self.hand_out(&message, session, mail, terms).await {
+            Ok((_, Some(placed))) if placed.is_online => Ok(Sent::Online(Some(placed.id))),
+            Ok((_, Some(placed))) => Ok(Sent::Queued(placed.id)),
+            Err(NotPublished::Store(error)) => Err(NotSent::Store(error)),
+            Ok((_, None)) | Err(_) => Err(NotSent::Unavailable),
         }
     }
 
-    async fn fan_out(
+    /// Hands a message to applications, and has it stored for those who are to have it in any case.
+    async fn hand_out(
         &self,
         message: &Arc<Message>,
         from: Option<SubscriberId>,
-    ) -> Result<Published, StoreError> {
+        mail: Option<(Millis, Place)>,
+        terms: Terms,
+    ) -> Result<(Published, Option<Placed>), NotPublished> {
         let inner = &self.inner;
         let device = &message.device.device_id;
+        let may_store = mail.is_some() || inner.sessions.has_queues();
+        // A place in the line of what is stored is had before the bindings are locked: whoever unbinds the device comes
+        // behind in it.
+        let permit = if may_store {
+            let permit = inner.orders.clone().reserve_owned().await;
+            Some(permit.map_err(|_| NotPublished::Unavailable)?)
+        } else {
+            None
+        };
         let offer = |apps: &[AppId]| {
             let mut fanned = Fanned::default();
             for app in apps {
-                let one = inner.subscribers.offer(app, message, from);
-                fanned.taken += one.taken;
-                fanned.full += one.full;
+                inner.subscribers.offer(app, message, from, &mut fanned);
                 fanned.taken += u32::from(inner.histories.push(app, message));
             }
-            fanned
+            let receivers = self.places(message, &mut fanned, terms.may_refuse)?;
+            let mut waiting = None;
+            if let Some(permit) = permit
+                && (mail.is_some() || !receivers.is_empty())
+            {
+                let (stored, done) = oneshot::channel();
+                permit.send(Order::Put(Put {
+                    message: Arc::clone(message),
+                    mail,
+                    receivers,
+                    receipt: terms.receipt,
+                    stored,
+                }));
+                waiting = Some(done);
+            }
+            Ok::<_, NotPublished>((fanned, waiting))
         };
-        let fanned = inner.bindings.with(device, offer).await?;
+        let (fanned, waiting) = inner.bindings.with(device, offer).await??;
         if fanned.full > 0 {
             let dropped = inner.metrics.messages_dropped(DropReason::ApplicationFull);
             dropped.inc_by(u64::from(fanned.full));
         }
-        Ok(Published {
-            receivers: fanned.taken,
-        })
+        let placed = match waiting {
+            Some(waiting) => Some(waiting.await.map_err(|_| NotPublished::Unavailable)?),
+            None => None,
+        };
+        let receivers = fanned.taken;
+        Ok((Published { receivers }, placed))
+    }
+
+    /// A place in the line of what is stored, where anything may have to be.
+    async fn permit(&self) -> Option<mpsc::OwnedPermit<Order>> {
+        if !self.inner.sessions.has_queues() {
+            return None;
+        }
+        self.inner.orders.clone().reserve_owned().await.ok()
+    }
+
+    /// Places for a message in the queues of the sessions that it is to be stored for.
+    fn places(
+        &self,
+        message: &Message,
+        fanned: &mut Fanned,
+        may_refuse: bool,
+    ) -> Result<Vec<(QueuePlace, Handing)>, NotPublished> {
+        let mut places = Vec::with_capacity(fanned.to_store.len());
+        for (queue, handing) in fanned.to_store.drain(..) {
+            if let Some(place) = queue.reserve(message) {
+                places.push((place, handing));
+                fanned.taken += 1;
+                continue;
+            }
+            let dropped = self.inner.metrics.messages_dropped(DropReason::QueueFull);
+            dropped.inc();
+            if may_refuse {
+                return Err(NotPublished::QueueFull);
+            }
+        }
+        Ok(places)
     }
 
     /// Takes out what waits for a device; gives how many messages that were.
@@ -418,8 +519,15 @@ impl Uplink {
     /// # Errors
     /// [`NotSent::Unavailable`].
     pub async fn empty_mailbox(&self, device: &DeviceId) -> Result<usize, NotSent> {
-        let cleared = self.inner.mailbox.clear(device).await;
-        cleared.map_err(|_| NotSent::Unavailable)
+        let (cleared, done) = oneshot::channel();
+        let device = device.clone();
+        let sent = self
+            .inner
+            .orders
+            .send(Order::Clear { device, cleared })
+            .await;
+        sent.map_err(|_| NotSent::Unavailable)?;
+        done.await.map_err(|_| NotSent::Unavailable)
     }
 
     /// Bindings of an application were added in the registry: its sessions get what is retained of these devices.
@@ -433,21 +541,42 @@ impl Uplink {
 
     /// Bindings of an application were taken away in the registry. When this returns, nothing of these devices is
     /// offered to its sessions any more, and what they had not sent is dropped.
-    pub(in crate::service) fn on_unbound(&self, app: &AppId, devices: &[DeviceId]) {
+    pub(in crate::service) async fn on_unbound(&self, app: &AppId, devices: &[DeviceId]) {
         self.inner.bindings.forget(devices.iter());
         let gone: HashSet<_> = devices.iter().collect();
         let is_revoked = |device: &DeviceId| gone.contains(device);
         self.inner.subscribers.revoke(app, &is_revoked);
         self.inner.histories.revoke(app, &is_revoked);
+        let queues = self.inner.sessions.queues_of(app);
+        if queues.is_empty() {
+            return;
+        }
+        let (revoked, done) = oneshot::channel();
+        let devices = devices.to_vec();
+        let order = Order::Revoke {
+            queues,
+            devices,
+            revoked,
+        };
+        // Where it cannot be done now, a session finds out itself when it reads what waits.
+        if self.inner.orders.send(order).await.is_ok() && done.await.is_ok() {
+            // What was stored meanwhile has been offered to connections.
+            self.inner.subscribers.revoke(app, &is_revoked);
+        }
     }
 
     /// An application may not come in any more, or not with what it came in with; the authenticator knows.
-    pub(in crate::service) fn on_ended(&self, app: &AppId, reason: Ended) {
+    pub(in crate::service) async fn on_ended(&self, app: &AppId, reason: Ended) {
         if reason == Ended::Deleted {
             self.inner.bindings.forget_all();
         }
         self.inner.subscribers.close(app, reason);
         self.inner.histories.close(app, reason);
+        if reason == Ended::Deleted
+            && let Err(error) = self.inner.sessions.end_of_app(app).await
+        {
+            tracing::warn!(%error, app_id = %app, "sessions of a deleted application stay until they expire");
+        }
     }
 
     /// A device was deleted in the registry: what waits for it goes, and its ids are free.
@@ -460,9 +589,65 @@ impl Uplink {
             .bindings
             .forget(std::iter::once(&device.device_id));
         let forgotten = self.inner.retained.forget(&device.device_id).await;
+        let ended = self.inner.sessions.end_of_device(&device.device_id).await;
         self.empty_mailbox(&device.device_id).await?;
+        ended.map_err(|_| NotSent::Unavailable)?;
         forgotten.map_err(|_| NotSent::Unavailable)
     }
+}
+
+/// The mailboxes and the sessions as they were left, and the writer of what comes.
+async fn open_stores(
+    parts: &UplinkParts,
+    subscribers: &Arc<Subscribers>,
+    orders: &mpsc::Sender<Order>,
+    received: mpsc::Receiver<Order>,
+) -> Result<(Mailbox, PersistentSessions, Writer), StoreError> {
+    let (store, metrics) = (parts.sessions.clone(), &parts.metrics);
+    let backend: Arc<dyn SessionBackend> = Arc::new(store.clone());
+    let has_work = Arc::new(Notify::new());
+    let config = &parts.applications;
+    let mailbox = mailbox::open(
+        store.clone(),
+        parts.mailbox.clone(),
+        Arc::clone(&has_work),
+        metrics,
+    )
+    .await?;
+    let sessions = PersistentSessions::open_all(PersistentParts {
+        backend: Arc::clone(&backend),
+        store: store.clone(),
+        orders: orders.clone(),
+        has_work: Arc::clone(&has_work),
+        subscribers: Arc::clone(subscribers),
+        limits: PersistentLimits {
+            sessions: parts.max_persistent,
+            subscriptions: config.max_subscriptions,
+            queue: QueueLimits {
+                messages: config.queue_messages,
+                bytes: config.queue_bytes,
+                total_bytes: config.queue_total_bytes,
+            },
+            stuck: config.queue_full_timeout,
+        },
+        ids: IdGenerator::new(u16::from_ne_bytes(random()?)),
+        metrics: metrics.clone(),
+    })
+    .await?;
+    let last = store.last_mail().await?.max(backend.last_message().await?);
+    let writer = Writer {
+        orders: received,
+        has_work,
+        mailbox: mailbox.clone(),
+        sessions: sessions.clone(),
+        store,
+        backend,
+        ids: IdGenerator::new(u16::from_ne_bytes(random()?)),
+        last: last.map_or(0, Id::as_i64),
+        seconds: metrics.store_seconds("sessions", "messages"),
+        metrics: metrics.clone(),
+    };
+    Ok((mailbox, sessions, writer))
 }
 
 impl fmt::Debug for Uplink {

@@ -2,89 +2,122 @@
 //!
 //! Driven by the edge like a device's session. An application may have several at once, told apart
 //! by their whole ClientId. Messages for it gather in its handle's bounded inbox and go from there
-//! into batches as fast as the client takes them; what does not fit is dropped and counted.
+//! into batches as fast as the client takes them; what does not fit is dropped and counted, unless the session is
+//! persistent: then it is stored, and read again when there is room.
 //! Invariants: it is offered messages of devices bound to it and no others; its publishes are
 //! acknowledged in their order, and only once they are stored.
 
+mod attached;
 mod handle;
 mod publish;
 mod retained;
+mod stored;
 
 use std::{collections::VecDeque, num::NonZeroU32, sync::Arc, time::Instant};
 
-use headgate_protocol::mqtt::{
-    Accept, Connection, Event, Input, NotSent, Packet, ReasonCode, Subscribe, Subscription,
-    Unsubscribe,
+use headgate_protocol::{
+    identity::AppId,
+    mqtt::{
+        Connect, Connection, Event, Input, Packet, ReasonCode, Subscribe, Subscription, Unsubscribe,
+    },
 };
 use smallvec::SmallVec;
 
 pub use self::handle::{ApplicationHandle, ApplicationTable};
-use self::publish::Publishing;
+use self::{attached::Attached, publish::Publishing};
 use super::{
     batch::Batch,
     device::Sent,
     handle::CloseReason,
-    link::{Link, NotPushed},
+    link::Link,
     node::Node,
+    persistent,
     signals::{Signal, Signals},
     subscriptions::{subscription_identifier, wants_retained},
 };
 use crate::{
-    model::Millis,
     service::{
         auth::AuthenticatedApp,
-        uplink::{Changed, Replay, Sink, SubscribeOptions, Subscriber},
+        uplink::{NotKept, QueueLink, Replay, SessionChange, SessionKey, Sink, SubscribeOptions},
     },
-    telemetry::metrics::{DisconnectReason, DropReason},
+    telemetry::metrics::DisconnectReason,
 };
-
-/// Bytes of messages in one batch, unless it begins with a larger one.
-const BATCH_BYTES: usize = 64 * 1024;
 
 /// Publishes that are being stored; nothing more is read meanwhile.
 const MAX_PUBLISHING: usize = 128;
+
+/// Why an application is not let in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotOpened {
+    /// It was changed since it was looked up.
+    #[error("the application was changed meanwhile")]
+    Changed,
+    /// Its session could not be had.
+    #[error(transparent)]
+    Session(#[from] NotKept),
+}
 
 /// One session of an application.
 #[derive(Debug)]
 pub struct ApplicationSession {
     link: Link,
     handle: Arc<ApplicationHandle>,
-    subscriber: Subscriber,
+    app: AppId,
+    attached: Attached,
     publishing: Publishing,
     /// What is retained and still to be read for its subscriptions.
     replays: VecDeque<Replay>,
+    /// When the store, which could not be read, is tried again.
+    retry_at: Option<Instant>,
 }
 
 impl ApplicationSession {
     /// Lets an application in; an older session with this ClientId ends.
     ///
     /// # Errors
-    /// The connection, and [`Changed`] where the application was changed since it was looked up.
+    /// The connection, and why.
     pub(super) async fn open(
         node: &Arc<Node>,
         app: &AuthenticatedApp,
-        client_id: &str,
+        connect: &Connect,
         mut connection: Connection<Sent>,
-    ) -> Result<Self, (Connection<Sent>, Changed)> {
+    ) -> Result<Self, (Connection<Sent>, NotOpened)> {
+        let client_id: &str = &connect.client_id;
         let handle = node.applications.handle(client_id);
-        let sink: Arc<dyn Sink> = Arc::<ApplicationHandle>::clone(&handle);
-        let subscriber = match node.uplink.attach(app, sink) {
-            Ok(subscriber) => subscriber,
-            Err(changed) => return Err((connection, changed)),
+        let key = SessionKey::Application(app.id.clone(), client_id.into());
+        let mut opened = match persistent::open(node, key, connect).await {
+            Ok(opened) => opened,
+            Err(error) => return Err((connection, error.into())),
+        };
+        let accept = persistent::accept(&mut opened, connect.version);
+        let attached = if let Some(persistent) = opened.session.take() {
+            let link: Arc<dyn QueueLink> = Arc::<ApplicationHandle>::clone(&handle);
+            handle.keep(persistent.attach(link));
+            Attached::Kept(Box::new(persistent))
+        } else {
+            let sink: Arc<dyn Sink> = Arc::<ApplicationHandle>::clone(&handle);
+            Attached::Own(node.uplink.attach(app, sink))
         };
         if node.applications.enter(&handle) {
             node.metrics.session_takeovers.inc();
             node.metrics.disconnects(DisconnectReason::Takeover).inc();
         }
-        connection.accept(Instant::now(), Accept::default());
+        // After it was attached: a change before this is seen here, one after it closes the session.
+        if !node.uplink.is_current(app) {
+            node.applications.leave(&handle);
+            return Err((connection, NotOpened::Changed));
+        }
+        connection.accept(Instant::now(), accept);
         node.metrics.connections_applications.inc();
         tracing::debug!(app_id = %app.id, client_id, "an application connected");
         let mut session = Self {
             link: Link::new(Arc::clone(node), connection),
             handle,
-            subscriber,
+            app: app.id.clone(),
+            attached,
             publishing: Publishing::default(),
             replays: VecDeque::new(),
+            retry_at: None,
         };
         // CONNACK is the first thing that is written.
         session.act().await;
@@ -127,7 +160,8 @@ impl ApplicationSession {
 
     /// When [`ApplicationSession::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        self.link.connection.timeout()
+        let due = [self.link.connection.timeout(), self.retry_at];
+        due.into_iter().flatten().min()
     }
 
     /// Takes note of the time, to be acted on.
@@ -139,10 +173,14 @@ impl ApplicationSession {
     pub async fn fill(&mut self, batch: &mut Batch) {
         // What came in one turn is stored in one commit, and acknowledged before more is read.
         self.settle().await;
+        if !self.keep(batch).await {
+            return;
+        }
         self.link.take_control(batch);
         if self.link.closing.is_none() {
             self.read_retained().await;
-            self.fill_messages(batch);
+            self.fill_messages(batch).await;
+            self.keep(batch).await;
         }
         self.link.note_outbox(0);
     }
@@ -153,34 +191,15 @@ impl ApplicationSession {
         let node = &self.link.node;
         node.metrics.connections_applications.dec();
         node.applications.leave(&self.handle);
+        if let (Some(kept), Some(secs)) = (self.attached.kept(), self.link.session_expiry_secs) {
+            kept.set_expiry_secs(secs);
+        }
         tracing::debug!(
-            app_id = %self.subscriber.app(),
+            app_id = %self.app,
             client_id = self.handle.client_id(),
             reason = reason.label(),
             "an application's session ended"
         );
-    }
-
-    fn fill_messages(&mut self, batch: &mut Batch) {
-        let Self { link, handle, .. } = self;
-        handle.drain(|message, handing| {
-            if batch.len() >= BATCH_BYTES {
-                return false;
-            }
-            if message.is_expired(Millis::now()) {
-                link.node.metrics.messages_dropped(DropReason::Expired).inc();
-                return true;
-            }
-            match link.push(batch, message, handing, Sent::Message) {
-                Ok(()) => true,
-                Err(NotPushed::NotSent(NotSent::NoQuota | NotSent::NotOpen)) => false,
-                Err(error) => {
-                    link.node.metrics.messages_dropped(DropReason::TooLarge).inc();
-                    tracing::info!(client_id = handle.client_id(), %error, "a message to an application was dropped");
-                    true
-                }
-            }
-        });
     }
 
     /// Acts on everything that was taken.
@@ -190,12 +209,15 @@ impl ApplicationSession {
                 Event::Publish(publish) => self.handle_publish(publish).await,
                 Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe).await,
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
-                // The link keeps the last two to itself.
-                Event::Acknowledged(_)
-                | Event::Received(_)
-                | Event::Released(_)
-                | Event::Connect(_)
-                | Event::Disconnected { .. } => {}
+                Event::Received(sent) => self.handle_received(sent),
+                Event::Acknowledged(sent) => self.handle_acknowledged(sent),
+                Event::Released(packet_id) => {
+                    if let Some(kept) = self.attached.kept() {
+                        kept.note(SessionChange::Released(packet_id));
+                    }
+                }
+                // The link keeps these to itself.
+                Event::Connect(_) | Event::Disconnected { .. } => {}
             }
         }
         self.link.note_outbox(0);
@@ -226,7 +248,7 @@ impl ApplicationSession {
             retain_handling: asked.retain_handling,
             identifier,
         };
-        let is_new = match self.subscriber.subscribe(&asked.filter, options) {
+        let is_new = match self.attached.subscribe(asked, options) {
             Ok(is_new) => is_new,
             Err(_too_many) => return ReasonCode::QuotaExceeded,
         };
@@ -241,7 +263,7 @@ impl ApplicationSession {
             .filters
             .iter()
             .map(|filter| {
-                if self.subscriber.unsubscribe(filter) {
+                if self.attached.unsubscribe(filter) {
                     ReasonCode::Success
                 } else {
                     ReasonCode::NoSubscriptionExisted

@@ -48,9 +48,7 @@ impl Batch {
 
     /// Gives the buffers to this thread for the next batch.
     pub fn give_back(mut self) {
-        self.head.clear();
-        self.parts.clear();
-        self.bytes = 0;
+        self.clear();
         if self.head.capacity() <= 16 * HEAD_BYTES {
             POOLED.with_borrow_mut(|pool| {
                 if pool.len() < POOL {
@@ -58,6 +56,13 @@ impl Batch {
                 }
             });
         }
+    }
+
+    /// Drops what it holds: it is not to be written.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.parts.clear();
+        self.bytes = 0;
     }
 
     /// Whether there is nothing to write.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use headgate_protocol::{
     credential::{Claim, Form},
-    mqtt::{Accept, Connect, Connection, ProtocolVersion, ReasonCode},
+    mqtt::{Connect, Connection, ProtocolVersion, ReasonCode},
 };
 
 use super::{
@@ -12,10 +12,14 @@ use super::{
     application::ApplicationSession,
     device::{DeviceSession, Sent},
     node::Node,
+    persistent,
 };
 use crate::{
     model::Millis,
-    service::auth::{AuthError, AuthenticatedDevice, Peer},
+    service::{
+        auth::{AuthError, AuthenticatedDevice, Peer},
+        uplink::SessionKey,
+    },
     telemetry::metrics::DisconnectReason,
 };
 
@@ -82,9 +86,10 @@ async fn admit_application(
         Ok(app) => app,
         Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
     };
-    match ApplicationSession::open(node, &app, &connect.client_id, connection).await {
+    match ApplicationSession::open(node, &app, connect, connection).await {
         Ok(session) => Ok(session),
-        Err((connection, _changed)) => {
+        Err((connection, error)) => {
+            tracing::debug!(%error, app_id = %app.id, "an application is to come again");
             let error = AuthError::Changing;
             Err(refuse(node, connection, connect, peer, &error))
         }
@@ -116,6 +121,12 @@ async fn admit_device(
             &AuthError::Changing,
         ));
     }
+    let key = SessionKey::Device(device.device_id.clone());
+    let Ok(mut opened) = persistent::open(node, key, connect).await else {
+        node.table.leave(&handle);
+        let error = AuthError::Changing;
+        return Err(refuse(node, connection, connect, peer, &error));
+    };
     if took_over {
         node.metrics.session_takeovers.inc();
         node.metrics.disconnects(DisconnectReason::Takeover).inc();
@@ -123,7 +134,11 @@ async fn admit_device(
     if connect.client_id.is_empty() && connect.version == ProtocolVersion::V5 {
         connection.assign_client_id(device.device_id.as_str());
     }
-    connection.accept(Instant::now(), Accept::default());
+    let resuming: Vec<_> = opened.in_flight.iter().map(|one| one.id).collect();
+    connection.accept(
+        Instant::now(),
+        persistent::accept(&mut opened, connect.version),
+    );
     node.presence.seen(&device.device_id);
     node.metrics.connections_mqtt.of(device.auth).inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
@@ -135,6 +150,7 @@ async fn admit_device(
         reached_at,
         &connect.client_id,
     );
+    session.restore(opened, resuming);
     session.begin(Instant::now()).await;
     Ok(session)
 }

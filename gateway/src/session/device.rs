@@ -7,6 +7,7 @@
 //! Invariants: chunks are sent only after `get_chunks` on this connection; what the device has not
 //! been sent yet is a cursor and never a queue; at most `mqtt.outbox_bytes` of control packets wait.
 
+mod kept;
 mod mail;
 mod messages;
 mod sending;
@@ -40,16 +41,17 @@ use crate::{
     service::{
         auth::AuthenticatedDevice,
         delivery::{Hold, LiveDelivery},
+        uplink::{Persistent, SessionChange},
     },
     telemetry::metrics::DisconnectReason,
 };
 
-/// What a QoS 1 packet of ours was, when its acknowledgement comes.
+/// What a QoS 1 or 2 packet of ours was, when its acknowledgement comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// A message that nothing depends on.
     Message,
-    /// A message from an application, which waits in the mailbox under this id.
+    /// A message that is stored for the client under this id.
     Mail(Id),
     /// The announcement of the delivery that [`DeviceSession`] keeps.
     Announcement,
@@ -80,6 +82,8 @@ pub struct DeviceSession {
     handle: Arc<SessionHandle>,
     device: AuthenticatedDevice,
     subscriptions: Subscriptions,
+    /// What of the session outlives the connection, if anything does.
+    kept: Option<Box<Persistent>>,
     /// Messages from applications on their way to the device.
     mail: Option<Box<Mail>>,
     /// Up to where the mailbox has been read on this connection.
@@ -114,6 +118,7 @@ impl DeviceSession {
             handle,
             device,
             subscriptions: Subscriptions::default(),
+            kept: None,
             mail: None,
             read_to: None,
             announcing: Announcing::NotListening,
@@ -129,7 +134,7 @@ impl DeviceSession {
 
     /// Says CONNACK, which is the first thing that is written, and looks for what waits.
     pub(super) async fn begin(&mut self, now: Instant) {
-        if self.is_subscribed_since_connect() {
+        if self.is_subscribed_since_connect() || !self.subscriptions.is_empty() {
             self.read_mailbox();
             self.listen(now);
         }
@@ -252,6 +257,9 @@ impl DeviceSession {
     /// The connection is gone: places are given back, and cursors kept.
     pub fn end(mut self, reason: DisconnectReason) {
         self.drop_transfer(Instant::now());
+        if let (Some(kept), Some(secs)) = (&mut self.kept, self.link.session_expiry_secs) {
+            kept.set_expiry_secs(secs);
+        }
         self.link.end(reason);
         let node = &self.link.node;
         node.metrics.connections_mqtt.of(self.device.auth).dec();
@@ -272,11 +280,10 @@ impl DeviceSession {
                 Event::Subscribe(subscribe) => self.handle_subscribe(now, &subscribe),
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 Event::Acknowledged(sent) => self.handle_acknowledged(now, sent).await,
-                // What is stored is stored when the exchange ends; the link keeps the last two to itself.
-                Event::Received(_)
-                | Event::Released(_)
-                | Event::Connect(_)
-                | Event::Disconnected { .. } => {}
+                Event::Received(sent) => self.handle_received(sent),
+                Event::Released(packet_id) => self.note_change(SessionChange::Released(packet_id)),
+                // The link keeps these to itself.
+                Event::Connect(_) | Event::Disconnected { .. } => {}
             }
         }
         self.note_outbox();

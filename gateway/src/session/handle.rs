@@ -44,6 +44,8 @@ pub enum CloseReason {
     Takeover,
     /// An operator wants it, or the device was frozen or deleted.
     Administrative,
+    /// The client took nothing of what waits for it for too long.
+    QueueFull,
     /// The node stops.
     Shutdown,
 }
@@ -53,6 +55,7 @@ impl CloseReason {
     pub(super) fn explain(reason: Option<Self>) -> (ReasonCode, DisconnectReason) {
         match reason {
             Some(Self::Takeover) => (ReasonCode::SessionTakenOver, DisconnectReason::Takeover),
+            Some(Self::QueueFull) => (ReasonCode::QuotaExceeded, DisconnectReason::Administrative),
             Some(Self::Shutdown) => (
                 ReasonCode::ServerShuttingDown,
                 DisconnectReason::ServerShutdown,

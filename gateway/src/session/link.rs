@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
-    Connection, EncodeError, Event, Input, Message as Outgoing, NotSent, Output, Packet,
+    Connection, EncodeError, Event, Input, Message as Outgoing, NotSent, Output, Packet, PacketId,
     PacketType, ProtocolVersion, Publish, QoS, ReasonCode,
 };
 use smallvec::SmallVec;
@@ -41,6 +41,8 @@ pub(super) struct Link {
     /// What this session adds to the node's gauge of bytes that wait for clients.
     outbox_bytes: usize,
     pub(super) closing: Option<DisconnectReason>,
+    /// What the client said when it took leave: how many seconds its session is to last.
+    pub(super) session_expiry_secs: Option<u32>,
 }
 
 impl Link {
@@ -51,6 +53,7 @@ impl Link {
             control: BytesMut::new(),
             outbox_bytes: 0,
             closing: None,
+            session_expiry_secs: None,
         }
     }
 
@@ -77,7 +80,8 @@ impl Link {
                         _ => DisconnectReason::ProtocolError,
                     });
                 }
-                Output::Event(Event::Disconnected { .. }) => {
+                Output::Event(Event::Disconnected { session_expiry, .. }) => {
+                    self.session_expiry_secs = session_expiry;
                     self.closing = Some(DisconnectReason::Client);
                 }
                 // The decoder lets one CONNECT through, and that made this session.
@@ -167,6 +171,8 @@ impl Link {
 
     /// Puts a message into the batch, its payload uncopied.
     ///
+    /// Gives its identifier, which one of QoS 0 has not.
+    ///
     /// # Errors
     /// [`NotPushed`]; the batch is as before then, and no identifier is taken.
     pub(super) fn push(
@@ -175,7 +181,7 @@ impl Link {
         message: &Message,
         handing: &Handing,
         tag: Sent,
-    ) -> Result<(), NotPushed> {
+    ) -> Result<Option<PacketId>, NotPushed> {
         let version = self.version();
         let mut outgoing = Outgoing::new(message.topic.clone(), message.payload.clone(), tag);
         outgoing.qos = handing.qos;
@@ -195,7 +201,7 @@ impl Link {
             .metrics
             .packets_out(PacketType::Publish.number())
             .inc();
-        Ok(())
+        Ok(publish.packet_id)
     }
 
     /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
@@ -212,6 +218,14 @@ impl Link {
             _ => DisconnectReason::ProtocolError,
         };
         self.close(reason, why);
+    }
+
+    /// What the client was to be told could not be stored: it is told nothing, and comes again.
+    pub(super) fn break_off(&mut self, batch: &mut Batch) {
+        batch.clear();
+        self.control = BytesMut::new();
+        self.connection.abandon();
+        self.closing.get_or_insert(DisconnectReason::ServerError);
     }
 
     /// Takes note of the time.

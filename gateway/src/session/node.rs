@@ -129,6 +129,7 @@ impl Node {
             offer: Offer {
                 retain_available: true,
                 subscription_identifiers: true,
+                max_session_expiry: mqtt.max_session_expiry,
                 topic_alias_maximum: TOPIC_ALIASES,
                 outbound_topic_aliases: TOPIC_ALIASES,
                 ..Offer::default()

@@ -7,7 +7,10 @@ use std::num::NonZeroU32;
 use headgate_protocol::mqtt::{QoS, RetainHandling, Subscribe, Subscription, TopicFilter};
 use smallvec::SmallVec;
 
-use crate::model::{Handing, Message};
+use crate::{
+    model::{Handing, Message},
+    service::uplink::KeptSubscription,
+};
 
 /// One subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +81,28 @@ impl Subscriptions {
         }
         self.0.push(subscribed);
         Some(Inserted { qos, is_new: true })
+    }
+
+    /// Takes over what an earlier connection subscribed to, as far as that is still allowed; gives the rest.
+    pub(super) fn restore(
+        &mut self,
+        kept: Vec<KeptSubscription>,
+        is_allowed: impl FnMut(&str) -> bool,
+    ) -> Vec<TopicFilter> {
+        let restored = kept.into_iter().map(|one| Subscribed {
+            filter: one.asked.filter,
+            qos: one.asked.qos,
+            no_local: one.asked.no_local,
+            retain_as_published: one.asked.retain_as_published,
+            identifier: one.identifier,
+        });
+        self.0 = restored.collect();
+        self.keep(is_allowed)
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Ends a subscription; says whether there was one.

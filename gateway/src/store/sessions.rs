@@ -1,10 +1,13 @@
-//! The state of sessions: transfer cursors (how far each delivery's bytes were acknowledged) and the messages that
-//! wait for devices, in a SQLite file of their own.
+//! The state of sessions: transfer cursors (how far each delivery's bytes were acknowledged), persistent MQTT sessions,
+//! and the messages that wait for devices and applications, in a SQLite file of their own.
 //!
 //! Apart from the registry, so that an import there never holds up a checkpoint here. `synchronous = NORMAL`: a
 //! crash of the process loses nothing, a loss of power the last checkpoints, and then bytes are sent again.
 
+mod backend;
 mod mailbox;
+mod persistent;
+mod queue;
 mod ranges;
 mod retained;
 
@@ -15,8 +18,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub use mailbox::{MailCount, MailGone, mail_bytes};
-pub use retained::{RetainedChange, RetainedEntry};
+pub use self::{
+    backend::{
+        Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, NewMessage, Outbound,
+        QueueGone, QueuedMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
+    },
+    mailbox::{MailCount, MailGone, mail_bytes},
+    retained::{RetainedChange, RetainedEntry},
+};
 
 use crate::{
     model::{Id, Millis},
@@ -38,7 +47,7 @@ pub struct Cursor {
     pub updated_at: Millis,
 }
 
-/// The store of cursors. Cloning shares its connection.
+/// The store of what sessions leave behind. Cloning shares its connection.
 #[derive(Clone, Debug)]
 pub struct SessionStore {
     pool: SqlitePool,
@@ -72,6 +81,7 @@ impl SessionStore {
         .await?;
         mailbox::create(&pool).await?;
         retained::create(&pool).await?;
+        persistent::create(&pool).await?;
         Ok(Self { pool })
     }
 
@@ -169,6 +179,8 @@ impl SessionStore {
 
 /// Rows of one statement at most.
 const BLOCK: usize = 500;
+/// Messages of one statement at most: eleven values each.
+const MAIL_BLOCK: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -82,6 +82,20 @@ labels! {
         RetainedFull = "retained_full",
         /// A session of an application has no room for it.
         ApplicationFull = "application_full",
+        /// As many messages wait for a persistent session of an application as may.
+        QueueFull = "queue_full",
+        /// The persistent session that it waited for has ended.
+        SessionEnded = "session_ended",
+    }
+}
+
+labels! {
+    /// Whose a persistent session is.
+    pub enum SessionKind {
+        /// A device's.
+        Device = "device",
+        /// An application's.
+        Application = "application",
     }
 }
 

@@ -17,10 +17,11 @@ use prometheus::{
 
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    DeviceConnections, RegistrationBatches, RegistrationRows, Retained, TlsCertificates, Uploads,
+    DeviceConnections, PersistentSessions, RegistrationBatches, RegistrationRows, Retained,
+    TlsCertificates, Uploads,
 };
 pub(super) use self::maker::Maker;
-pub use super::labels::{DisconnectReason, DropReason, UploadChunk, UploadEnd};
+pub use super::labels::{DisconnectReason, DropReason, SessionKind, UploadChunk, UploadEnd};
 use super::process::ProcessMetrics;
 
 /// Names of MQTT control packet types by their number in the fixed header; 0 is reserved.
@@ -118,6 +119,8 @@ pub struct Families {
     pub mailbox_messages: IntGauge,
     /// Retained messages.
     pub retained: Retained,
+    /// Sessions that outlive their connections.
+    pub sessions: PersistentSessions,
     /// Event streams that applications and operators read.
     pub event_streams: IntGauge,
     /// Connections that are not read from for now.
@@ -228,6 +231,7 @@ impl Families {
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
             retained: Retained::new(make),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
+            sessions: PersistentSessions::new(make),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
             registration_rows: RegistrationRows::new(make),
             registration_batches: RegistrationBatches::new(make),

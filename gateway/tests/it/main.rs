@@ -19,6 +19,7 @@ mod listeners;
 mod login;
 mod malformed;
 mod metrics;
+mod persistent;
 mod proof;
 mod queue;
 mod refusal;

@@ -31,6 +31,7 @@ async fn scene(bytes: &[u8]) -> (Gateway, Device, String, Client) {
         client_id: "PROD123456dev1".to_owned(),
         username: "PROD123456dev1;21010406;9DXch;1795240549864".to_owned(),
         password: "4a06bba38a5fc619b7704a7efb9ff91fae0987ba;hmacsha1".to_owned(),
+        keeps_secs: None,
     };
     let client = Client::log_in(&gateway, &login).await;
     (gateway, device, task, client)

@@ -113,6 +113,7 @@ async fn a_resumed_session_is_looked_at_like_a_new_one() {
             client_id: device.clone(),
             username: device.clone(),
             password: String::new(),
+            keeps_secs: None,
         };
         // One configuration: it keeps the tickets.
         let tls = identity.tls_over(&gateway, version);

@@ -172,6 +172,8 @@ const fn reason_of(ended: Ended) -> &'static str {
         Ended::Disabled => "disabled",
         Ended::Deleted => "deleted",
         Ended::SecretReset => "secret_reset",
+        // Of MQTT sessions alone.
+        Ended::SessionEnded => "session_ended",
     }
 }
 
@@ -223,7 +225,11 @@ async fn send(
             return Err(Problem::new(Kind::InvalidQuery, detail).with_field("wait"));
         }
     };
-    let (status, message_id) = match state.uplink.publish_to_device(origin, message).await? {
+    let (status, message_id) = match state
+        .uplink
+        .publish_to_device(origin, message, None)
+        .await?
+    {
         Sent::Online(message_id) => ("sent", message_id),
         Sent::Queued(message_id) => ("queued", Some(message_id)),
     };

@@ -70,7 +70,7 @@ impl AppService {
             for block in devices.chunks(BLOCK) {
                 let audit = entry(&actor, "app.unbind", &id, block);
                 let removed = this.registry.unbind_devices(&id, block, &audit).await?;
-                this.uplink.on_unbound(&id, &removed);
+                this.uplink.on_unbound(&id, &removed).await;
                 report.changed += removed.len() as u64;
             }
             Ok(report)

@@ -18,7 +18,11 @@ use headgate_protocol::{
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::model::{Handing, Message};
+use super::queue::Queue;
+use crate::{
+    model::{Handing, Message},
+    store::sessions::KeptSubscription,
+};
 
 /// Tells a session of an application from every other of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,12 +52,16 @@ pub enum NotSubscribed {
 }
 
 /// Whether a session has a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Offered {
     /// It will send it.
     Taken,
     /// It has no room: the message is lost for it, and counted.
     Full,
+    /// It is persistent: the message is to be stored for it, to be handed over so.
+    ToStore(Arc<Queue>, Handing),
+    /// It is persistent and not connected, and the message is one that does not wait.
+    Away,
 }
 
 /// Why the sessions of an application are to end.
@@ -65,6 +73,8 @@ pub enum Ended {
     Deleted,
     /// An operator replaced its secret and wanted its sessions to end.
     SecretReset,
+    /// The session itself has ended: its client took nothing for too long.
+    SessionEnded,
 }
 
 /// A session of an application, as messages reach it.
@@ -74,6 +84,11 @@ pub trait Sink: Send + Sync {
     /// Takes a message to send so, once however many of its subscriptions match.
     fn offer(&self, message: &Arc<Message>, handing: Handing) -> Offered;
 
+    /// Whether its client is there.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     /// Drops what it has taken and not sent yet of these devices: the application may not see it any more.
     fn revoke(&self, is_revoked: &dyn Fn(&DeviceId) -> bool);
 
@@ -82,6 +97,20 @@ pub trait Sink: Send + Sync {
 
     /// The session is to end.
     fn close(&self, reason: Ended);
+}
+
+/// A session of an application, as retained messages reach it.
+pub trait RetainedReceiver: Sync {
+    /// The application.
+    fn app(&self) -> &AppId;
+
+    /// Offers the session what is retained: for the subscription `filter`, if it is there still, or without one for
+    /// those that match and want such messages.
+    fn offer_retained(
+        &self,
+        message: &Arc<Message>,
+        filter: Option<&TopicFilter>,
+    ) -> Option<Offered>;
 }
 
 /// Every session of every application on this node.
@@ -98,10 +127,12 @@ struct Sessions {
 }
 
 /// How a message was taken by the sessions of an application.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Fanned {
     pub(super) taken: u32,
     pub(super) full: u32,
+    /// Sessions for which it is to be stored.
+    pub(super) to_store: Vec<(Arc<Queue>, Handing)>,
 }
 
 impl Subscribers {
@@ -132,10 +163,10 @@ impl Subscribers {
         app: &AppId,
         message: &Arc<Message>,
         from: Option<SubscriberId>,
-    ) -> Fanned {
-        let mut fanned = Fanned::default();
+        fanned: &mut Fanned,
+    ) {
         let Some(sessions) = self.apps.get(app).map(|entry| Arc::clone(&entry)) else {
-            return fanned;
+            return;
         };
         let sessions = sessions.read();
         let mut wanted: SmallVec<[(SubscriberId, SubscribeOptions); 8]> = SmallVec::new();
@@ -155,9 +186,10 @@ impl Subscribers {
             match sink.offer(message, handing) {
                 Offered::Taken => fanned.taken += 1,
                 Offered::Full => fanned.full += 1,
+                Offered::ToStore(queue, handing) => fanned.to_store.push((queue, handing)),
+                Offered::Away => {}
             }
         }
-        fanned
     }
 
     pub(super) fn revoke(&self, app: &AppId, is_revoked: &dyn Fn(&DeviceId) -> bool) {
@@ -237,9 +269,31 @@ impl Subscriber {
         Ok(is_new)
     }
 
-    /// Offers the session what is retained: for the subscription `filter`, if it is there still, or without one for
-    /// those that match and want such messages.
-    pub(super) fn offer_retained(
+    /// Subscribes as was kept; nothing is said of too many, which there were not when it was kept.
+    pub(super) fn restore(&mut self, kept: &KeptSubscription) {
+        let options = SubscribeOptions {
+            qos: kept.asked.qos,
+            no_local: kept.asked.no_local,
+            retain_as_published: kept.asked.retain_as_published,
+            retain_handling: kept.asked.retain_handling,
+            identifier: kept.identifier,
+        };
+        let _too_many = self.subscribe(&kept.asked.filter, options);
+    }
+
+    /// Has them offered no more; says whether there was such a subscription.
+    pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
+        self.sessions.write().index.remove(filter, &self.id);
+        self.filters.remove(filter).is_some()
+    }
+}
+
+impl RetainedReceiver for Subscriber {
+    fn app(&self) -> &AppId {
+        &self.app
+    }
+
+    fn offer_retained(
         &self,
         message: &Arc<Message>,
         filter: Option<&TopicFilter>,
@@ -264,12 +318,6 @@ impl Subscriber {
         let mut handing = handing(message, matched.iter());
         handing.retain = true;
         Some(sink.offer(message, handing))
-    }
-
-    /// Has them offered no more; says whether there was such a subscription.
-    pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
-        self.sessions.write().index.remove(filter, &self.id);
-        self.filters.remove(filter).is_some()
     }
 }
 

@@ -14,8 +14,8 @@ use headgate_protocol::identity::DeviceId;
 use parking_lot::Mutex;
 
 use crate::{
-    model::{Handing, Message},
-    service::uplink::{Ended, Offered, Sink},
+    model::{Handing, Id, Message},
+    service::uplink::{Ended, Offered, QueueLink, Queued, Sink},
     session::{
         handle::CloseReason,
         inbox::InboxLimits,
@@ -40,11 +40,45 @@ pub struct ApplicationHandle {
 #[derive(Debug, Default)]
 struct Inbox {
     close: Option<CloseReason>,
-    queue: VecDeque<(Arc<Message>, Handing)>,
+    queue: VecDeque<Waiting>,
     bytes: usize,
     /// Devices that are the application's now and of which something is retained: no more than those of which
     /// anything is.
     bound: HashSet<DeviceId>,
+    /// What only a persistent session has.
+    stored: Option<Box<StoredInbox>>,
+}
+
+/// A message that waits for the client.
+#[derive(Debug)]
+struct Waiting {
+    /// Under which id it is stored, if it is.
+    id: Option<Id>,
+    message: Arc<Message>,
+    handing: Handing,
+}
+
+/// How far the session is with what is stored for it.
+#[derive(Debug, Default)]
+struct StoredInbox {
+    /// Read from the store; goes before everything else.
+    page: VecDeque<Queued>,
+    /// Up to where the store has been read, or messages were handed over.
+    read_to: Option<Id>,
+    /// The store is being read: what was handed over waits until it has been.
+    is_reading: bool,
+    /// More waits in the store than was handed over.
+    is_behind: bool,
+    /// How often messages were taken back.
+    revocations: u64,
+}
+
+/// A place in the store from where on messages are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageWanted {
+    /// Those behind this one.
+    pub(super) after: Option<Id>,
+    revocations: u64,
 }
 
 /// The sessions of applications on this node, by ClientId.
@@ -91,33 +125,124 @@ impl ApplicationHandle {
 
     /// Hands out messages in order until `send` says that one is to stay. What is revoked meanwhile
     /// waits for the end: a message is either sent before or not at all.
-    pub(super) fn drain(&self, mut send: impl FnMut(&Message, &Handing) -> bool) {
+    pub(super) fn drain(&self, mut send: impl FnMut(Option<Id>, &Message, &Handing) -> bool) {
         let mut inbox = self.inbox.lock();
-        while let Some((message, handing)) = inbox.queue.front() {
-            if !send(message, handing) {
+        let Inbox {
+            queue,
+            bytes,
+            stored,
+            ..
+        } = &mut *inbox;
+        if let Some(stored) = stored {
+            while let Some(next) = stored.page.front() {
+                if !send(Some(next.id), &next.message, &next.handing) {
+                    return;
+                }
+                stored.page.pop_front();
+            }
+            stored.page = VecDeque::new();
+            if stored.is_reading {
                 return;
             }
-            let bytes = message.size();
-            inbox.bytes = inbox.bytes.saturating_sub(bytes);
-            inbox.queue.pop_front();
+        }
+        while let Some(next) = queue.front() {
+            let read_to = stored.as_mut().map(|stored| &mut stored.read_to);
+            // What was read from the store already has been sent.
+            let is_read = next.id.is_some() && read_to.as_ref().is_some_and(|to| next.id <= **to);
+            if !is_read && !send(next.id, &next.message, &next.handing) {
+                return;
+            }
+            if let Some(read_to) = read_to {
+                *read_to = next.id.max(*read_to);
+            }
+            *bytes = bytes.saturating_sub(next.message.size());
+            queue.pop_front();
         }
         // A session at rest owns no buffer.
-        inbox.queue = VecDeque::new();
+        *queue = VecDeque::new();
+    }
+
+    /// The session is persistent; `waits`: something is stored for it already.
+    pub(super) fn keep(&self, waits: bool) {
+        self.inbox.lock().stored = Some(Box::new(StoredInbox {
+            is_reading: waits,
+            ..StoredInbox::default()
+        }));
+    }
+
+    /// What the session is to read from the store next; `None` while it has enough.
+    pub(super) fn wanted(&self) -> Option<PageWanted> {
+        let mut inbox = self.inbox.lock();
+        let has_queue = !inbox.queue.is_empty();
+        let stored = inbox.stored.as_mut()?;
+        if stored.is_behind && !stored.is_reading && !has_queue {
+            stored.is_behind = false;
+            stored.is_reading = true;
+        }
+        (stored.is_reading && stored.page.is_empty()).then_some(PageWanted {
+            after: stored.read_to,
+            revocations: stored.revocations,
+        })
+    }
+
+    /// Takes what was read; a page that was read before messages were taken back is read again.
+    pub(super) fn add_page(&self, wanted: PageWanted, page: Vec<Queued>, last: Option<Id>) {
+        let mut inbox = self.inbox.lock();
+        let Some(stored) = &mut inbox.stored else {
+            return;
+        };
+        if stored.revocations != wanted.revocations {
+            return;
+        }
+        stored.is_reading = last.is_some();
+        stored.read_to = last.max(stored.read_to);
+        stored.page = page.into();
+    }
+
+    fn push(&self, inbox: &mut Inbox, waiting: Waiting) -> bool {
+        let bytes = inbox.bytes + waiting.message.size();
+        let has_room = inbox.queue.is_empty()
+            || (inbox.queue.len() < self.limits.messages && bytes <= self.limits.bytes);
+        if !has_room || inbox.close.is_some() {
+            return false;
+        }
+        inbox.bytes = bytes;
+        inbox.queue.push_back(waiting);
+        true
+    }
+}
+
+impl QueueLink for ApplicationHandle {
+    fn offer_stored(&self, queued: Queued) -> bool {
+        let taken = {
+            let mut inbox = self.inbox.lock();
+            let is_behind = inbox.stored.as_ref().is_none_or(|stored| stored.is_behind);
+            let waiting = Waiting {
+                id: Some(queued.id),
+                message: queued.message,
+                handing: queued.handing,
+            };
+            let taken = !is_behind && self.push(&mut inbox, waiting);
+            if let Some(stored) = inbox.stored.as_mut().filter(|_| !taken) {
+                stored.is_behind = true;
+            }
+            taken
+        };
+        self.signals.raise(Signal::Mail);
+        taken
     }
 }
 
 impl Sink for ApplicationHandle {
     fn offer(&self, message: &Arc<Message>, handing: Handing) -> Offered {
-        {
-            let mut inbox = self.inbox.lock();
-            let bytes = inbox.bytes + message.size();
-            let has_room = inbox.queue.is_empty()
-                || (inbox.queue.len() < self.limits.messages && bytes <= self.limits.bytes);
-            if !has_room || inbox.close.is_some() {
-                return Offered::Full;
-            }
-            inbox.bytes = bytes;
-            inbox.queue.push_back((Arc::clone(message), handing));
+        let waiting = Waiting {
+            id: None,
+            message: Arc::clone(message),
+            handing,
+        };
+        let taken = self.push(&mut self.inbox.lock(), waiting);
+        if !taken {
+            return Offered::Full;
         }
         self.signals.raise(Signal::Mail);
         Offered::Taken
@@ -127,8 +252,14 @@ impl Sink for ApplicationHandle {
         let mut inbox = self.inbox.lock();
         inbox
             .queue
-            .retain(|(message, _)| !is_revoked(&message.device.device_id));
-        inbox.bytes = inbox.queue.iter().map(|(message, _)| message.size()).sum();
+            .retain(|one| !is_revoked(&one.message.device.device_id));
+        inbox.bytes = inbox.queue.iter().map(|one| one.message.size()).sum();
+        if let Some(stored) = &mut inbox.stored {
+            stored.revocations += 1;
+            stored
+                .page
+                .retain(|one| !is_revoked(&one.message.device.device_id));
+        }
     }
 
     fn bound(&self, devices: &[DeviceId]) {
@@ -136,8 +267,11 @@ impl Sink for ApplicationHandle {
         self.signals.raise(Signal::Mail);
     }
 
-    fn close(&self, _reason: Ended) {
-        self.end(CloseReason::Administrative);
+    fn close(&self, reason: Ended) {
+        self.end(match reason {
+            Ended::SessionEnded => CloseReason::QueueFull,
+            Ended::Disabled | Ended::Deleted | Ended::SecretReset => CloseReason::Administrative,
+        });
     }
 }
 
@@ -224,7 +358,7 @@ mod tests {
 
     fn sent(handle: &ApplicationHandle) -> Vec<String> {
         let mut sent = Vec::new();
-        handle.drain(|message, _| {
+        handle.drain(|_, message, _| {
             sent.push(message.device.device_id.to_string());
             true
         });
@@ -235,15 +369,23 @@ mod tests {
     fn the_inbox_is_bounded_in_messages_and_bytes() {
         let handle = table().handle("app:a");
         let at = || Handing::at(QoS::AtLeastOnce);
-        assert_eq!(handle.offer(&message("x", 5_000), at()), Offered::Taken);
-        assert_eq!(handle.offer(&message("x", 1), at()), Offered::Full, "bytes");
+        assert!(matches!(
+            handle.offer(&message("x", 5_000), at()),
+            Offered::Taken
+        ));
+        assert!(
+            matches!(handle.offer(&message("x", 1), at()), Offered::Full),
+            "bytes"
+        );
         assert_eq!(sent(&handle).len(), 1);
         for _ in 0..3 {
-            assert_eq!(handle.offer(&message("x", 1), at()), Offered::Taken);
+            assert!(matches!(
+                handle.offer(&message("x", 1), at()),
+                Offered::Taken
+            ));
         }
-        assert_eq!(
-            handle.offer(&message("x", 1), at()),
-            Offered::Full,
+        assert!(
+            matches!(handle.offer(&message("x", 1), at()), Offered::Full),
             "messages"
         );
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, Stream as _, StreamExt as _};
-use headgate_protocol::mqtt::{Publish, ReasonCode};
+use headgate_protocol::mqtt::{Publish, QoS, ReasonCode};
 
 use super::ApplicationSession;
 use crate::{
@@ -38,8 +38,8 @@ impl Publishing {
 impl ApplicationSession {
     pub(super) async fn handle_publish(&mut self, publish: Publish) {
         let node = Arc::clone(&self.link.node);
-        let app = self.subscriber.app().clone();
-        let session = self.subscriber.id();
+        let app = self.app.clone();
+        let session = self.attached.id();
         // Found before it is begun: what waits for the registry must not be overtaken.
         let device = match node.uplink.resolve(publish.topic.as_str()).await {
             Ok(Some(device)) => match node.uplink.is_bound(&app, &device.device_id).await {
@@ -75,9 +75,17 @@ impl ApplicationSession {
             payload: Bytes::new(),
             ..publish
         };
+        // At QoS 2 a persistent session's client sends it again until it hears of it, also to the next process.
+        let receipt = match (publish.qos, publish.packet_id, self.attached.kept()) {
+            (QoS::ExactlyOnce, Some(packet_id), Some(kept)) => Some(kept.receipt(packet_id)),
+            _ => None,
+        };
         self.begin(async move {
-            let origin = Origin::App(&app, Some(session));
-            let sent = node.uplink.publish_to_device(origin, message).await;
+            let origin = Origin::App(&app, session);
+            let sent = node
+                .uplink
+                .publish_to_device(origin, message, receipt)
+                .await;
             let reason = match sent {
                 Ok(_) => Some(ReasonCode::Success),
                 Err(error) => refusal(&error),
@@ -125,7 +133,7 @@ impl ApplicationSession {
     fn log_refused(&self, publish: &Publish) {
         if let Some(left_out) = self.link.node.refusals.admit(Instant::now()) {
             tracing::info!(
-                app_id = %self.subscriber.app(),
+                app_id = %self.app,
                 topic = publish.topic.as_str(),
                 left_out,
                 "a message to a device that is not bound to the application was refused"

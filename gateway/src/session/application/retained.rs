@@ -4,13 +4,13 @@
 
 use headgate_protocol::mqtt::TopicFilter;
 
-use super::ApplicationSession;
+use super::{ApplicationSession, attached::Receiver};
 
 impl ApplicationSession {
     /// Has what is retained sent for a subscription.
     pub(super) async fn replay(&mut self, filter: &TopicFilter) {
         let uplink = &self.link.node.uplink;
-        match uplink.retained_for_app(self.subscriber.app(), filter).await {
+        match uplink.retained_for_app(&self.app, filter).await {
             Ok(replay) => {
                 // A second SUBSCRIBE begins anew; so there are no more than subscriptions.
                 self.replays.retain(|known| known.filter() != Some(filter));
@@ -31,7 +31,11 @@ impl ApplicationSession {
             let Some(replay) = self.replays.front_mut() else {
                 return;
             };
-            if let Err(error) = uplink.replay(&self.subscriber, replay).await {
+            let to = Receiver {
+                app: &self.app,
+                attached: &self.attached,
+            };
+            if let Err(error) = uplink.replay(&to, replay).await {
                 // Looked at again with the next thing that happens.
                 return self.log_unread(&error);
             }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headgate_protocol::mqtt::{NotSent, QoS, TopicFilter};
+use headgate_protocol::mqtt::{NotSent, TopicFilter};
 
 use super::{DeviceSession, Sent};
 use crate::{
@@ -75,6 +75,11 @@ impl Mail {
     /// When the mailbox is to be read again.
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.reading.as_ref()?.not_before
+    }
+
+    /// These are sent again by the connection.
+    pub(super) fn resume(&mut self, ids: Vec<Id>) {
+        self.in_flight = ids;
     }
 
     fn holds(&self, id: Id) -> bool {
@@ -143,6 +148,9 @@ impl DeviceSession {
         if let Some(mail) = &mut self.mail {
             mail.in_flight.retain(|known| *known != id);
         }
+        if let Some(kept) = &mut self.kept {
+            kept.acknowledged(id);
+        }
     }
 
     fn send_mail(&mut self, mail: &mut Mail, batch: &mut Batch) {
@@ -157,8 +165,21 @@ impl DeviceSession {
                 continue;
             }
             let tag = stored.id.map_or(Sent::Message, Sent::Mail);
+            let unstored;
+            let handing = if stored.id.is_none() {
+                unstored = handing.at_most(self.max_unstored_qos());
+                &unstored
+            } else {
+                handing
+            };
             let is_kept = match self.link.push(batch, message, handing, tag) {
-                Ok(()) => handing.qos != QoS::AtMostOnce,
+                Ok(packet_id) => {
+                    if let Some(id) = stored.id {
+                        let qos = handing.qos;
+                        self.note_sending(packet_id, id, qos);
+                    }
+                    packet_id.is_some()
+                }
                 Err(NotPushed::NotSent(NotSent::NoQuota | NotSent::NotOpen)) => return,
                 Err(error) => {
                     self.link

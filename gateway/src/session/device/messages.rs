@@ -274,7 +274,7 @@ impl DeviceSession {
             return;
         };
         let message = Outgoing {
-            qos,
+            qos: qos.min(self.max_unstored_qos()),
             ..Outgoing::new(topic, payload, tag)
         };
         if let Err(error) = self.link.send(message) {

@@ -22,10 +22,16 @@ impl DeviceSession {
     /// The edge calls it only when the socket has taken everything before.
     pub async fn fill(&mut self, batch: &mut Batch) {
         self.hand_over_chunks();
+        if self.kept.is_some() && !Box::pin(self.keep(batch)).await {
+            return;
+        }
         self.link.take_control(batch);
         let now = Instant::now();
         if self.mail.is_some() && self.link.closing.is_none() {
             Box::pin(self.fill_mail(now, batch)).await;
+            if self.kept.is_some() && !Box::pin(self.keep(batch)).await {
+                return;
+            }
         }
         let mail_waits = self.mail.as_ref().is_some_and(|mail| mail.waits());
         if self.link.closing.is_none() && !mail_waits && self.may_send_chunks(now) {

@@ -18,7 +18,7 @@ use super::{Announcing, DeviceSession, Sent};
 use crate::{
     model::{DeviceName, Handing, Message, MessageProperties, Millis},
     service::{
-        uplink::{NotPublished, NotRetained},
+        uplink::{KeptSubscription, NotPublished, NotRetained, SessionChange, Terms},
         vendor::{Verdict, huawei, tencent},
     },
     session::subscriptions::{subscription_identifier, wants_retained},
@@ -59,6 +59,9 @@ impl DeviceSession {
                 Some(ReasonCode::NotAuthorized)
             }
         };
+        if let Some(reason) = reason {
+            self.note_taken(&publish, reason);
+        }
         let reason = match reason {
             Some(reason) if self.uploads.is_none() => {
                 return self.link.acknowledge(&publish, reason);
@@ -107,10 +110,17 @@ impl DeviceSession {
             at,
         };
         let is_heard = self.loop_back(&message) | self.link.node.requests.answer(&message);
-        match self.link.node.uplink.publish_from_device(message).await {
+        let terms = Terms {
+            may_refuse: self.link.version() == ProtocolVersion::V5,
+            receipt: self.receipt(publish),
+        };
+        let handing_out = self.link.node.uplink.publish_from_device(message, terms);
+        match handing_out.await {
             Ok(published) if published.receivers > 0 || is_heard => Some(ReasonCode::Success),
             Ok(_) => Some(ReasonCode::NoMatchingSubscribers),
-            Err(NotPublished::NotRetained(NotRetained::Full)) => Some(ReasonCode::QuotaExceeded),
+            Err(NotPublished::NotRetained(NotRetained::Full) | NotPublished::QueueFull) => {
+                Some(ReasonCode::QuotaExceeded)
+            }
             Err(error) => {
                 tracing::warn!(%error, device_id = %self.device.device_id, "a message could not be handed on");
                 None
@@ -134,7 +144,7 @@ impl DeviceSession {
         let own = Outgoing {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
-            qos: handing.qos,
+            qos: handing.qos.min(self.max_unstored_qos()),
             retain: handing.retain,
             subscription_ids: handing.subscription_ids,
             tag: Sent::Message,
@@ -178,6 +188,11 @@ impl DeviceSession {
         let Some(inserted) = self.subscriptions.insert(asked, identifier, max) else {
             return ReasonCode::QuotaExceeded;
         };
+        if self.kept.is_some() {
+            let asked = asked.clone();
+            let kept = KeptSubscription { asked, identifier };
+            self.note_change(SessionChange::Subscribed(kept));
+        }
         if wants_retained(asked.retain_handling, inserted.is_new) {
             self.replay(&asked.filter);
         }
@@ -191,6 +206,7 @@ impl DeviceSession {
             .iter()
             .map(|filter| {
                 if self.subscriptions.remove(filter) {
+                    self.note_change(SessionChange::Unsubscribed(filter.clone()));
                     ReasonCode::Success
                 } else {
                     ReasonCode::NoSubscriptionExisted
@@ -220,6 +236,9 @@ impl DeviceSession {
                 filters = dropped.len(),
                 "subscriptions that the product does not allow any more were dropped"
             );
+            for filter in dropped {
+                self.note_change(SessionChange::Unsubscribed(filter));
+            }
             self.note_listening();
         }
     }

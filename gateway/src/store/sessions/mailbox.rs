@@ -8,13 +8,13 @@ use headgate_protocol::{
     mqtt::{PayloadFormat, QoS},
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use crate::{
     model::{DeviceName, Id, Message, MessageProperties, Millis},
     store::{
         StoreError,
-        sessions::{BLOCK, SessionStore},
+        sessions::{BLOCK, MAIL_BLOCK, SessionStore},
     },
 };
 
@@ -74,66 +74,67 @@ pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl SessionStore {
-    /// Stores messages with their ids and times of expiry, and takes others out, all or nothing; gives what was taken
-    /// out.
-    ///
-    /// # Cancel safety
-    /// Safe: all or nothing happens.
-    pub async fn change_mail(
-        &self,
-        new: &[(Id, &Message, Millis)],
-        gone: &[Id],
-    ) -> Result<Vec<MailGone>, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        for block in new.chunks(MAIL_BLOCK) {
-            let mut properties = Vec::with_capacity(block.len());
-            for (_, message, _) in block {
-                properties.push(encode(message)?);
-            }
-            let mut sql = QueryBuilder::<Sqlite>::new(
-                "INSERT INTO mailbox (id, device, product, node, topic, qos, payload, properties, at, expires_at, bytes) ",
-            );
-            let rows = block.iter().zip(properties);
-            sql.push_values(rows, |mut row, ((id, message, expires_at), properties)| {
-                row.push_bind(id.as_i64())
-                    .push_bind(message.device.device_id.to_string())
-                    .push_bind(message.device.product_id.to_string())
-                    .push_bind(message.device.node_id.to_string())
-                    .push_bind(message.topic.to_string())
-                    .push_bind(i64::from(message.qos.bits()))
-                    .push_bind(message.payload.to_vec())
-                    .push_bind(properties)
-                    .push_bind(message.at.as_i64())
-                    .push_bind(expires_at.as_i64())
-                    .push_bind(stored_size(message));
-            });
-            sql.build()
-                .persistent(block.len() == 1 || block.len() == MAIL_BLOCK)
-                .execute(&mut *tx)
-                .await?;
+/// Stores messages with their ids and times of expiry.
+pub(super) async fn insert(
+    tx: &mut SqliteConnection,
+    new: &[(Id, &Message, Millis)],
+) -> Result<(), StoreError> {
+    for block in new.chunks(MAIL_BLOCK) {
+        let mut properties = Vec::with_capacity(block.len());
+        for (_, message, _) in block {
+            properties.push(encode(message)?);
         }
-        let mut removed = Vec::with_capacity(gone.len());
-        for block in gone.chunks(BLOCK) {
-            let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM mailbox WHERE id IN (");
-            let mut ids = sql.separated(", ");
-            for id in block {
-                ids.push_bind(id.as_i64());
-            }
-            sql.push(") RETURNING id, device, bytes");
-            let rows = sql
-                .build()
-                .persistent(block.len() == BLOCK || block.len() == 1)
-                .fetch_all(&mut *tx)
-                .await?;
-            for row in &rows {
-                removed.push(read_gone(row)?);
-            }
-        }
-        tx.commit().await?;
-        Ok(removed)
+        let mut sql = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO mailbox (id, device, product, node, topic, qos, payload, properties, at, expires_at, bytes) ",
+        );
+        let rows = block.iter().zip(properties);
+        sql.push_values(rows, |mut row, ((id, message, expires_at), properties)| {
+            row.push_bind(id.as_i64())
+                .push_bind(message.device.device_id.to_string())
+                .push_bind(message.device.product_id.to_string())
+                .push_bind(message.device.node_id.to_string())
+                .push_bind(message.topic.to_string())
+                .push_bind(i64::from(message.qos.bits()))
+                .push_bind(message.payload.to_vec())
+                .push_bind(properties)
+                .push_bind(message.at.as_i64())
+                .push_bind(expires_at.as_i64())
+                .push_bind(stored_size(message));
+        });
+        sql.build()
+            .persistent(block.len() == 1 || block.len() == MAIL_BLOCK)
+            .execute(&mut *tx)
+            .await?;
     }
+    Ok(())
+}
 
+/// Takes messages out; gives those that were there.
+pub(super) async fn delete(
+    tx: &mut SqliteConnection,
+    gone: &[Id],
+) -> Result<Vec<MailGone>, StoreError> {
+    let mut removed = Vec::with_capacity(gone.len());
+    for block in gone.chunks(BLOCK) {
+        let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM mailbox WHERE id IN (");
+        let mut ids = sql.separated(", ");
+        for id in block {
+            ids.push_bind(id.as_i64());
+        }
+        sql.push(") RETURNING id, device, bytes");
+        let rows = sql
+            .build()
+            .persistent(block.len() == BLOCK || block.len() == 1)
+            .fetch_all(&mut *tx)
+            .await?;
+        for row in &rows {
+            removed.push(read_gone(row)?);
+        }
+    }
+    Ok(removed)
+}
+
+impl SessionStore {
     /// Takes out what waits for a device; gives it.
     pub async fn clear_mail(&self, device: &DeviceId) -> Result<Vec<MailGone>, StoreError> {
         let rows = sqlx::query("DELETE FROM mailbox WHERE device = $1 RETURNING id, device, bytes")
@@ -175,6 +176,31 @@ impl SessionStore {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Those of these messages that wait for a device.
+    pub async fn mail_of(
+        &self,
+        device: &DeviceId,
+        ids: &[Id],
+    ) -> Result<Vec<(Id, Message)>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for block in ids.chunks(BLOCK) {
+            let mut sql = QueryBuilder::<Sqlite>::new(
+                "SELECT id, device, product, node, topic, qos, payload, properties, at FROM mailbox WHERE device = ",
+            );
+            sql.push_bind(device.to_string()).push(" AND id IN (");
+            let mut list = sql.separated(", ");
+            for id in block {
+                list.push_bind(id.as_i64());
+            }
+            sql.push(")");
+            let rows = sql.build().persistent(false).fetch_all(&self.pool).await?;
+            for row in &rows {
+                found.push(read(row)?);
+            }
+        }
+        Ok(found)
     }
 
     /// How much waits for each device that anything waits for.
@@ -224,7 +250,8 @@ fn read_gone(row: &SqliteRow) -> Result<MailGone, StoreError> {
     })
 }
 
-fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
+/// A message out of its columns.
+pub(super) fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
     let id = Id::from_i64(row.try_get("id")?).map_err(|error| corrupt("id", error))?;
     let qos: i64 = row.try_get("qos")?;
     let (properties, retain) = decode(row.try_get("properties")?)?;
@@ -247,6 +274,7 @@ fn read(row: &SqliteRow) -> Result<(Id, Message), StoreError> {
     Ok((id, message))
 }
 
+/// Everything of a message that has no column.
 pub(super) fn encode(message: &Message) -> Result<String, StoreError> {
     let properties = &message.properties;
     let stored = StoredProperties {
@@ -304,6 +332,3 @@ pub(super) fn corrupt(column: &'static str, reason: impl Display) -> StoreError 
         reason: reason.to_string(),
     }
 }
-
-/// Messages of one statement at most: eleven values each.
-const MAIL_BLOCK: usize = 100;

@@ -7,7 +7,7 @@ use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
 use crate::model::{AuthKind, DeliveryState};
 
 use super::{
-    super::labels::{UploadChunk, UploadEnd},
+    super::labels::{SessionKind, UploadChunk, UploadEnd},
     maker::Maker,
 };
 
@@ -108,6 +108,46 @@ impl Retained {
             messages: make.gauge("retained_messages", "Retained messages."),
             bytes: make.gauge("retained_bytes", "Bytes of retained messages."),
         }
+    }
+}
+
+/// Sessions that outlive their connections, and what waits for them.
+#[derive(Debug)]
+pub struct PersistentSessions {
+    kinds: Vec<IntGauge>,
+    /// Clients that got a session that ends with its connection, because there are as many as may be.
+    pub refused: IntCounter,
+    /// Messages that wait for those of applications.
+    pub queue_messages: IntGauge,
+    /// What they take, in bytes.
+    pub queue_bytes: IntGauge,
+}
+
+impl PersistentSessions {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let sessions = make.gauges(
+            "persistent_sessions",
+            "Sessions that outlive their connections.",
+            &["kind"],
+        );
+        let of = |kind: &SessionKind| sessions.with_label_values(&[kind.label()]);
+        Self {
+            kinds: SessionKind::ALL.iter().map(of).collect(),
+            refused: make.counter(
+                "persistent_sessions_refused_total",
+                "Sessions that were not kept, because as many are as may be.",
+            ),
+            queue_messages: make.gauge(
+                "queue_messages",
+                "Messages that wait for persistent sessions of applications.",
+            ),
+            queue_bytes: make.gauge("queue_bytes", "Bytes of these messages."),
+        }
+    }
+
+    /// How many there are of this kind.
+    pub fn of(&self, kind: SessionKind) -> &IntGauge {
+        &self.kinds[kind.index()]
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Login {
     pub(crate) client_id: String,
     pub(crate) username: String,
     pub(crate) password: String,
+    /// For how many seconds the session is to be kept, if it is; without a clean start.
+    pub(crate) keeps_secs: Option<u32>,
 }
 
 impl Login {
@@ -54,6 +56,7 @@ impl Login {
             client_id: device.id.clone(),
             username: device.id.clone(),
             password: device.secret.clone(),
+            keeps_secs: None,
         }
     }
 
@@ -77,6 +80,15 @@ impl Login {
             client_id: client_id.to_owned(),
             username: app.id.clone(),
             password: app.secret.clone(),
+            keeps_secs: None,
+        }
+    }
+
+    /// The same with a session that goes on, and outlives the connection for so long.
+    pub(crate) fn keeping(self, secs: u32) -> Self {
+        Self {
+            keeps_secs: Some(secs),
+            ..self
         }
     }
 
@@ -92,6 +104,13 @@ pub(crate) fn connect(login: &Login) -> Packet {
     connect.keep_alive_secs = login.keep_alive_secs;
     connect.username = Some(login.username.as_str().into());
     connect.password = Some(Bytes::copy_from_slice(login.password.as_bytes()));
+    if let Some(secs) = login.keeps_secs {
+        connect.clean_start = false;
+        if login.version == ProtocolVersion::V5 {
+            let properties = connect.properties.get_or_insert_default();
+            properties.session_expiry_interval_secs = Some(secs);
+        }
+    }
     Packet::Connect(Box::new(connect))
 }
 

@@ -153,6 +153,7 @@ impl Stage {
             applications: ApplicationsConfig::default(),
             mailbox: MailboxConfig::default(),
             retained: RetainedConfig::default(),
+            max_persistent: 100,
             metrics: Metrics::new(),
         };
         let uplink = Uplink::start(uplink, &shutdown).await.expect("an uplink");

@@ -10,7 +10,7 @@ use super::stage::{Stage, app_id, device_id, message};
 use crate::{
     config::{ApplicationsConfig, MailboxConfig},
     model::{Id, Millis},
-    service::uplink::{NotSent, NotSubscribed, Origin, Sent, SubscribeOptions},
+    service::uplink::{NotSent, NotSubscribed, Origin, Sent, SubscribeOptions, Terms},
     telemetry::metrics::DropReason,
 };
 
@@ -28,7 +28,9 @@ pub(super) async fn two_apps() -> (Stage, String, String) {
 }
 
 async fn publish(stage: &Stage, node: &str, topic: &str) -> u32 {
-    let published = stage.uplink.publish_from_device(message(node, topic, Q1));
+    let published = stage
+        .uplink
+        .publish_from_device(message(node, topic, Q1), Terms::default());
     published.await.unwrap().receivers
 }
 
@@ -171,9 +173,11 @@ async fn a_message_to_a_device_goes_out_now_or_waits() {
     let app = app_id("a");
     let send = async |node: &str, qos| {
         let topic = format!("P/{node}/down");
-        let sent = stage
-            .uplink
-            .publish_to_device(Origin::App(&app, None), message(node, &topic, qos));
+        let sent = stage.uplink.publish_to_device(
+            Origin::App(&app, None),
+            message(node, &topic, qos),
+            None,
+        );
         sent.await
     };
     let mailbox = stage.uplink.mailbox();
@@ -228,12 +232,12 @@ async fn other_applications_of_the_device_see_what_it_is_sent() {
     let origin = Origin::App(&app, Some(sender.id()));
     stage
         .uplink
-        .publish_to_device(origin, message("d2", "P/d2/down", Q1))
+        .publish_to_device(origin, message("d2", "P/d2/down", Q1), None)
         .await
         .unwrap();
     stage
         .uplink
-        .publish_to_device(origin, message("d0", "P/d0/down", Q1))
+        .publish_to_device(origin, message("d0", "P/d0/down", Q1), None)
         .await
         .unwrap();
     assert_eq!((of_a.topics().len(), of_b.topics().len()), (1, 1));
@@ -249,7 +253,7 @@ async fn other_applications_of_the_device_see_what_it_is_sent() {
     let origin = Origin::App(&app, Some(sender.id()));
     stage
         .uplink
-        .publish_to_device(origin, message("d2", "P/d2/down", Q1))
+        .publish_to_device(origin, message("d2", "P/d2/down", Q1), None)
         .await
         .unwrap();
     assert_eq!((of_a.topics().len(), of_b.topics().len()), (1, 2));
@@ -268,7 +272,10 @@ async fn limits_of_messages_to_devices_are_kept() {
     let send = async |node: &str, topic: &str, len: usize| {
         let mut one = message(node, topic, Q1);
         one.payload = Bytes::from(vec![0; len]);
-        stage.uplink.publish_to_device(Origin::Operator, one).await
+        stage
+            .uplink
+            .publish_to_device(Origin::Operator, one, None)
+            .await
     };
     let large = send("d0", "P/d0/down", 65_537).await;
     assert!(matches!(
@@ -321,11 +328,11 @@ async fn what_waits_is_there_after_a_restart_until_its_time_is_over() {
     short.properties.expires_at = Some(Millis::from_i64(1));
     let uplink = &stage.uplink;
     uplink
-        .publish_to_device(Origin::Operator, first.clone())
+        .publish_to_device(Origin::Operator, first.clone(), None)
         .await
         .unwrap();
     uplink
-        .publish_to_device(Origin::Operator, short)
+        .publish_to_device(Origin::Operator, short, None)
         .await
         .unwrap();
     let dir = stage.close().await;
@@ -343,9 +350,10 @@ async fn what_waits_is_there_after_a_restart_until_its_time_is_over() {
         tokio::task::yield_now().await;
     }
     assert_eq!(stage.metrics.messages_dropped(DropReason::Expired).get(), 1);
-    let again = stage
-        .uplink
-        .publish_to_device(Origin::Operator, message("d0", "P/d0/down", Q1));
+    let again =
+        stage
+            .uplink
+            .publish_to_device(Origin::Operator, message("d0", "P/d0/down", Q1), None);
     let Ok(Sent::Queued(id)) = again.await else {
         panic!("not queued")
     };
@@ -359,7 +367,7 @@ async fn many_messages_share_a_commit_and_are_offered_as_they_are_stored() {
     let sends = (0..300).map(|n: u32| {
         let mut one = message("d0", "P/d0/down", Q1);
         one.payload = Bytes::from(n.to_string());
-        stage.uplink.publish_to_device(Origin::Operator, one)
+        stage.uplink.publish_to_device(Origin::Operator, one, None)
     });
     let sent = futures_util::future::join_all(sends).await;
     assert!(sent.iter().all(Result::is_ok));

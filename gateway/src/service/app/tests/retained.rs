@@ -10,7 +10,9 @@ use super::{
 use crate::{
     config::{ApplicationsConfig, MailboxConfig},
     model::Millis,
-    service::uplink::{NotPublished, NotRetained, Origin, Replay, SubscribeOptions, Subscriber},
+    service::uplink::{
+        NotPublished, NotRetained, Origin, Replay, SubscribeOptions, Subscriber, Terms,
+    },
 };
 
 /// Has device `node` retain `payload`.
@@ -18,7 +20,11 @@ async fn retain(stage: &Stage, node: &str, topic: &str, payload: &str) {
     let mut kept = message(node, topic, QoS::AtLeastOnce);
     kept.retain = true;
     kept.payload = Bytes::from(payload.to_owned());
-    stage.uplink.publish_from_device(kept).await.unwrap();
+    stage
+        .uplink
+        .publish_from_device(kept, Terms::default())
+        .await
+        .unwrap();
 }
 
 /// What a new subscription gets of what is retained.
@@ -81,7 +87,11 @@ async fn it_is_there_after_a_restart_and_goes_with_its_time_and_its_device() {
     let mut short = message("d0", "P/d0/short", QoS::AtMostOnce);
     short.retain = true;
     short.properties.expires_at = Some(Millis::from_i64(1));
-    stage.uplink.publish_from_device(short).await.unwrap();
+    stage
+        .uplink
+        .publish_from_device(short, Terms::default())
+        .await
+        .unwrap();
     let dir = stage.close().await;
     let stage = Stage::open(dir, ApplicationsConfig::default(), MailboxConfig::default()).await;
     let (mut first, of_first) = session(&stage, "a", &a).await;
@@ -154,7 +164,7 @@ async fn an_application_of_many_devices_gets_all_of_theirs() {
     let kept = ids.iter().map(|id| {
         let mut kept = message(id, &format!("P/{id}/state"), QoS::AtLeastOnce);
         kept.retain = true;
-        stage.uplink.publish_from_device(kept)
+        stage.uplink.publish_from_device(kept, Terms::default())
     });
     for result in futures_util::future::join_all(kept).await {
         result.unwrap();
@@ -172,13 +182,19 @@ async fn a_device_that_holds_as_many_as_it_may_is_refused_one_more_and_the_rest_
     }
     let mut more = message("d0", "P/d0/more", QoS::AtLeastOnce);
     more.retain = true;
-    let refused = stage.uplink.publish_from_device(more.clone()).await;
+    let refused = stage
+        .uplink
+        .publish_from_device(more.clone(), Terms::default())
+        .await;
     assert!(matches!(
         refused,
         Err(NotPublished::NotRetained(NotRetained::Full))
     ));
     retain(&stage, "d0", "P/d0/7", "").await;
-    let sent = stage.uplink.publish_to_device(Origin::Operator, more).await;
+    let sent = stage
+        .uplink
+        .publish_to_device(Origin::Operator, more, None)
+        .await;
     sent.unwrap();
     assert_eq!(stage.metrics.retained.messages.get(), 100);
 }

@@ -199,6 +199,7 @@ impl Stage {
             applications: config.clone(),
             mailbox,
             retained: RetainedConfig::default(),
+            max_persistent: 100,
             metrics: metrics.clone(),
         };
         let uplink = Uplink::start(parts, &shutdown).await.unwrap();
@@ -293,10 +294,7 @@ impl Stage {
             .await
             .unwrap();
         let sink = Recorder::new();
-        let mut session = self
-            .uplink
-            .attach(&app, Arc::clone(&sink) as Arc<dyn Sink>)
-            .unwrap();
+        let mut session = self.uplink.attach(&app, Arc::clone(&sink) as Arc<dyn Sink>);
         for filter in filters {
             let options = SubscribeOptions {
                 qos: QoS::AtLeastOnce,

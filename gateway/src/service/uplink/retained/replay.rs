@@ -11,7 +11,11 @@ use headgate_protocol::{
 };
 
 use super::{
-    super::{Offered, Subscriber, Uplink},
+    super::{
+        Offered, Uplink,
+        subscribers::RetainedReceiver,
+        writer::{Order, Put},
+    },
     Retained,
     index::Found,
 };
@@ -205,23 +209,35 @@ impl Uplink {
     ///
     /// # Cancel safety
     /// A cancelled call may have offered some.
-    pub async fn replay(&self, to: &Subscriber, replay: &mut Replay) -> Result<(), StoreError> {
+    pub async fn replay(
+        &self,
+        to: &impl RetainedReceiver,
+        replay: &mut Replay,
+    ) -> Result<(), StoreError> {
         let inner = &self.inner;
         let page = replay.next(&inner.retained, &inner.registry).await?;
         for (found, message) in page {
+            // As for any message: what is stored has its place in the line before the bindings are locked.
+            let permit = self.permit().await;
             let offer = |apps: &[AppId]| {
                 // Whoever replaced it offers the newer one to those who subscribed before.
-                if apps.contains(to.app()) && inner.retained.is_current(&found) {
-                    return to.offer_retained(&message, replay.filter());
+                let is_wanted = apps.contains(to.app()) && inner.retained.is_current(&found);
+                let offered = is_wanted.then(|| to.offer_retained(&message, replay.filter()));
+                match offered.flatten() {
+                    Some(Offered::Full) => Some(DropReason::ApplicationFull),
+                    Some(Offered::ToStore(queue, handing)) => {
+                        let Some((permit, place)) = permit.zip(queue.reserve(&message)) else {
+                            return Some(DropReason::QueueFull);
+                        };
+                        permit.send(Order::Put(Put::alone(&message, place, handing)));
+                        None
+                    }
+                    Some(Offered::Taken | Offered::Away) | None => None,
                 }
-                None
             };
-            let offered = inner.bindings.with(&found.device, offer).await?;
-            if offered == Some(Offered::Full) {
-                inner
-                    .metrics
-                    .messages_dropped(DropReason::ApplicationFull)
-                    .inc();
+            let dropped = inner.bindings.with(&found.device, offer).await?;
+            if let Some(reason) = dropped {
+                inner.metrics.messages_dropped(reason).inc();
             }
         }
         Ok(())

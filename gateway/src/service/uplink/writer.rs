@@ -1,0 +1,443 @@
+//! The one task that stores messages and persistent sessions, many in one commit.
+//!
+//! What it is asked is done in the order of asking. A message is offered to whoever is connected once it is stored, and
+//! then whoever sent it is told. Invariants: ids grow in the order of storing; nobody is told of what is not committed.
+
+use std::{sync::Arc, time::Duration};
+
+use headgate_protocol::{identity::DeviceId, mqtt::PacketId};
+use prometheus::Histogram;
+use smallvec::SmallVec;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    mailbox::{Mailbox, Place},
+    persistent::{Granted, PersistentSessions},
+    queue::{Queue, QueuePlace, Queued},
+    subscribers::Ended,
+};
+use crate::{
+    model::{Handing, Id, IdGenerator, Message, Millis},
+    store::{
+        StoreError,
+        sessions::{
+            Batch, Claim, NewMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
+            SessionStore,
+        },
+    },
+    telemetry::metrics::{DropReason, Metrics},
+};
+
+/// Orders that may wait; beyond them whoever has one waits.
+pub(super) const CAPACITY: usize = 1_024;
+/// The most orders in one commit.
+const MAX_COMMIT: usize = 256;
+/// How often what is over is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is to be done.
+pub(super) enum Order {
+    /// Store a message.
+    Put(Put),
+    /// Take out all that waits for a device; tells how many messages that were.
+    Clear {
+        device: DeviceId,
+        cleared: oneshot::Sender<usize>,
+    },
+    /// Store changes of a session; tells whether it was still its connection's.
+    Change {
+        session: SessionRef,
+        changes: Vec<SessionChange>,
+        stored: oneshot::Sender<bool>,
+    },
+    /// Give a session to a connection.
+    Claim {
+        claim: Claim,
+        granted: oneshot::Sender<Granted>,
+    },
+    /// Take what waits of these devices out of queues.
+    Revoke {
+        queues: Vec<Arc<Queue>>,
+        devices: Vec<DeviceId>,
+        revoked: oneshot::Sender<()>,
+    },
+    /// End sessions, whoever has them.
+    End {
+        sessions: Vec<(Id, SessionKey)>,
+        ended: oneshot::Sender<()>,
+    },
+}
+
+/// A message that is to be stored.
+pub(super) struct Put {
+    pub(super) message: Arc<Message>,
+    /// For its device: until when, and in which place.
+    pub(super) mail: Option<(Millis, Place)>,
+    /// For sessions of applications.
+    pub(super) receivers: Vec<(QueuePlace, Handing)>,
+    /// What its sender may send again, and is to be known by then.
+    pub(super) receipt: Option<Receipt>,
+    pub(super) stored: oneshot::Sender<Placed>,
+}
+
+impl Put {
+    /// A message for one session, of which nobody needs to be told.
+    pub(super) fn alone(message: &Arc<Message>, place: QueuePlace, handing: Handing) -> Self {
+        let (stored, _nobody) = oneshot::channel();
+        Self {
+            message: Arc::clone(message),
+            mail: None,
+            receivers: vec![(place, handing)],
+            receipt: None,
+            stored,
+        }
+    }
+}
+
+/// A `QoS` 2 message of a persistent session's client: stored together with its identifier, it is taken once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub(super) session: SessionRef,
+    pub(super) packet_id: PacketId,
+}
+
+/// Where a stored message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) id: Id,
+    /// The device's session has it too.
+    pub(super) is_online: bool,
+}
+
+/// The writer, to be driven by one task.
+pub(super) struct Writer {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) has_work: Arc<Notify>,
+    pub(super) mailbox: Mailbox,
+    pub(super) sessions: PersistentSessions,
+    pub(super) store: SessionStore,
+    pub(super) backend: Arc<dyn SessionBackend>,
+    pub(super) ids: IdGenerator,
+    /// The greatest id that was given.
+    pub(super) last: i64,
+    pub(super) seconds: Histogram,
+    pub(super) metrics: Metrics,
+}
+
+/// What goes into the next commit.
+#[derive(Default)]
+struct Gathered {
+    puts: Vec<(Id, Put)>,
+    changes: Vec<(
+        SessionRef,
+        Vec<SessionChange>,
+        Option<oneshot::Sender<bool>>,
+    )>,
+}
+
+impl Writer {
+    /// Stores what comes; after `stop` what was handed over before, and then no more.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut orders = Vec::with_capacity(MAX_COMMIT);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_work = Arc::clone(&self.has_work);
+            tokio::select! {
+                biased;
+                received = self.orders.recv_many(&mut orders, MAX_COMMIT) => {
+                    self.carry_out(&mut orders).await;
+                    if received == 0 {
+                        return;
+                    }
+                }
+                () = has_work.notified() => self.carry_out(&mut orders).await,
+                () = stop.cancelled(), if !self.orders.is_closed() => self.orders.close(),
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, orders: &mut Vec<Order>) {
+        let mut gathered = Gathered::default();
+        for order in orders.drain(..) {
+            match order {
+                Order::Put(put) => {
+                    let id = self.next_id();
+                    gathered.puts.push((id, put));
+                    continue;
+                }
+                Order::Change {
+                    session,
+                    changes,
+                    stored,
+                } => {
+                    gathered.changes.push((session, changes, Some(stored)));
+                    continue;
+                }
+                _ => {}
+            }
+            // What was asked before it comes before it.
+            self.commit(&mut gathered).await;
+            match order {
+                Order::Put(_) | Order::Change { .. } => {}
+                Order::Clear { device, cleared } => self.clear(&device, cleared).await,
+                Order::Claim { claim, granted } => self.claim(&claim, granted).await,
+                Order::Revoke {
+                    queues,
+                    devices,
+                    revoked,
+                } => self.revoke(&queues, &devices, revoked).await,
+                Order::End { sessions, ended } => {
+                    for (session, key) in sessions {
+                        self.end_session(session, &key).await;
+                    }
+                    let _gone = ended.send(());
+                }
+            }
+        }
+        self.commit(&mut gathered).await;
+        self.purge().await;
+    }
+
+    /// Stores messages and changes, and takes out acknowledged messages, in one commit.
+    async fn commit(&self, gathered: &mut Gathered) {
+        let mail_gone = self.mailbox.take_delivered();
+        let messages_gone = self.sessions.take_delivered();
+        let closings = self.sessions.take_closings();
+        for one in &closings {
+            let changes = vec![one.change.clone()];
+            gathered.changes.push((one.session, changes, None));
+        }
+        for (_, put) in &gathered.puts {
+            if let Some(receipt) = put.receipt {
+                let change = SessionChange::Taken(receipt.packet_id);
+                gathered.changes.push((receipt.session, vec![change], None));
+            }
+        }
+        let is_idle = gathered.puts.is_empty() && gathered.changes.is_empty();
+        if is_idle && mail_gone.is_empty() && messages_gone.is_empty() {
+            return;
+        }
+        let timer = self.seconds.start_timer();
+        let result = self
+            .backend_commit(gathered, &mail_gone, &messages_gone)
+            .await;
+        timer.observe_duration();
+        match result {
+            Ok(stale) => {
+                for (session, _, stored) in gathered.changes.drain(..) {
+                    if let Some(stored) = stored {
+                        let _gone = stored.send(!stale.contains(&session));
+                    }
+                }
+                for (id, put) in gathered.puts.drain(..) {
+                    self.hand_over(id, put);
+                }
+                self.sessions.on_closed(&closings, &stale);
+            }
+            Err(error) => {
+                tracing::error!(%error, messages = gathered.puts.len(), "messages and sessions could not be stored");
+                gathered.puts.clear();
+                gathered.changes.clear();
+                self.sessions.put_back(closings);
+            }
+        }
+    }
+
+    async fn backend_commit(
+        &self,
+        gathered: &Gathered,
+        mail_gone: &[Id],
+        messages_gone: &[(Id, Id)],
+    ) -> Result<SmallVec<[SessionRef; 1]>, StoreError> {
+        let receivers: Vec<Vec<(Id, Handing)>> = gathered
+            .puts
+            .iter()
+            .map(|(_, put)| {
+                let receivers = put.receivers.iter();
+                receivers
+                    .filter(|(place, _)| !place.queue().is_over())
+                    .map(|(place, handing)| (place.queue().session(), handing.clone()))
+                    .collect()
+            })
+            .collect();
+        let mut batch = Batch {
+            mail_gone,
+            messages_gone,
+            ..Batch::default()
+        };
+        for ((id, put), receivers) in gathered.puts.iter().zip(&receivers) {
+            if let Some((expires_at, _)) = &put.mail {
+                batch.mail.push((*id, &put.message, *expires_at));
+            }
+            if !receivers.is_empty() {
+                batch.messages.push(NewMessage {
+                    id: *id,
+                    message: &put.message,
+                    receivers,
+                });
+            }
+        }
+        for (session, changes, _) in &gathered.changes {
+            batch.changes.push((*session, changes));
+        }
+        let committed = self.backend.commit(&batch).await?;
+        self.mailbox.release(mail_gone, &committed.mail_gone);
+        self.sessions
+            .release(messages_gone, &committed.messages_gone);
+        Ok(committed.stale)
+    }
+
+    /// A message is stored: whoever is connected is offered it, here, so that it is in the order of ids.
+    fn hand_over(&self, id: Id, put: Put) {
+        let is_online = put.mail.is_some_and(|(_, place)| {
+            place.keep();
+            self.mailbox.offer_stored(id, Arc::clone(&put.message))
+        });
+        for (place, handing) in put.receivers {
+            let queue = Arc::clone(place.queue());
+            if queue.is_over() {
+                // Nobody will ask for it: its place goes with it.
+                continue;
+            }
+            place.keep();
+            queue.offer_stored(Queued {
+                id,
+                message: Arc::clone(&put.message),
+                handing,
+            });
+        }
+        // Whoever waited may be gone; the message stands all the same.
+        let _gone = put.stored.send(Placed { id, is_online });
+    }
+
+    async fn claim(&self, claim: &Claim, granted: oneshot::Sender<Granted>) {
+        match self.backend.claim(claim).await {
+            Ok(claimed) => {
+                let grant = self.sessions.on_claimed(claim, claimed);
+                let _gone = granted.send(grant);
+            }
+            Err(error) => tracing::error!(%error, "a session could not be claimed"),
+        }
+    }
+
+    async fn clear(&self, device: &DeviceId, cleared: oneshot::Sender<usize>) {
+        match self.store.clear_mail(device).await {
+            Ok(gone) => {
+                self.mailbox.release(&[], &gone);
+                let _gone = cleared.send(gone.len());
+            }
+            Err(error) => {
+                tracing::error!(%error, device_id = %device, "a mailbox could not be emptied");
+            }
+        }
+    }
+
+    async fn revoke(
+        &self,
+        queues: &[Arc<Queue>],
+        devices: &[DeviceId],
+        revoked: oneshot::Sender<()>,
+    ) {
+        for queue in queues {
+            match self.backend.revoke(queue.session(), devices).await {
+                Ok(gone) => self.sessions.release(&[], &gone),
+                Err(error) => {
+                    tracing::error!(%error, "messages of devices that were unbound could not be taken out");
+                    return;
+                }
+            }
+        }
+        let _gone = revoked.send(());
+    }
+
+    async fn end_session(&self, session: Id, key: &SessionKey) {
+        match self.backend.discard(session).await {
+            Ok(()) => {
+                if let Some(link) = self.sessions.forget(session, key) {
+                    link.close(Ended::SessionEnded);
+                }
+            }
+            Err(error) => tracing::error!(%error, "a session could not be ended"),
+        }
+    }
+
+    /// Takes out what waited for sessions that have ended, a bounded number each time.
+    async fn purge(&self) {
+        let Some(session) = self.sessions.next_to_purge() else {
+            return;
+        };
+        match self.backend.purge(session).await {
+            Ok(gone) => {
+                let dropped = self.metrics.messages_dropped(DropReason::SessionEnded);
+                dropped.inc_by(gone.len() as u64);
+                self.sessions.on_purged(session, &gone);
+            }
+            Err(error) => tracing::warn!(%error, "messages of an ended session stay for now"),
+        }
+    }
+
+    /// Looks for what is over, a bounded number in each step.
+    async fn sweep(&self) {
+        let now = Millis::now();
+        self.expire_mail(now).await;
+        match self.backend.expire_messages(now).await {
+            Ok(gone) => {
+                self.sessions.release(&[], &gone);
+                let dropped = self.metrics.messages_dropped(DropReason::Expired);
+                dropped.inc_by(gone.len() as u64);
+            }
+            Err(error) => tracing::warn!(%error, "expired messages could not be taken out"),
+        }
+        match self.backend.expired_sessions(now).await {
+            Ok(expired) => {
+                for (session, key) in expired {
+                    self.end_session(session, &key).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "expired sessions could not be found"),
+        }
+        for (session, key) in self.sessions.stuck() {
+            tracing::warn!(
+                ?key,
+                "a session of an application took nothing for too long and was ended"
+            );
+            self.end_session(session, &key).await;
+        }
+        self.purge().await;
+    }
+
+    async fn expire_mail(&self, now: Millis) {
+        loop {
+            match self.store.expire_mail(now).await {
+                Ok(gone) if gone.is_empty() => return,
+                Ok(gone) => {
+                    self.mailbox.release(&[], &gone);
+                    let dropped = self.metrics.messages_dropped(DropReason::Expired);
+                    dropped.inc_by(gone.len() as u64);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "expired messages could not be taken out");
+                    return;
+                }
+            }
+            if !self.orders.is_empty() {
+                // Who stores goes first; the rest is for the next sweep.
+                return;
+            }
+        }
+    }
+
+    /// Greater than every id before, those of earlier runs that still wait included.
+    fn next_id(&mut self) -> Id {
+        let next = self.ids.next();
+        let next = Id::from_i64(next.as_i64().max(self.last.saturating_add(1))).unwrap_or(next);
+        self.last = next.as_i64();
+        next
+    }
+}
