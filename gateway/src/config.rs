@@ -8,6 +8,7 @@
 mod applications;
 mod auth;
 mod check;
+mod conformance;
 pub mod data_dir;
 mod delivery;
 mod files;
@@ -41,6 +42,7 @@ use std::path::{Path, PathBuf};
 pub use self::{
     applications::{ApplicationsConfig, MailboxConfig},
     auth::AuthConfig,
+    conformance::ConformanceConfig,
     delivery::DeliveryConfig,
     files::FilesConfig,
     http::HttpConfig,
@@ -101,6 +103,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Applications.
     pub applications: ApplicationsConfig,
+    /// The topic space of test suites.
+    pub conformance: ConformanceConfig,
     /// Messages that wait for devices.
     pub mailbox: MailboxConfig,
     /// Messages that are kept for whoever subscribes later.
@@ -173,6 +177,7 @@ impl Config {
             blobs: section(from),
             auth: section(from),
             applications: section(from),
+            conformance: section(from),
             mailbox: section(from),
             retained: section(from),
             delivery: section(from),
@@ -210,6 +215,7 @@ impl Config {
             section(&self.blobs),
             section(&self.auth),
             section(&self.applications),
+            section(&self.conformance),
             section(&self.mailbox),
             section(&self.retained),
             section(&self.delivery),

@@ -11,6 +11,7 @@ pub mod registration;
 pub mod registry;
 pub mod resource;
 pub mod seal;
+pub mod space;
 pub mod topics;
 pub mod uplink;
 pub mod upload;

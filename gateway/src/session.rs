@@ -6,6 +6,7 @@
 
 mod application;
 mod batch;
+mod conformance;
 mod connect;
 mod device;
 mod handle;
@@ -32,6 +33,7 @@ use headgate_protocol::mqtt::{Packet, ReasonCode};
 pub use self::{
     application::{ApplicationHandle, ApplicationSession, ApplicationTable},
     batch::{Batch, Part},
+    conformance::{ConformanceProfile, ConformanceSession, admit_anyone},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},
     handle::{Canceled, CloseReason, SessionHandle},
@@ -58,6 +60,8 @@ pub enum Session {
     Device(DeviceSession),
     /// An application.
     Application(Box<ApplicationSession>),
+    /// Anyone, in the topic space of test suites.
+    Conformance(Box<ConformanceSession>),
 }
 
 impl Session {
@@ -66,6 +70,7 @@ impl Session {
         match self {
             Self::Device(device) => device.closing(),
             Self::Application(application) => application.closing(),
+            Self::Conformance(client) => client.closing(),
         }
     }
 
@@ -74,6 +79,7 @@ impl Session {
         match self {
             Self::Device(device) => device.wants_input(),
             Self::Application(application) => application.wants_input(),
+            Self::Conformance(client) => client.wants_input(),
         }
     }
 
@@ -82,6 +88,7 @@ impl Session {
         match self {
             Self::Device(device) => device.handle().poll_signals(cx),
             Self::Application(application) => application.handle().poll_signals(cx),
+            Self::Conformance(client) => client.handle().poll_signals(cx),
         }
     }
 
@@ -91,6 +98,7 @@ impl Session {
         match self {
             Self::Device(device) => device.take_packet(now, packet),
             Self::Application(application) => application.take_packet(now, packet),
+            Self::Conformance(client) => client.take_packet(now, packet),
         }
     }
 
@@ -99,6 +107,8 @@ impl Session {
         match self {
             Self::Device(device) => device.act(now).await,
             Self::Application(application) => Box::pin(application.act()).await,
+            // It acts on everything as it is taken.
+            Self::Conformance(_) => {}
         }
     }
 
@@ -107,6 +117,7 @@ impl Session {
         match self {
             Self::Device(device) => device.close_on_violation(reason),
             Self::Application(application) => application.close_on_violation(reason),
+            Self::Conformance(client) => client.close_on_violation(reason),
         }
     }
 
@@ -116,6 +127,7 @@ impl Session {
         match self {
             Self::Device(device) => device.handle_signals(now, signals, address),
             Self::Application(application) => application.handle_signals(signals),
+            Self::Conformance(client) => client.handle_signals(signals),
         }
     }
 
@@ -124,6 +136,7 @@ impl Session {
         match self {
             Self::Device(device) => device.timeout(),
             Self::Application(application) => application.timeout(),
+            Self::Conformance(client) => client.timeout(),
         }
     }
 
@@ -132,6 +145,7 @@ impl Session {
         match self {
             Self::Device(device) => device.handle_timeout(now),
             Self::Application(application) => application.handle_timeout(now),
+            Self::Conformance(client) => client.handle_timeout(now),
         }
     }
 
@@ -142,6 +156,7 @@ impl Session {
         match self {
             Self::Device(device) => device.fill(batch).await,
             Self::Application(application) => Box::pin(application.fill(batch)).await,
+            Self::Conformance(client) => client.fill(batch),
         }
     }
 
@@ -157,6 +172,7 @@ impl Session {
         match self {
             Self::Device(device) => device.end(reason),
             Self::Application(application) => application.end(reason),
+            Self::Conformance(client) => client.end(reason),
         }
     }
 }
@@ -167,6 +183,7 @@ impl fmt::Display for Session {
         match self {
             Self::Device(device) => f.write_str(device.handle().device_id.as_str()),
             Self::Application(application) => f.write_str(application.handle().client_id()),
+            Self::Conformance(client) => f.write_str(client.handle().client_id()),
         }
     }
 }

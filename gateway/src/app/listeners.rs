@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::{certificates, start::StartError};
 use crate::{
-    config::{Config, ListenerConfig, MqttConfig, data_dir::Ports},
+    config::{Config, ListenerConfig, MqttConfig, Profile, data_dir::Ports},
     edge::{
         accept::{self, Gate},
         files::{self, DeviceFiles},
@@ -15,7 +15,8 @@ use crate::{
         ops::OpsListener,
         tls::{Certificates, ServerTls, TlsError},
     },
-    session::Node,
+    service::space::Space,
+    session::{ConformanceProfile, Node},
     shutdown::Shutdown,
     telemetry::health::Readiness,
 };
@@ -89,7 +90,12 @@ impl Listeners {
     ) -> Result<(), StartError> {
         let certificates = Certificates::default();
         certificates.add(tls);
-        let setups = setups(config, tls, &certificates)?;
+        let setups = setups(
+            config,
+            tls,
+            &certificates,
+            conformance(config, &served).as_ref(),
+        )?;
         let own_http = own_tls(
             config.http.certificate.as_deref(),
             config.http.key.as_deref(),
@@ -162,6 +168,7 @@ fn setups(
     config: &Config,
     shared: &ServerTls,
     certificates: &Certificates,
+    conformance: Option<&Arc<ConformanceProfile>>,
 ) -> Result<Vec<ListenerSetup>, TlsError> {
     let MqttConfig {
         listen,
@@ -188,10 +195,25 @@ fn setups(
                 tls: listener.tls.then(|| own.unwrap_or_else(|| shared.clone())),
                 transport: listener.transport,
                 proxies: listener.proxy_protocol,
-                profile: listener.profile,
+                conformance: conformance
+                    .filter(|_| listener.profile == Profile::Conformance)
+                    .map(Arc::clone),
             })
         })
         .collect()
+}
+
+/// The topic space of test suites, where a listener leads to it.
+fn conformance(config: &Config, served: &Served) -> Option<Arc<ConformanceProfile>> {
+    let mut listeners = config.listeners.iter();
+    if !listeners.any(|listener| listener.profile == Profile::Conformance) {
+        return None;
+    }
+    let metrics = served.node.metrics.clone();
+    let space = Arc::new(Space::new(config.conformance.clone(), metrics));
+    let (upkeep, stop) = (Arc::clone(&space), served.edges.clone());
+    served.edges.spawn(async move { upkeep.run(stop).await });
+    Some(Arc::new(ConformanceProfile::new(space)))
 }
 
 /// The certificate of a listener's own, where it has one.

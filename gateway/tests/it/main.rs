@@ -8,6 +8,7 @@ mod bounds;
 mod cli;
 mod clients;
 mod config;
+mod conformance;
 mod connect;
 mod deploy;
 mod files;

@@ -1,8 +1,11 @@
 //! How the connections of one MQTT listener begin.
 
+use std::sync::Arc;
+
 use crate::{
-    config::{Network, Profile, Transport},
+    config::{Network, Transport},
     edge::tls::ServerTls,
+    session::ConformanceProfile,
 };
 
 /// One listener, apart from its socket.
@@ -14,6 +17,6 @@ pub struct ListenerSetup {
     pub transport: Transport,
     /// Peers that say whose connection they pass on, and must.
     pub proxies: Vec<Network>,
-    /// Who is served.
-    pub profile: Profile,
+    /// Where anyone is let into; `None`: devices and applications, who log in.
+    pub conformance: Option<Arc<ConformanceProfile>>,
 }

@@ -7,14 +7,14 @@ use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::{Buf as _, BytesMut};
 use headgate_protocol::mqtt::{
-    Connection, DecodeError, Decoder, Event, Input, Output, Packet, ProtocolVersion, ReasonCode,
-    Role,
+    Connection, DecodeError, Decoder, Event, Input, Output, Packet, ProtocolVersion, Role,
+    Violation,
 };
 use tokio::net::TcpStream;
 
 use super::{ListenerSetup, Live};
 use crate::{
-    config::{Profile, Transport},
+    config::Transport,
     edge::{
         accept::HandshakePermit,
         proxy::{self, Proxied},
@@ -22,7 +22,7 @@ use crate::{
         web::Upgrade,
     },
     service::auth::Peer,
-    session::{Batch, Node, Sent, admit},
+    session::{Batch, Node, Sent, Session, admit, admit_anyone},
 };
 
 /// Whose connection it is.
@@ -127,7 +127,7 @@ async fn begin(
         .observe(started.elapsed().as_secs_f64());
     let mut buffer = BytesMut::new();
     if setup.transport == Transport::WebSocket {
-        let only_local = setup.profile == Profile::Conformance;
+        let only_local = setup.conformance.is_some();
         upgrade(&mut stream, &mut buffer, only_local)
             .await
             .map_err(|error| {
@@ -135,7 +135,7 @@ async fn begin(
                 attempts.failed_websocket.inc();
             })?;
     }
-    let mut live = introduce(stream, buffer, client, reached, node, deadline).await?;
+    let mut live = introduce(stream, buffer, client, reached, setup, node, deadline).await?;
     live.proxied = reached.map(|_| Box::new(client));
     Ok(live)
 }
@@ -174,19 +174,24 @@ async fn introduce(
     mut buffer: BytesMut,
     address: SocketAddr,
     reached: Option<SocketAddr>,
+    setup: &ListenerSetup,
     node: &Arc<Node>,
     deadline: Instant,
 ) -> Result<Live, ()> {
     let attempts = &node.metrics.connect_attempts;
-    let mut decoder = Decoder::new(Role::Server, node.decoder_limits());
-    let mut connection: Connection<Sent> =
-        Connection::new(Arc::clone(&node.connection_limits), deadline);
+    let profile = setup.conformance.as_deref();
+    let (decoder_limits, limits) = match profile {
+        Some(profile) => (profile.decoder_limits(node), profile.connection_limits()),
+        None => (node.decoder_limits(), Arc::clone(&node.connection_limits)),
+    };
+    let mut decoder = Decoder::new(Role::Server, decoder_limits);
+    let mut connection: Connection<Sent> = Connection::new(limits, deadline);
     let packet = match first_packet(&mut stream, &mut decoder, &mut buffer).await {
         Ok(packet) => packet,
         Err(Opening::Refused(error)) => {
             attempts.protocol_error.inc();
             tracing::info!(%error, "a client that did not begin with a good CONNECT was closed");
-            refuse_first(&mut stream, &mut connection, &error);
+            refuse_first(&mut stream, &mut connection, decoder.version(), &error);
             return Err(());
         }
         Err(Opening::Lost) => {
@@ -213,7 +218,14 @@ async fn introduce(
         address,
         certificate: stream.peer_certificate().map(Arc::new),
     };
-    match admit(node, connection, &connect, &peer, reached_at).await {
+    let admitted = match profile {
+        Some(profile) => {
+            let session = admit_anyone(node, profile, connection, &connect).await;
+            session.map(|session| Session::Conformance(Box::new(session)))
+        }
+        None => admit(node, connection, &connect, &peer, reached_at).await,
+    };
+    match admitted {
         Ok(session) => Ok(Live::new(
             Arc::clone(node),
             stream,
@@ -262,12 +274,24 @@ async fn first_packet(
 }
 
 /// Tells a client that speaks MQTT, only not well enough, what is wrong with its CONNECT.
-fn refuse_first(stream: &mut DeviceStream, connection: &mut Connection<Sent>, error: &DecodeError) {
-    if matches!(error, DecodeError::UnsupportedVersion { .. }) {
-        connection.refuse(ReasonCode::UnsupportedProtocolVersion);
+fn refuse_first(
+    stream: &mut DeviceStream,
+    connection: &mut Connection<Sent>,
+    version: Option<ProtocolVersion>,
+    error: &DecodeError,
+) {
+    // [MQTT-3.1.2-2], [MQTT-3.1.3-8]
+    if matches!(
+        error,
+        DecodeError::UnsupportedVersion { .. }
+            | DecodeError::ClientIdTooLong { .. }
+            | DecodeError::Violation(Violation::EmptyClientId)
+    ) {
+        let version = version.unwrap_or(ProtocolVersion::V311);
+        connection.refuse(error.reason_code());
         while let Some(output) = connection.poll_output() {
             if let Output::Transmit(packet) = output {
-                write_packet(stream, &packet, ProtocolVersion::V311);
+                write_packet(stream, &packet, version);
             }
         }
     }
