@@ -4,6 +4,8 @@
 //! All cases of a version run one after the other against one gateway, as the suite does, and the
 //! number of those that pass is printed.
 
+mod beyond;
+mod clauses;
 mod client;
 mod v311;
 mod v5;
@@ -49,7 +51,7 @@ fn for_suites() -> ListenerConfig {
 }
 
 /// Runs every case and prints how many passed.
-async fn run(version: &str, cases: &[Case]) {
+async fn run(suite: &str, cases: &[Case]) {
     let (gateway, server) = start().await;
     let mut failed = Vec::new();
     for (name, case) in cases {
@@ -59,7 +61,7 @@ async fn run(version: &str, cases: &[Case]) {
         }
     }
     let passed = cases.len() - failed.len();
-    println!("Paho cases, MQTT {version}: {passed}/{}", cases.len());
+    println!("{suite}: {passed}/{}", cases.len());
     assert!(failed.is_empty(), "{failed:?}");
     gateway.stop().await;
 }
@@ -81,12 +83,17 @@ async fn clean_up(server: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cases_of_3_1_1_pass() {
-    run("3.1.1", &v311::CASES).await;
+    run("Paho cases of MQTT 3.1.1", &v311::CASES).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cases_of_5_pass() {
-    run("5.0", &v5::CASES).await;
+    run("Paho cases of MQTT 5.0", &v5::CASES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_suites_do_not_try_passes_too() {
+    run("beyond the suites", &beyond::CASES).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

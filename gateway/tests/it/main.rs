@@ -11,6 +11,7 @@ mod config;
 mod conformance;
 mod connect;
 mod deploy;
+mod failures;
 mod files;
 mod harness;
 mod huawei;

@@ -170,7 +170,6 @@ const CASES_OF_5: &[(&str, &str, ReasonCode)] = &[
     ("a property of another packet", "30 08 0003 612f62 02 2501", MalformedPacket),
     ("an unknown property", "30 08 0003 612f62 02 7f01", MalformedPacket),
     ("properties longer than the packet", "30 06 0003 612f62 05", MalformedPacket),
-    ("a retained message", "31 06 0003 612f62 00", ReasonCode::RetainNotSupported),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

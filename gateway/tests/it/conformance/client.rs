@@ -288,6 +288,15 @@ impl Raw {
         .await;
     }
 
+    /// Publishes, and sees its own part of the exchange through with a client that answers nothing.
+    pub(super) async fn publish_without_end(&mut self, topic: &str, payload: &[u8], bits: u8) {
+        let payload = Bytes::copy_from_slice(payload);
+        let mut publish = Publish::new(topic.parse().expect("a topic"), payload);
+        publish.qos = qos(bits);
+        publish.packet_id = (bits > 0).then(|| self.id());
+        self.send(&Packet::Publish(publish)).await;
+    }
+
     /// Takes its leave.
     pub(super) async fn disconnect(self) {
         self.disconnect_with(Disconnect::new(ReasonCode::Success))
