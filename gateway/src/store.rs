@@ -4,6 +4,7 @@
 //! and nothing else.
 
 pub mod blobs;
+mod hash;
 pub mod registry;
 pub mod sessions;
 pub mod spool;

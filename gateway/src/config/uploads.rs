@@ -36,7 +36,7 @@ section! {
         /// Bytes a device may have unanswered.
         window_bytes: usize = 128 * KIB, Size(16 * KIB..=16 * MIB);
         /// Bytes in memory that wait for the disk, over all devices: beyond them devices wait.
-        max_waiting_bytes: usize = 64 * MIB, Size(64 * KIB..=64 * 1024 * MIB);
+        max_waiting_bytes: usize = 16 * MIB, Size(64 * KIB..=64 * 1024 * MIB);
         /// Threads that write at the same time.
         writers: usize = 4, Count(1..=256);
         /// Finished uploads that are checked at the same time; each takes up to 2 MiB meanwhile.

@@ -257,7 +257,7 @@ impl UploadService {
             let mut found = Vec::with_capacity(rows.len());
             for row in rows {
                 strays.remove(&row.id);
-                let spooled = spool.load(row.id)?;
+                let spooled = spool.load(row.id, row.size)?;
                 found.push((row, spooled));
             }
             for stray in strays {

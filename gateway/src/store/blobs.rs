@@ -5,7 +5,6 @@
 //! Invariants: a blob that can be read is whole; a writer that is aborted or dropped leaves nothing behind, and
 //! what a killed process left is removed when the store is opened.
 
-mod hash;
 mod writer;
 
 use std::{
@@ -30,6 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct BlobStore {
     store: Arc<dyn ObjectStore>,
+    directory: Arc<Path>,
 }
 
 impl BlobStore {
@@ -50,7 +50,32 @@ impl BlobStore {
         let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
+            directory: directory.into(),
         })
+    }
+
+    /// Makes a whole file a blob without copying it: the blob is a second name of the same bytes, which must have
+    /// reached the disk and must not change any more. `None` where the file system has no such names, or is not
+    /// the store's: the caller copies. Blocks: to be called on a thread for blocking work.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] with what the system says.
+    pub fn adopt(&self, file: &Path) -> Result<Option<BlobId>, StoreError> {
+        let id = BlobId::from_random(model::random()?);
+        let name = self.directory.join(id.to_string());
+        let io = |path: &Path| {
+            let path = path.display().to_string();
+            move |source: io::Error| StoreError::Io { path, source }
+        };
+        match std::fs::hard_link(file, &name) {
+            Ok(()) => {}
+            Err(error) if cannot_link(&error) => return Ok(None),
+            Err(error) => return Err(io(file)(error)),
+        }
+        std::fs::File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io(&self.directory))?;
+        Ok(Some(id))
     }
 
     /// Begins a blob.
@@ -125,6 +150,17 @@ fn not_found(error: object_store::Error) -> StoreError {
         object_store::Error::NotFound { .. } => StoreError::NotFound { what: "blob" },
         other => other.into(),
     }
+}
+
+/// Whether a file cannot have a second name here, whichever it is.
+fn cannot_link(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::CrossesDevices
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TooManyLinks
+    )
 }
 
 /// Makes the directory, or removes from it what unfinished writes left: files whose name is a blob's with `#` and

@@ -1,8 +1,10 @@
 //! The spool: a file for each upload whose bytes are still coming.
 //!
-//! A file begins with a header of four slots, of which two by turns say which bytes are in it, and two by turns which
-//! of them have reached the disk; the bytes follow. A slot is written after its bytes, so what it says holds after
-//! the process was killed, and what the second pair says also after the power was lost.
+//! A file has room for the bytes of its upload, and behind them a trailer of four slots, of which two by turns say
+//! which bytes are in it, and two by turns which of them have reached the disk. A slot is written after its bytes, so
+//! what it says holds after the process was killed, and what the second pair says also after the power was lost. A
+//! file without a trailer is whole: it was cut off when every byte had been checked and had reached the disk, so that
+//! the file can become a blob as it is.
 //! Everything here blocks: it is called on threads for blocking work only.
 
 use std::{
@@ -17,7 +19,10 @@ use bytes::Bytes;
 use headgate_protocol::transfer::ranges::Ranges;
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Id, Millis};
+use crate::{
+    model::{Digests, Id, Millis},
+    store::hash::Hasher,
+};
 
 /// What is written between two synchronisations with the disk.
 pub const SYNC_BYTES: u64 = 8 * 1024 * 1024;
@@ -90,22 +95,30 @@ impl Spool {
         Ok(ids)
     }
 
-    /// What is there of an upload; `None` when there is no file of it.
+    /// What is there of an upload of `size` bytes; `None` when there is no file of it.
     ///
     /// # Errors
     /// What the system says.
-    pub fn load(&self, id: Id) -> io::Result<Option<Spooled>> {
+    pub fn load(&self, id: Id, size: u64) -> io::Result<Option<Spooled>> {
         let file = match File::open(self.path(id)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut header = [0; HEADER_BYTES];
-        let read = read_as_much(&file, &mut header)?;
-        let at = file.metadata()?.modified()?.into();
+        let metadata = file.metadata()?;
+        let at = metadata.modified()?.into();
+        if metadata.len() == size && size > 0 {
+            let state = SpoolState {
+                have: Ranges::below(size),
+                ..SpoolState::default()
+            };
+            return Ok(Some(Spooled { state, at }));
+        }
+        let mut trailer = [0; TRAILER_BYTES];
+        let read = read_as_much(&file, size, &mut trailer)?;
         let slot = |index: usize| {
             let start = index * SLOT_BYTES;
-            header
+            trailer
                 .get(start..start + SLOT_BYTES)
                 .filter(|_| start + SLOT_BYTES <= read)
                 .and_then(Slot::decode)
@@ -131,13 +144,14 @@ impl Spool {
         Ok(Some(Spooled { state, at }))
     }
 
-    /// Writes chunks, then notes that they are there; `true`: on the disk.
+    /// Writes chunks of an upload of `size` bytes, then notes that they are there; `true`: on the disk.
     ///
     /// # Errors
     /// What the system says: `state` is as before then, and so is what a reader finds.
     pub fn write(
         &self,
         id: Id,
+        size: u64,
         state: &mut SpoolState,
         chunks: &[(u64, Bytes)],
     ) -> io::Result<bool> {
@@ -148,20 +162,24 @@ impl Spool {
             .truncate(false)
             .mode(0o600)
             .open(self.path(id))?;
+        if state.written == 0 {
+            // Longer than its bytes from the beginning on: as long as them it would count as whole.
+            file.set_len(size + TRAILER_BYTES as u64)?;
+        }
         let mut next = state.clone();
         for (offset, bytes) in chunks {
-            file.write_all_at(bytes, HEADER_BYTES as u64 + offset)?;
+            file.write_all_at(bytes, *offset)?;
             let len = bytes.len() as u64;
             next.have.insert(*offset, offset + len);
             next.unsynced_bytes += len;
         }
         next.written += 1;
-        self.put_slot(&file, CURRENT, next.written, &next.have)?;
+        self.put_slot(&file, size, CURRENT, next.written, &next.have)?;
         let sync = next.unsynced_bytes >= SYNC_BYTES;
         if sync {
             file.sync_data()?;
             next.synced += 1;
-            self.put_slot(&file, SYNCED, next.synced, &next.have)?;
+            self.put_slot(&file, size, SYNCED, next.synced, &next.have)?;
             file.sync_data()?;
             next.unsynced_bytes = 0;
         }
@@ -176,8 +194,52 @@ impl Spool {
     pub fn read(&self, id: Id, offset: u64, bytes: usize) -> io::Result<Bytes> {
         let file = File::open(self.path(id))?;
         let mut buffer = vec![0; bytes];
-        file.read_exact_at(&mut buffer, HEADER_BYTES as u64 + offset)?;
+        file.read_exact_at(&mut buffer, offset)?;
         Ok(buffer.into())
+    }
+
+    /// The digests of an upload that is there with all of its `size` bytes; `None` when `is_stopped` said so.
+    ///
+    /// # Errors
+    /// What the system says; the end of the file before that of the upload.
+    pub fn digest(
+        &self,
+        id: Id,
+        size: u64,
+        is_stopped: impl Fn() -> bool,
+    ) -> io::Result<Option<Digests>> {
+        let file = File::open(self.path(id))?;
+        let mut hasher = Hasher::of_whole();
+        let mut buffer = vec![0; DIGEST_BYTES];
+        let mut offset = 0;
+        while offset < size {
+            if is_stopped() {
+                return Ok(None);
+            }
+            let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+            let Some(bytes) = buffer.get_mut(..left.min(DIGEST_BYTES)) else {
+                break;
+            };
+            file.read_exact_at(bytes, offset)?;
+            hasher.update(bytes);
+            offset += bytes.len() as u64;
+        }
+        Ok(Some(hasher.finish()))
+    }
+
+    /// Makes an upload's file its `size` bytes and nothing else, on the disk; gives where it is. Nothing may be written
+    /// to it any more.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn seal(&self, id: Id, size: u64) -> io::Result<PathBuf> {
+        let path = self.path(id);
+        let file = OpenOptions::new().write(true).open(&path)?;
+        // The bytes first: the loss of power must not find a file that is whole by its length alone.
+        file.sync_data()?;
+        file.set_len(size)?;
+        file.sync_all()?;
+        Ok(path)
     }
 
     /// Removes an upload's file; one that is not there is fine.
@@ -200,13 +262,21 @@ impl Spool {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn put_slot(&self, file: &File, pair: u64, number: u64, have: &Ranges) -> io::Result<()> {
+    fn put_slot(
+        &self,
+        file: &File,
+        size: u64,
+        pair: u64,
+        number: u64,
+        have: &Ranges,
+    ) -> io::Result<()> {
         let slot = Slot {
             number,
             boot: self.boot,
             have: have.clone(),
         };
-        file.write_all_at(&slot.encode(), (pair + number % 2) * SLOT_BYTES as u64)
+        let at = size + (pair + number % 2) * SLOT_BYTES as u64;
+        file.write_all_at(&slot.encode(), at)
     }
 
     fn path(&self, id: Id) -> PathBuf {
@@ -277,11 +347,11 @@ fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     check
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_as_much(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads from an offset until the buffer is full or the file ends.
+fn read_as_much(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, read as u64) {
+        match file.read_at(rest, offset + read as u64) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -303,7 +373,9 @@ fn boot_id() -> io::Result<[u8; 16]> {
 const MAGIC: &[u8] = b"headgUp1";
 const CHECK_BYTES: usize = 8;
 const SLOT_BYTES: usize = 1024;
-const HEADER_BYTES: usize = 4 * SLOT_BYTES;
+const TRAILER_BYTES: usize = 4 * SLOT_BYTES;
+/// Read for the digests at a time: little enough to stay in the processor's cache.
+const DIGEST_BYTES: usize = 128 * 1024;
 /// The first slot of the pair that a killed process leaves behind.
 const CURRENT: u64 = 0;
 /// The first slot of the pair that a loss of power leaves behind.

@@ -1,4 +1,4 @@
-//! The end of an upload: its bytes are read once, checked on the way into the blob store, and recorded.
+//! The end of an upload: its bytes are read once and checked, its file becomes a blob, and that is recorded.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{Inner, LiveUpload, UploadService, journal::NotChanged};
 use crate::{
-    model::{Digests, Millis},
+    model::{BlobId, Digests, Millis},
     store::{
         StoreError,
         blobs::{BlobWriter, StoredBlob},
@@ -57,17 +57,7 @@ impl UploadService {
 
 impl Inner {
     async fn check_whole(self: &Arc<Self>, upload: &Arc<LiveUpload>) {
-        let outcome = match self.take_in(upload).await {
-            Ok(Some(blob)) => match mismatch(upload, &blob.digests) {
-                Some(code) => {
-                    self.delete_blobs([blob.id]).await;
-                    Ok(Some(code))
-                }
-                None => self.record(upload, blob).await,
-            },
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
+        let outcome = self.judge(upload).await;
         match outcome {
             Ok(Some(UploadResultCode::Stored)) => {
                 // Whoever ended it in this very moment has told its device, and deletes it.
@@ -90,14 +80,54 @@ impl Inner {
         }
     }
 
-    /// Copies the bytes into a blob; `None` where the upload was ended meanwhile.
+    /// How it ends; `None` where it was ended meanwhile, or the gateway stops.
+    async fn judge(
+        self: &Arc<Self>,
+        upload: &Arc<LiveUpload>,
+    ) -> Result<Option<UploadResultCode>, CheckError> {
+        let (inner, checked) = (Arc::clone(self), Arc::clone(upload));
+        let digesting = super::blocking(&self.shutdown, move || {
+            let stop = inner.shutdown.token();
+            let is_stopped = || checked.is_closed() || stop.is_cancelled();
+            inner.spool.digest(checked.id, checked.size, is_stopped)
+        });
+        let digests = match digesting.await {
+            Ok(Some(digests)) => digests,
+            Ok(None) => return Ok(None),
+            Err(_) if upload.is_closed() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(code) = mismatch(upload, &digests) {
+            return Ok(Some(code));
+        }
+        match self.take_in(upload).await? {
+            Some(id) => self.record(upload, StoredBlob { id, digests }).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Makes its file a blob; `None` where the upload was ended meanwhile.
     async fn take_in(
         self: &Arc<Self>,
         upload: &Arc<LiveUpload>,
-    ) -> Result<Option<StoredBlob>, CheckError> {
+    ) -> Result<Option<BlobId>, CheckError> {
+        let (inner, whole) = (Arc::clone(self), Arc::clone(upload));
+        let sealing = super::blocking(&self.shutdown, move || {
+            let path = inner.spool.seal(whole.id, whole.size)?;
+            Ok(inner.blobs.adopt(&path))
+        });
+        match sealing.await {
+            Ok(adopted) => {
+                if let Some(id) = adopted? {
+                    return Ok(Some(id));
+                }
+            }
+            Err(_) if upload.is_closed() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
         let mut writer = self.blobs.writer().await?;
         match self.copy(upload, &mut writer).await {
-            Ok(true) => Ok(Some(writer.finish().await?)),
+            Ok(true) => Ok(Some(writer.finish().await?.id)),
             Ok(false) => {
                 writer.abort().await?;
                 Ok(None)
@@ -111,6 +141,7 @@ impl Inner {
         }
     }
 
+    /// Copies the bytes, for a spool on another file system than the blobs.
     async fn copy(
         self: &Arc<Self>,
         upload: &Arc<LiveUpload>,

@@ -288,7 +288,7 @@ impl Inner {
         if !self.has_room(0) {
             return Err(Refusal::NO_SPACE);
         }
-        if let Err(error) = self.spool.write(upload.id, state, fresh) {
+        if let Err(error) = self.spool.write(upload.id, upload.size, state, fresh) {
             tracing::error!(%error, upload = %upload.id, device_id = %upload.device_id, "an upload could not be written");
             return Err(match error.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {

@@ -129,3 +129,40 @@ async fn a_deleted_blob_is_gone_and_deleting_again_is_fine() {
     assert!(store.read(&blob.id, 0..1).await.is_err());
     assert_eq!(files(dir.path()), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_whole_file_becomes_a_blob_without_a_copy() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(&dir.path().join("blobs")).await.unwrap();
+    let file = dir.path().join("whole");
+    let bytes = content(100_000);
+    std::fs::write(&file, &bytes).unwrap();
+    let id = store.adopt(&file).unwrap().unwrap();
+    let blob = std::fs::metadata(dir.path().join("blobs").join(id.to_string())).unwrap();
+    assert_eq!(blob.ino(), std::fs::metadata(&file).unwrap().ino());
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(store.read(&id, 0..100_000).await.unwrap(), bytes);
+    store.delete(&id).await.unwrap();
+    assert!(store.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_of_another_file_system_is_left_to_be_copied() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    if device(dir.path()) == device(other.path()) {
+        return;
+    }
+    let store = BlobStore::open(dir.path()).await.unwrap();
+    let file = other.path().join("whole");
+    std::fs::write(&file, b"bytes").unwrap();
+    assert_eq!(store.adopt(&file).unwrap(), None);
+    assert!(store.list().await.unwrap().is_empty());
+}

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     model::{BlobId, Digests},
-    store::{StoreError, blobs::hash::Hasher},
+    store::{StoreError, hash::Hasher},
 };
 
 /// A blob that is whole and can be read.

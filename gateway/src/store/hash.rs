@@ -1,4 +1,4 @@
-//! The digests of a blob, taken in one pass.
+//! The digests of a blob or an upload, taken in one pass.
 
 use bytes::{Bytes, BytesMut};
 use md5::Md5;
@@ -11,19 +11,29 @@ pub(super) struct Hasher {
     size: u64,
     whole: Sha256,
     md5: Md5,
-    part: Sha256,
+    /// `None` where nobody asks for digests of parts.
+    part: Option<Sha256>,
     /// Bytes that `part` has taken, below [`PART_BYTES`].
     part_bytes: usize,
     parts: BytesMut,
 }
 
 impl Hasher {
+    /// Takes the digests of the parts, too.
     pub(super) fn new() -> Self {
+        Self {
+            part: Some(Sha256::new()),
+            ..Self::of_whole()
+        }
+    }
+
+    /// Takes no digests of parts: they cost as much as that of the whole.
+    pub(super) fn of_whole() -> Self {
         Self {
             size: 0,
             whole: Sha256::new(),
             md5: Md5::new(),
-            part: Sha256::new(),
+            part: None,
             part_bytes: 0,
             parts: BytesMut::new(),
         }
@@ -32,22 +42,24 @@ impl Hasher {
     pub(super) fn update(&mut self, mut bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.md5.update(bytes);
+        self.whole.update(bytes);
+        let Some(part) = &mut self.part else { return };
         while !bytes.is_empty() {
             let room = PART_BYTES - self.part_bytes;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.whole.update(now);
-            self.part.update(now);
+            part.update(now);
             self.part_bytes += now.len();
             if self.part_bytes == PART_BYTES {
-                self.end_part();
+                self.parts.extend_from_slice(&part.finalize_reset());
+                self.part_bytes = 0;
             }
             bytes = later;
         }
     }
 
     pub(super) fn finish(mut self) -> Digests {
-        if self.part_bytes > 0 {
-            self.end_part();
+        if let Some(part) = self.part.filter(|_| self.part_bytes > 0) {
+            self.parts.extend_from_slice(&part.finalize());
         }
         Digests {
             size: self.size,
@@ -55,11 +67,6 @@ impl Hasher {
             md5: self.md5.finalize().into(),
             part_digests: Bytes::from(self.parts),
         }
-    }
-
-    fn end_part(&mut self) {
-        self.parts.extend_from_slice(&self.part.finalize_reset());
-        self.part_bytes = 0;
     }
 }
 
@@ -83,6 +90,20 @@ mod tests {
         );
         assert_eq!(digests.md5, hex!("900150983cd24fb0d6963f7d28e17f72"));
         assert_eq!(digests.part_digests, digests.sha256[..]);
+    }
+
+    #[test]
+    fn parts_are_left_out_where_nobody_asks_for_them() {
+        let bytes = vec![7; PART_BYTES + 1];
+        let (mut all, mut whole) = (Hasher::new(), Hasher::of_whole());
+        all.update(&bytes);
+        whole.update(&bytes);
+        let (all, whole) = (all.finish(), whole.finish());
+        assert_eq!(
+            (whole.size, whole.sha256, whole.md5),
+            (all.size, all.sha256, all.md5)
+        );
+        assert!(whole.part_digests.is_empty());
     }
 
     #[test]
