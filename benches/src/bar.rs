@@ -7,7 +7,11 @@ mod handshake;
 mod idle;
 mod messages;
 mod probe;
+mod proof;
 mod registration;
+mod scale;
+mod storm;
+mod task;
 mod telemetry;
 
 use std::io::{self, Write};
@@ -48,6 +52,18 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
     }
     if args.wants(Bar::Registration) {
         report.sections.extend(registration::measure(args).await?);
+    }
+    if args.wants(Bar::Scale) {
+        report.sections.extend(scale::measure(args).await?);
+    }
+    if args.wants(Bar::Storm) {
+        report.sections.extend(storm::measure(args).await?);
+    }
+    if args.wants(Bar::Task) {
+        report.sections.extend(task::measure(args).await?);
+    }
+    if args.wants(Bar::Proof) {
+        report.sections.extend(proof::measure(args).await?);
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) struct MeasureArgs {
     /// Pairs of runs that each ratio is the median of; by default 5, with --quick 1
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) pairs: Option<u32>,
-    /// Devices of the bars `idle` (by default 15000), `handshake` (4000), `messages` (1000), `telemetry` (2000), `fan-out` (1000), `growth` (2000) and `registration` (100000)
+    /// Devices of every bar but `delivery`, in place of its own number
     #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) devices: Option<u32>,
     /// Write all figures to this file as JSON
@@ -73,10 +73,18 @@ pub(crate) enum Bar {
     Telemetry,
     /// Server CPU per GB over plain TCP, beside brokers that fan out one topic
     FanOut,
-    /// Peak memory as the resource grows, and time over links with a long round trip
+    /// Peak memory while devices take a file and as it grows, and time over links with a long round trip
     Growth,
     /// Server CPU and memory of a large batch of devices, and acknowledgements meanwhile
     Registration,
+    /// Server CPU per GB with many devices against few, and the time of fast devices beside slow ones
+    Scale,
+    /// Acknowledgements of a device while a whole fleet connects again
+    Storm,
+    /// Server CPU of a task with many rows
+    Task,
+    /// A roll-out with slow devices, dropping links and a killed gateway, and the check of its history
+    Proof,
 }
 
 impl MeasureArgs {

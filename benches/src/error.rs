@@ -87,6 +87,9 @@ pub(crate) enum BenchError {
     /// What clients are made of could not be made.
     #[error("clients cannot be made: {0}")]
     Clients(#[source] crate::fleet::ClientError),
+    /// The history of a task cannot have happened.
+    #[error("`headgate task check`: {0}")]
+    History(String),
     /// A process that is measured cannot be read.
     #[error("cannot read process {0}")]
     Sample(u32),

@@ -1,5 +1,6 @@
 //! The little HTTP that a bench needs: one request on one connection, answered in JSON.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use serde::de::DeserializeOwned;
@@ -54,6 +55,33 @@ impl Api {
         self.ask("POST", path, "text/csv", &text).await
     }
 
+    /// `POST` of a form with a file: fields by name, then the file's bytes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn post_form<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        file: &str,
+    ) -> Result<T, ClientError> {
+        let mut body = String::new();
+        for (name, value) in fields {
+            // Writing to a string does not fail.
+            let _ = write!(
+                body,
+                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            );
+        }
+        let _ = write!(
+            body,
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"file\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n{file}\r\n--{BOUNDARY}--\r\n"
+        );
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        self.ask("POST", path, &kind, &body).await
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -82,3 +110,5 @@ impl Api {
         serde_json::from_str(json).map_err(|error| ClientError::Answer(error.to_string()))
     }
 }
+
+const BOUNDARY: &str = "headgate-bench";

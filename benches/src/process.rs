@@ -160,6 +160,12 @@ impl Server {
         let _ = timeout(STOP_TIMEOUT, self.child.wait()).await;
     }
 
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        // One that has ended by itself is as dead.
+        let _ = self.child.kill().await;
+    }
+
     fn failed(&self, what: String) -> BenchError {
         BenchError::Server {
             name: self.name,

@@ -83,6 +83,9 @@ pub(crate) struct DeliverArgs {
     /// End when the other devices are done; unfinished slow ones are no failure.
     #[arg(long)]
     pub(crate) leave_slow: bool,
+    /// Cancel the delivery this long after it began; what devices have not got by then is no failure.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) cancel_after: Option<Duration>,
     /// Share of devices that lose their link once on the way and resume, 0 to 1.
     #[arg(long, default_value = "0", value_parser = parse_share)]
     pub(crate) drop_rate: f64,

@@ -368,6 +368,10 @@ impl Device {
     }
 
     fn fail(&mut self, error: &DeviceError) {
+        if self.swarm.cancels && matches!(error, DeviceError::Canceled) {
+            self.end(Outcome::Left);
+            return;
+        }
         self.swarm.stats.error(&self.identity.device_id, error);
         self.end(if error.is_wrong() {
             Outcome::Wrong
@@ -382,7 +386,7 @@ impl Device {
         }
         if self.work.is_none() && self.up {
             self.end(Outcome::Done);
-        } else if self.swarm.leave_slow && self.fate.read_bps.is_some() {
+        } else if self.swarm.cancels || (self.swarm.leave_slow && self.fate.read_bps.is_some()) {
             self.end(Outcome::Left);
         } else {
             self.fail(&DeviceError::Unfinished);

@@ -55,7 +55,7 @@ pub(crate) struct Devices {
     pub(crate) wrong: u64,
     /// Did not come to an end.
     pub(crate) failed: u64,
-    /// Slow ones that were not waited for.
+    /// Slow ones that were not waited for, and those whose delivery the run itself cancelled.
     pub(crate) left: u64,
 }
 

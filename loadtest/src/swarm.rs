@@ -43,6 +43,8 @@ pub(crate) struct Swarm {
     pub(crate) job: Option<Job>,
     /// Whether unfinished slow devices are no failure.
     pub(crate) leave_slow: bool,
+    /// Whether devices whose delivery is cancelled are no failure.
+    pub(crate) cancels: bool,
     /// Devices leave after the TLS handshake.
     pub(crate) handshake_only: bool,
     /// Counters.
@@ -86,6 +88,7 @@ impl Swarm {
             attempts: args.attempts.max(1),
             job,
             leave_slow,
+            cancels: false,
             handshake_only: false,
             stats: Stats::default(),
             connecting: Semaphore::new(MAX_CONNECTING),

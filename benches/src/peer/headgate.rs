@@ -17,7 +17,7 @@ use crate::cli::MeasureArgs;
 use crate::error::BenchError;
 use crate::fleet::{ClientError, Dial};
 use crate::http::Api;
-use crate::process::{Sample, Server, tail};
+use crate::process::{Sample, Server, free_port, tail};
 
 /// A running gateway with a registry of its own.
 pub(crate) struct Headgate {
@@ -25,7 +25,7 @@ pub(crate) struct Headgate {
     data_dir: PathBuf,
     swarm: PathBuf,
     /// Dropped after the server has ended.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What is read of the addresses that it listens on.
@@ -39,10 +39,19 @@ struct Ports {
 /// What is read of the swarm's report.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SwarmReport {
+    /// How devices ended.
+    pub(crate) devices: DeviceFigures,
     /// The gateway's process.
     pub(crate) server: Option<ServerFigures>,
     /// The delivery, of `swarm deliver`.
     pub(crate) delivery: Option<DeliveryFigures>,
+}
+
+/// How devices ended.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DeviceFigures {
+    /// Right to the end.
+    pub(crate) ok: u64,
 }
 
 /// The gateway's process as the swarm saw it.
@@ -61,6 +70,12 @@ pub(crate) struct ServerFigures {
 /// The delivery as the swarm saw it.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct DeliveryFigures {
+    /// Bytes that devices took for the first time.
+    pub(crate) bytes: u64,
+    /// Bytes that came again.
+    pub(crate) duplicate_bytes: u64,
+    /// Creation of the task to the last device's end.
+    pub(crate) seconds: f64,
     /// 10^6 bytes a second over all devices.
     pub(crate) mb_per_second: f64,
     /// Time over size / (window / round trip), with `--rtt`.
@@ -73,25 +88,91 @@ impl Headgate {
     /// # Errors
     /// [`BenchError`]: the programs are not there, or it does not become ready.
     pub(crate) async fn start(args: &MeasureArgs) -> Result<Self, BenchError> {
-        let (headgate, swarm) = (args.headgate()?, args.swarm()?);
+        Self::start_with(args, CONFIG).await
+    }
+
+    /// The same at addresses that it will have again when it is started anew.
+    ///
+    /// # Errors
+    /// As [`Headgate::start`].
+    pub(crate) async fn start_to_be_killed(args: &MeasureArgs) -> Result<Self, BenchError> {
+        let mut config = String::new();
+        for part in CONFIG.split_inclusive("127.0.0.1:0") {
+            match part.strip_suffix("127.0.0.1:0") {
+                Some(before) => {
+                    config += before;
+                    config += &free_port()?.to_string();
+                }
+                None => config += part,
+            }
+        }
+        Self::start_with(args, &config).await
+    }
+
+    async fn start_with(args: &MeasureArgs, settings: &str) -> Result<Self, BenchError> {
+        let swarm = args.swarm()?;
         let directory = TempDir::new().map_err(BenchError::Runtime)?;
         let config = directory.path().join("headgate.toml");
-        fs::write(&config, CONFIG).map_err(BenchError::file(&config))?;
+        fs::write(&config, settings).map_err(BenchError::file(&config))?;
         let data_dir = directory.path().join("data");
-        let mut command = Command::new(headgate);
-        command.arg("serve");
-        command.arg("--config").arg(&config);
-        command.arg("--data-dir").arg(&data_dir);
-        without_settings(&mut command);
-        let mut server = Server::start("headgate", command, directory.path().join("log"))?;
-        let ports = data_dir.join("ports.json");
-        server.until(|| ports.exists().then_some(())).await?;
+        let server = Self::serve(args, directory.path()).await?;
         Ok(Self {
             server,
             data_dir,
             swarm,
-            _directory: directory,
+            directory,
         })
+    }
+
+    async fn serve(args: &MeasureArgs, directory: &Path) -> Result<Server, BenchError> {
+        let data_dir = directory.join("data");
+        let mut command = Command::new(args.headgate()?);
+        command.arg("serve");
+        command.arg("--config").arg(directory.join("headgate.toml"));
+        command.arg("--data-dir").arg(&data_dir);
+        without_settings(&mut command);
+        let ports = data_dir.join("ports.json");
+        // One that was killed has left its own.
+        let _ = fs::remove_file(&ports);
+        let mut server = Server::start("headgate", command, directory.join("log"))?;
+        server.until(|| ports.exists().then_some(())).await?;
+        Ok(server)
+    }
+
+    /// Kills it as a loss of power would, and starts it on what it left.
+    ///
+    /// # Errors
+    /// As [`Headgate::start`].
+    pub(crate) async fn kill_and_restart(&mut self, args: &MeasureArgs) -> Result<(), BenchError> {
+        self.server.kill().await;
+        self.server = Self::serve(args, self.directory.path()).await?;
+        Ok(())
+    }
+
+    /// Has `headgate task check` judge the history of a task; gives its words.
+    ///
+    /// # Errors
+    /// [`BenchError::History`] where the history has a fault.
+    pub(crate) async fn check_task(
+        &self,
+        args: &MeasureArgs,
+        task: &str,
+    ) -> Result<String, BenchError> {
+        let mut command = Command::new(args.headgate()?);
+        command.args(["task", "check", task]);
+        command.arg("--data-dir").arg(&self.data_dir);
+        without_settings(&mut command);
+        let output = command.output().await.map_err(|source| BenchError::Spawn {
+            name: "headgate task check".to_owned(),
+            source,
+        })?;
+        let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() {
+            Ok(told)
+        } else {
+            let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(BenchError::History(format!("{told}\n{complaint}")))
+        }
     }
 
     /// Runs the swarm against it: `arguments` are those beside target and report.
@@ -103,38 +184,55 @@ impl Headgate {
         arguments: &[&str],
         limit: Duration,
     ) -> Result<SwarmReport, BenchError> {
-        let mut command = Command::new(&self.swarm);
+        let command = Command::new(&self.swarm);
+        let command = self.watching(self.driven(command, arguments));
+        report(command, spoken(arguments), limit).await
+    }
+
+    /// The same at the lowest priority, so that devices do not take the gateway's processor.
+    ///
+    /// # Errors
+    /// As [`Headgate::swarm`].
+    pub(crate) async fn gentle_swarm(
+        &self,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<SwarmReport, BenchError> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(&self.swarm);
+        let command = self.watching(self.driven(command, arguments));
+        report(command, spoken(arguments), limit).await
+    }
+
+    /// The same for a gateway that does not live as long: its process is not watched.
+    pub(crate) fn swarm_apart(
+        &self,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> impl Future<Output = Result<SwarmReport, BenchError>> + use<> {
+        let command = self.driven(Command::new(&self.swarm), arguments);
+        report(command, spoken(arguments), limit)
+    }
+
+    fn driven(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .arg("--server-pid")
-            .arg(self.server.pid().to_string())
             .args(["--report", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         without_settings(&mut command);
-        let spoken = spoken(arguments);
-        let output = timeout(limit, command.output())
-            .await
-            .map_err(|_| BenchError::TooLate {
-                what: spoken.clone(),
-                limit,
-            })?
-            .map_err(|source| BenchError::Spawn {
-                name: "swarm".to_owned(),
-                source,
-            })?;
-        if !output.status.success() {
-            return Err(BenchError::Swarm {
-                command: spoken,
-                status: output.status,
-                output: tail(&String::from_utf8_lossy(&output.stderr)),
-            });
-        }
-        serde_json::from_slice(&output.stdout).map_err(BenchError::SwarmReport)
+        command
+    }
+
+    fn watching(&self, mut command: Command) -> Command {
+        command
+            .arg("--server-pid")
+            .arg(self.server.pid().to_string());
+        command
     }
 
     /// Its API.
@@ -245,6 +343,32 @@ impl SwarmReport {
             .as_ref()
             .ok_or(BenchError::NoFigure("delivery"))
     }
+}
+
+/// Runs the swarm and reads its report.
+async fn report(
+    mut command: Command,
+    spoken: String,
+    limit: Duration,
+) -> Result<SwarmReport, BenchError> {
+    let output = timeout(limit, command.output())
+        .await
+        .map_err(|_| BenchError::TooLate {
+            what: spoken.clone(),
+            limit,
+        })?
+        .map_err(|source| BenchError::Spawn {
+            name: "swarm".to_owned(),
+            source,
+        })?;
+    if !output.status.success() {
+        return Err(BenchError::Swarm {
+            command: spoken,
+            status: output.status,
+            output: tail(&String::from_utf8_lossy(&output.stderr)),
+        });
+    }
+    serde_json::from_slice(&output.stdout).map_err(BenchError::SwarmReport)
 }
 
 /// Files of an ECDSA P-256 certificate for 127.0.0.1.

@@ -409,3 +409,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// Keeps files apart from other content of the same seed.
 const CONTENT_STREAM: u64 = 1 << 44;
+
+#[cfg(test)]
+mod tests;

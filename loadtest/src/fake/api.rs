@@ -93,6 +93,10 @@ async fn answer(
                 || (StatusCode::NOT_FOUND, json!({"title": "Not found"})),
                 |item| (StatusCode::OK, item.clone()),
             ),
+            (Method::POST, true) => {
+                cancel(&mut made, &path);
+                (StatusCode::OK, Value::Null)
+            }
             (Method::DELETE, true) => {
                 made.deletes += usize::from(made.items.remove(&path).is_some());
                 (StatusCode::NO_CONTENT, Value::Null)
@@ -140,6 +144,15 @@ fn post(made: &mut Made, kind: &str, body: &Bytes) -> (StatusCode, Value) {
         .to_owned();
     made.items.insert(format!("{kind}/{key}"), item.clone());
     (StatusCode::CREATED, item)
+}
+
+/// Ends every delivery of a task, if that is what the path asks for.
+fn cancel(made: &mut Made, path: &str) {
+    let task = path.strip_suffix("/cancel");
+    if let Some(item) = task.and_then(|task| made.items.get_mut(task)) {
+        let count = item["device_ids"].as_array().unwrap().len();
+        item["counts"] = json!({"delivered": 0, "failed": count});
+    }
 }
 
 /// Makes the devices of a CSV at once; the batch says so when it is looked at.

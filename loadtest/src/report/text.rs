@@ -51,7 +51,7 @@ impl Report {
         for (count, what) in [
             (devices.wrong, "wrong"),
             (devices.failed, "failed"),
-            (devices.left, "slow ones left behind"),
+            (devices.left, "not waited for"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;

@@ -50,12 +50,9 @@ pub(crate) async fn run(
         }
     };
     let plan = Arc::new(plan(args, &content, name));
-    let swarm = Arc::new(Swarm::new(
-        common,
-        &target,
-        Some(Job::Take(plan)),
-        args.leave_slow,
-    )?);
+    let mut swarm = Swarm::new(common, &target, Some(Job::Take(plan)), args.leave_slow)?;
+    swarm.cancels = args.cancel_after.is_some();
+    let swarm = Arc::new(swarm);
     let run = Run {
         args,
         limits,
@@ -143,6 +140,7 @@ impl Run<'_> {
                 waited = tokio::select! {
                     biased;
                     waited = self.await_delivered(odds) => waited,
+                    () = self.cancel_on_time(&provision) => Waited::Reached,
                     () = self.await_given_up(&provision) => Waited::Reached,
                 };
             }
@@ -228,6 +226,22 @@ impl Run<'_> {
         self.limits
             .wait(reached, || phase.update(stats.bytes.get(), message))
             .await
+    }
+
+    /// Cancels what is under way when it is time to, and gives devices time to hear of it; waits for
+    /// ever where that is not wanted.
+    async fn cancel_on_time(&self, provision: &Provision) {
+        let Some(after) = self.args.cancel_after else {
+            return std::future::pending().await;
+        };
+        sleep(after).await;
+        if let Err(error) = provision.cancel_tasks().await {
+            self.swarm.stats.problem("cancel", || error.to_string());
+        }
+        let until = Instant::now() + SETTLE_TIMEOUT;
+        let devices = u64::from(self.args.common.devices);
+        let told = || self.swarm.stats.ended() >= devices || Instant::now() >= until;
+        self.limits.wait(told, || {}).await;
     }
 
     /// Waits until the gateway has nothing left to deliver and devices had time to learn it: those

@@ -73,6 +73,16 @@ async fn a_wrong_device_fails_the_run() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_the_run_cancels_is_no_failure() {
+    let api = FakeApi::start().await;
+    let line = "deliver -c 3 --size 100000 --cancel-after 50ms";
+    let report = run(&api, Fault::Mute, line).await.unwrap();
+    assert!(report.ok, "{report}");
+    assert_eq!((report.devices.ok, report.devices.left), (0, 3));
+    assert!(report.errors.is_empty(), "{report}");
+}
+
+#[tokio::test]
 async fn devices_connect_and_stay() {
     let api = FakeApi::start().await;
     let report = run(&api, Fault::None, "connect -c 5 -R 100 --hold 100ms")

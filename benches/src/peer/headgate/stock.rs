@@ -144,6 +144,17 @@ impl Stock {
             .collect()
     }
 
+    /// The product of all of them.
+    pub(crate) const fn product() -> &'static str {
+        PRODUCT
+    }
+
+    /// Their ids.
+    pub(crate) fn device_ids(&self) -> Vec<&str> {
+        let devices = self.devices.iter();
+        devices.map(|device| device.id.as_str()).collect()
+    }
+
     /// A topic of each.
     pub(crate) fn topics(&self) -> Vec<String> {
         let numbers = 0..self.devices.len();
