@@ -1,6 +1,7 @@
 //! The composition root: builds stores, services, sessions and edges, runs them, and ends them in
 //! order. The only file that names all four layers.
 
+mod advice;
 mod certificates;
 mod keys;
 mod listeners;

@@ -8,7 +8,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::listeners::{Listeners, Served};
+use super::{
+    advice,
+    listeners::{Listeners, Served},
+};
 use crate::{
     app::{keys::SEALING_KEY, watch::StoreWatch},
     config::{
@@ -381,6 +384,7 @@ async fn file_urls(
     sealer: &Sealer,
     ports: &Ports,
 ) -> Result<FileUrls, StartError> {
+    advice::check_addresses(&stores.registry, &config.files).await?;
     Ok(FileUrls::new(
         link_signer(&stores.registry, sealer).await?,
         config.files.public_url.clone(),
