@@ -4,13 +4,17 @@
 //! [`TaskPolicy::validate`]; the delivery service then trusts it.
 //! Invariants: an absent rule means that the node's settings hold alone.
 
+mod edit;
 mod window;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use self::window::{DailyWindow, InvalidClock, TimeOfDay, UtcOffset};
+pub use self::{
+    edit::{Locked, Stage},
+    window::{DailyWindow, InvalidClock, TimeOfDay, UtcOffset},
+};
 use crate::model::{text::InvalidField, time::Millis};
 
 /// How a task runs.

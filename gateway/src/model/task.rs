@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use headgate_protocol::identity::{AppId, DeviceId, NodeId, ProductId};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::model::{
     actor::UnknownName, id::Id, pattern::NamePattern, policy::TaskPolicy, time::Millis,
@@ -42,6 +43,20 @@ pub struct Task {
     pub finished_at: Option<Millis>,
     /// Who made it.
     pub created_by: String,
+}
+
+impl Task {
+    /// Tells this name and policy from all others: 16 hex digits that a client hands back with a change of them.
+    pub fn revision(&self) -> String {
+        // Plain data always serialises.
+        let policy = serde_json::to_string(&self.policy).unwrap_or_default();
+        let digest = Sha256::new()
+            .chain_update(&self.name)
+            .chain_update([0])
+            .chain_update(policy)
+            .finalize();
+        hex::encode(digest.get(..8).unwrap_or_default())
+    }
 }
 
 /// The devices of a task that is not made from a list.

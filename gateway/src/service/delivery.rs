@@ -15,6 +15,7 @@ mod content;
 mod control;
 mod creation;
 mod device;
+mod edit;
 mod events;
 mod files;
 mod finish;
@@ -56,6 +57,7 @@ pub use self::{
     content::Content,
     control::Chosen,
     device::{Offer, Offered, PumpLimits, Refusal},
+    edit::TaskEdit,
     files::{FileGrant, FileRefusal},
     journal::NotRecorded,
     live::{Hold, LiveDelivery, LiveTask},

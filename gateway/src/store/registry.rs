@@ -24,6 +24,7 @@ mod sealed;
 mod sql;
 mod target;
 mod task;
+mod task_edit;
 mod upload;
 mod version;
 
@@ -44,6 +45,7 @@ pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;
 pub use target::TargetDevice;
 pub use task::TaskFilter;
+pub use task_edit::TaskEdited;
 pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
 pub use version::NewVersion;
 

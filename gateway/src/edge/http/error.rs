@@ -162,6 +162,7 @@ impl From<DeliveryError> for Problem {
             | DeliveryError::TooManyWatchers { .. } => {
                 Self::new(Kind::Overloaded, error.to_string()).with_retry_after(60)
             }
+            DeliveryError::Stale => Self::new(Kind::Stale, error.to_string()),
             DeliveryError::Conflict(detail) => Self::new(Kind::WrongState, detail),
             DeliveryError::Store(_) | DeliveryError::NotRecorded(_) => Self::internal(&error),
         }

@@ -46,6 +46,8 @@ pub enum Kind {
     InUse,
     /// The thing is in a state that does not allow this.
     WrongState,
+    /// The thing is not what `If-Match` says any more.
+    Stale,
     /// The account holds as much as it may.
     QuotaExceeded,
     /// The first request with this idempotency key has not been answered yet.
@@ -127,6 +129,7 @@ impl Kind {
             Self::AlreadyExists => (S::CONFLICT, "already-exists", "The name is taken"),
             Self::InUse => (S::CONFLICT, "in-use", "It is still in use"),
             Self::WrongState => (S::CONFLICT, "wrong-state", "Its state does not allow this"),
+            Self::Stale => (S::PRECONDITION_FAILED, "stale", "It was changed meanwhile"),
             Self::QuotaExceeded => (
                 S::CONFLICT,
                 "quota-exceeded",

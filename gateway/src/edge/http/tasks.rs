@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::from_fn,
     response::{IntoResponse, Response},
 };
@@ -18,19 +18,24 @@ use super::{
     ApiState,
     auth::{Operator, Viewer},
     device_csv, events,
-    extract::{PathOf, QueryOf, buffer, media_type, parse_json},
+    extract::{JsonBody, PathOf, QueryOf, buffer, media_type, parse_json},
     form::{Fields, Form, whole},
     linger::linger,
     openapi::{BASE, Problems},
     problem::{Kind, Problem},
     report,
-    view::{ChosenBody, DeliveryView, NewTaskBody, NewTaskForm, PageQuery, PageView, TaskView},
+    view::{
+        ChosenBody, DeliveryView, NewTaskBody, NewTaskForm, PageQuery, PageView, TaskPatchBody,
+        TaskView,
+    },
 };
 use crate::{
     model::{Actor, DeliveryState, Id, RunState, TaskPolicy},
     service::{
         TaskFilter,
-        delivery::{Chosen, DeliveryError, NewTask, TargetRow, Targets},
+        delivery::{
+            Chosen, DeliveryError, NewTask, TargetRow, Targets, TaskEdit, TaskView as TaskStanding,
+        },
     },
 };
 
@@ -39,7 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, create).layer(from_fn(linger)))
         .routes(routes!(template))
-        .routes(routes!(one, delete))
+        .routes(routes!(one, edit, delete))
         .routes(routes!(deliveries))
         .routes(routes!(pause))
         .routes(routes!(resume))
@@ -244,8 +249,58 @@ async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
-) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(state.delivery.task(id).await?.into()))
+) -> Result<impl IntoResponse, Problem> {
+    Ok(tagged(state.delivery.task(id).await?))
+}
+
+/// A task with the tag that a change of it can ask for.
+fn tagged(standing: TaskStanding) -> impl IntoResponse {
+    let tag = format!("\"{}\"", standing.task.revision());
+    ([(header::ETAG, tag)], Json(TaskView::from(standing)))
+}
+
+/// Changes a task's name or policy. `policy` is a merge patch: `null` takes a rule away, what it leaves out stays. What
+/// may be changed depends on how far the task is.
+#[utoipa::path(patch, path = "/tasks/{task}", tag = "tasks", request_body = TaskPatchBody,
+    params(("task" = String, Path, description = "The task's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the task as it was read")),
+    responses((status = 200, body = TaskView), Problems))]
+async fn edit(
+    Operator(actor): Operator,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<Id>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<TaskPatchBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let change = TaskEdit {
+        name: body.name,
+        policy: body.policy,
+        revision: expected(&headers)?,
+    };
+    let delivery = state.delivery.clone();
+    let editing = async move { delivery.edit_task(&actor, id, change).await };
+    Ok(tagged(carry_through(&state, editing).await?))
+}
+
+/// The revision that `If-Match` names; `*` is any.
+fn expected(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let tag = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    match tag {
+        Some(tag) if !tag.contains('"') => Ok(Some(tag.to_owned())),
+        _ => Err(Problem::new(
+            Kind::InvalidHeader,
+            "If-Match must be one strong entity tag, or *",
+        )),
+    }
 }
 
 /// Which deliveries are listed.

@@ -20,7 +20,7 @@ pub use self::{
     batch::{BatchRowErrorView, BatchRowView, BatchView, RowCountsView},
     delivery::{
         ChosenBody, CountsView, DeliveryView, NewResourceForm, NewTaskBody, NewTaskForm,
-        ResourcePatchBody, ResourceView, TaskEventView, TaskView, TimelineEntryView,
+        ResourcePatchBody, ResourceView, TaskEventView, TaskPatchBody, TaskView, TimelineEntryView,
     },
     policy::{TargetFilterView, TaskPolicyView},
     registry::{

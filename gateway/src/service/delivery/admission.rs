@@ -117,7 +117,7 @@ impl Admission {
             return Some(WaitReason::Backoff);
         }
         let schedule = delivery.task.schedule.lock();
-        let paced = !delivery.has_begun() && delivery.task.policy.pace.is_some();
+        let paced = !delivery.has_begun() && delivery.task.is_paced();
         self.objection(&state, delivery, now, &schedule)
             .or_else(|| paced.then_some(WaitReason::Paced))
     }
@@ -199,7 +199,7 @@ impl State {
             return others_first.then_some(WaitReason::InProgressLimit);
         }
         let paced = others_first || !delivery.task.take_pace(now, schedule);
-        let limited = delivery.task.policy.pace.is_some();
+        let limited = delivery.task.is_paced();
         paced.then_some(if limited {
             WaitReason::Paced
         } else {

@@ -11,6 +11,7 @@ use std::sync::{
 use dashmap::DashMap;
 use headgate_protocol::identity::DeviceId;
 use smallvec::SmallVec;
+use tokio::sync::{Notify, futures::Notified};
 
 use super::live::{LiveDelivery, LiveTask};
 use crate::model::Id;
@@ -24,6 +25,8 @@ pub(super) struct Book {
     tasks: DashMap<Id, Arc<LiveTask>>,
     open: AtomicUsize,
     capacity: usize,
+    /// One has been struck out.
+    struck: Notify,
 }
 
 impl Book {
@@ -35,6 +38,7 @@ impl Book {
             tasks: DashMap::new(),
             open: AtomicUsize::new(0),
             capacity,
+            struck: Notify::new(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Book {
                 queue.is_empty()
             });
         self.open.fetch_sub(1, Ordering::AcqRel);
+        self.struck.notify_waiters();
         let last = delivery.task.open.fetch_sub(1, Ordering::AcqRel) == 1;
         if last {
             self.tasks.remove_if(&delivery.task.id, |_, task| {
@@ -93,6 +98,14 @@ impl Book {
             });
         }
         last
+    }
+
+    /// Waits until a delivery is struck out, whichever it is.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is lost, since what is waited for is looked up.
+    pub(super) fn struck(&self) -> Notified<'_> {
+        self.struck.notified()
     }
 
     /// Puts the next attempt of a delivery in the place of the one that has ended.

@@ -33,6 +33,8 @@ pub enum Chosen {
 
 /// Run states in which a task is over.
 const OVER: &[RunState] = &[RunState::Aborted, RunState::Canceled, RunState::Finished];
+/// How long an operator waits for a delivery that is just ending.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Deliveries that one statement deletes.
 const PURGE_BLOCK: u32 = 500;
 
@@ -256,7 +258,7 @@ impl DeliveryService {
         Ok(promoted)
     }
 
-    async fn stored_task(&self, id: Id) -> Result<Task, DeliveryError> {
+    pub(super) async fn stored_task(&self, id: Id) -> Result<Task, DeliveryError> {
         let known = self.inner.registry.task(id).await?;
         known
             .map(|(task, _)| task)
@@ -409,7 +411,8 @@ impl DeliveryService {
             // All of it has begun before: nothing of a canary is left to wait for.
             self.live_task(&task, counts, 0).await?
         };
-        live.settle();
+        let settled = live.settle();
+        registry.settle_task(task.id, settled).await?;
         let opening = Opening {
             task: live,
             product: &product,
@@ -437,15 +440,21 @@ impl DeliveryService {
 
     /// Waits until deliveries that have just ended have left the book.
     async fn wait_for_ends(&self, failed: &[Delivery]) -> Result<(), DeliveryError> {
-        const PATIENCE: u32 = 200;
-        for _ in 0..PATIENCE {
-            let known = |delivery: &Delivery| self.inner.book.by_id(delivery.id).is_some();
-            if !failed.iter().any(known) {
-                return Ok(());
+        let book = &self.inner.book;
+        let ends = async {
+            loop {
+                let mut struck = std::pin::pin!(book.struck());
+                // Told of those from here on, before it is looked which are left.
+                struck.as_mut().enable();
+                if !failed.iter().any(|known| book.by_id(known.id).is_some()) {
+                    return;
+                }
+                struck.await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Err(DeliveryError::Conflict("it is just ending; try again"))
+        };
+        tokio::time::timeout(PATIENCE, ends)
+            .await
+            .map_err(|_| DeliveryError::Conflict("it is just ending; try again"))
     }
 }
 

@@ -1,6 +1,8 @@
-//! What a connected device and the gateway do about a delivery: offer, bytes, reports.
+//! What a connected device and the gateway do about a delivery: offer and bytes, and what it reports (`reports`).
 //!
 //! Sessions call this; nothing here knows which wire the device is on.
+
+mod reports;
 
 use std::{
     net::IpAddr,
@@ -14,10 +16,7 @@ use headgate_protocol::{
     identity::DeviceId,
     transfer::{
         PART_BYTES,
-        message::{
-            Announcement, DownloadReport, DownloadState, GetChunks, Manifest, Receipt,
-            TransferError, TransferErrorCode,
-        },
+        message::{Announcement, GetChunks, Manifest, TransferError, TransferErrorCode},
         window::{AskError, Chunk, Pump},
     },
 };
@@ -29,7 +28,7 @@ use super::{
     wait::WaitReason,
 };
 use crate::{
-    model::{DeliveryState, FailReason, Id, Millis, task::was_ended_by_us},
+    model::{DeliveryState, Id, Millis, task::was_ended_by_us},
     service::link::Purpose,
     store::StoreError,
 };
@@ -304,75 +303,11 @@ impl DeliveryService {
         })
     }
 
-    /// Takes a report of the device; the receipt is what it is answered with, after whatever it
-    /// stands for has been committed.
-    pub async fn report(&self, device: &DeviceId, report: &DownloadReport) -> Receipt {
-        let Some(delivery) = self.reported_delivery(device, report) else {
-            // A report that comes again because its receipt was lost, or on what was cancelled.
-            return Receipt::ok();
-        };
-        if !delivery.was_offered() && !speaks_of_an_earlier_success(&delivery, report) {
-            // The device speaks of an attempt that is over: it has not been told of this one.
-            return Receipt::ok();
-        }
-        delivery.on_reported(report.percent);
-        let ended = match report.state {
-            DownloadState::Downloading => {
-                // Bytes that came by a way that we cannot see count by the device's word.
-                let moves = report.percent.is_some_and(|percent| percent > 0);
-                let step = if moves || delivery.sent_bytes() > 0 {
-                    DeliveryState::Delivering
-                } else {
-                    DeliveryState::Pushed
-                };
-                self.note_step(&delivery, step).await;
-                return Receipt::ok();
-            }
-            DownloadState::Done if delivery.was_sent_whole() => {
-                self.finish(&delivery, DeliveryState::Delivered, None).await
-            }
-            DownloadState::Done => {
-                let outcome = self
-                    .finish(
-                        &delivery,
-                        DeliveryState::Failed,
-                        Some(FailReason::Incomplete),
-                    )
-                    .await;
-                if outcome.is_ok() {
-                    return Receipt {
-                        result_code: -1,
-                        result_msg: format!(
-                            "incomplete: {} of {} bytes were sent",
-                            delivery.sent_bytes(),
-                            delivery.content.size
-                        ),
-                    };
-                }
-                outcome
-            }
-            DownloadState::Fail => {
-                let reason = FailReason::Device {
-                    code: report.result_code,
-                    message: report.result_msg.clone(),
-                };
-                self.finish(&delivery, DeliveryState::Failed, Some(reason))
-                    .await
-            }
-        };
-        match ended {
-            Ok(_) => Receipt::ok(),
-            Err(error) => Receipt {
-                result_code: -1,
-                result_msg: format!("try again: {error}"),
-            },
-        }
-    }
-
     /// Reserves bytes that are about to be sent against the limits of task and node; gives how long
     /// to wait with them. The wait over, they are sent without asking again.
     pub fn reserve(&self, delivery: &LiveDelivery, bytes: u64, now: Instant) -> Duration {
-        let rates = [self.inner.rate.as_ref(), delivery.task.rate.as_ref()];
+        let terms = delivery.task.terms();
+        let rates = [self.inner.rate.as_ref(), terms.rate.as_ref()];
         let waits = rates.into_iter().flatten();
         waits
             .map(|rate| rate.reserve(bytes, now))
@@ -382,7 +317,8 @@ impl DeliveryService {
 
     /// Gives back bytes that were reserved and not sent.
     pub fn give_back(&self, delivery: &LiveDelivery, bytes: u64) {
-        for rate in [self.inner.rate.as_ref(), delivery.task.rate.as_ref()]
+        let terms = delivery.task.terms();
+        for rate in [self.inner.rate.as_ref(), terms.rate.as_ref()]
             .into_iter()
             .flatten()
         {
@@ -392,7 +328,7 @@ impl DeliveryService {
 
     /// Whether there is a limit to ask before bytes of this delivery are sent.
     pub fn limits_rate(&self, delivery: &LiveDelivery) -> bool {
-        self.inner.rate.is_some() || delivery.task.rate.is_some()
+        self.inner.rate.is_some() || delivery.task.limits_rate()
     }
 
     /// A device's session is over: its deliveries give their places to others.
@@ -429,29 +365,6 @@ impl DeliveryService {
             version: content.version,
             acked: delivery.acknowledged_bytes(),
         }
-    }
-
-    /// Which delivery a report is about.
-    fn reported_delivery(
-        &self,
-        device: &DeviceId,
-        report: &DownloadReport,
-    ) -> Option<Arc<LiveDelivery>> {
-        let queue = self.inner.book.of_device(device);
-        if let Some(transfer) = &report.transfer {
-            let mut named = queue.into_iter();
-            return named.find(|delivery| *delivery.transfer == **transfer);
-        }
-        // At most one delivery is out to a device, and it is of that name or it is not meant.
-        let named = |delivery: &&Arc<LiveDelivery>| {
-            let own = delivery.content.name.as_str();
-            report.name.as_deref().is_none_or(|name| name == own)
-        };
-        let mut told = queue.iter().filter(named);
-        let out = told.clone().find(|delivery| delivery.is_admitted());
-        // One that waits for its next attempt: what the device says may still be about the last.
-        out.or_else(|| told.find(|delivery| delivery.was_offered() || delivery.attempt > 1))
-            .cloned()
     }
 
     /// What to say of a transfer that is not open.
@@ -496,7 +409,7 @@ impl DeliveryService {
         };
         self.count_step(delivery, from, to);
         if from == DeliveryState::Pending {
-            let end = at.after(delivery.task.timers.in_progress);
+            let end = at.after(delivery.task.terms().timers.in_progress);
             self.inner.alarms.set(delivery.id, &delivery.alarm, end);
         }
         if to == DeliveryState::Delivering {
@@ -512,9 +425,4 @@ impl DeliveryService {
             .note(&delivery.task, change(delivery, to, at, None))
             .await;
     }
-}
-
-/// Whether a report is the late `done` of an attempt that is over, which had sent every byte.
-fn speaks_of_an_earlier_success(delivery: &LiveDelivery, report: &DownloadReport) -> bool {
-    report.state == DownloadState::Done && delivery.attempt > 1 && delivery.was_sent_whole()
 }

@@ -6,7 +6,9 @@
 //!
 //! Invariants: the state never goes back within an attempt; a final state is never left.
 
+mod progress;
 mod task;
+mod terms;
 
 use std::{
     sync::{
@@ -22,8 +24,13 @@ use headgate_protocol::{
 };
 use parking_lot::Mutex;
 
+use self::progress::{Progress, Renewal};
 pub use self::task::LiveTask;
-pub(super) use self::task::{Schedule, Standing};
+pub(super) use self::{
+    progress::{Stall, Step},
+    task::{Schedule, Standing},
+    terms::Terms,
+};
 use super::{alarms::Alarm, content::Content};
 use crate::model::{Delivery, DeliveryState, Id, Millis};
 
@@ -72,44 +79,6 @@ pub struct LiveDelivery {
     progress: Mutex<Progress>,
 }
 
-#[derive(Debug)]
-struct Progress {
-    state: DeliveryState,
-    created_at: Millis,
-    pushed_at: Option<Millis>,
-    delivering_at: Option<Millis>,
-    /// What the device has: its own word, and its acknowledgements since.
-    have: Ranges,
-    /// What has been sent on any wire in this attempt.
-    sent: Ranges,
-    /// What earlier attempts sent, as long as nothing was wrong with it.
-    earlier: Ranges,
-    /// Bytes were sent before that `sent` does not know of: the first offset that the device names
-    /// says how many.
-    restored: bool,
-    /// They were sent by a process that is gone, in this very attempt: the device's word is all
-    /// the proof that there is.
-    resumed: bool,
-    /// The device's own figure, for one that fetches by other means.
-    reported_percent: Option<u8>,
-    last_activity: Instant,
-    all_sent: bool,
-    checkpointed_bytes: u64,
-    checkpointed_at: Instant,
-    renewal: Renewal,
-}
-
-/// Whether another attempt follows one that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Renewal {
-    /// No.
-    None,
-    /// As soon as the failure is recorded.
-    Due,
-    /// It was to follow, and an operator cancelled it meanwhile.
-    Stopped,
-}
-
 /// What of ours keeps bytes back that the device has asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
@@ -119,31 +88,6 @@ pub enum Hold {
     BytesRate,
     /// The memory for what sockets have not taken is used up.
     NodeBudget,
-}
-
-/// How a try to change the state came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// It is now in that state, which must be recorded.
-    Taken {
-        /// The state that it was in.
-        from: DeliveryState,
-    },
-    /// It was there already, or further; nothing changed.
-    Already,
-    /// It has ended.
-    Over,
-}
-
-/// What a delivery waits for, as far as the timers are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stall {
-    /// Since the last sign of the device.
-    pub idle: Duration,
-    /// Every byte has been sent: what is missing is the device's verdict.
-    pub all_sent: bool,
-    /// Bytes that went out and have not been acknowledged.
-    pub in_flight_bytes: u64,
 }
 
 impl LiveDelivery {
@@ -533,39 +477,6 @@ impl LiveDelivery {
         let total = progress.have.total();
         self.acknowledged_bytes.store(total, Ordering::Relaxed);
         total
-    }
-}
-
-impl Progress {
-    /// All that was sent in this attempt and in those before.
-    fn evidence(&self) -> Ranges {
-        let mut all = self.earlier.clone();
-        all.insert(0, self.sent.low());
-        for (start, end) in self.sent.beyond() {
-            all.insert(*start, *end);
-        }
-        all
-    }
-
-    fn new(state: DeliveryState, created_at: Millis, have: Ranges) -> Self {
-        let now = Instant::now();
-        Self {
-            state,
-            created_at,
-            pushed_at: None,
-            delivering_at: None,
-            checkpointed_bytes: have.total(),
-            checkpointed_at: now,
-            all_sent: false,
-            sent: Ranges::default(),
-            earlier: Ranges::default(),
-            have,
-            restored: false,
-            resumed: false,
-            reported_percent: None,
-            last_activity: now,
-            renewal: Renewal::None,
-        }
     }
 }
 

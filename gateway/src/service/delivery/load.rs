@@ -79,7 +79,7 @@ impl DeliveryService {
         self.inner.metrics.deliveries.of(live.state()).inc();
         let end = live
             .out_since()
-            .map(|since| since.after(live.task.timers.in_progress));
+            .map(|since| since.after(live.task.terms().timers.in_progress));
         if let Some(at) = end.or_else(|| live.backoff_until()) {
             self.inner.alarms.set(live.id, &live.alarm, at);
         }
@@ -97,14 +97,15 @@ impl DeliveryService {
         if let Some(live) = self.inner.book.task(task.id) {
             return Ok(live);
         }
-        // Only the abort threshold asks who was cancelled.
-        let canceled = match task.policy.abort {
-            Some(_) => self.inner.registry.canceled_deliveries(task.id).await?,
-            None => 0,
-        };
+        let registry = &self.inner.registry;
+        let (canceled, settled) = (
+            registry.canceled_deliveries(task.id).await?,
+            registry.settled_deliveries(task.id).await?,
+        );
         let standing = Standing {
             counts,
             canceled,
+            settled,
             fresh,
         };
         Ok(Arc::new(LiveTask::new(task, &standing, &self.inner.config)))

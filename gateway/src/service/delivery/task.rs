@@ -63,6 +63,9 @@ pub enum DeliveryError {
         /// The limit.
         limit: usize,
     },
+    /// The task was changed since the change was made up.
+    #[error("the task was changed meanwhile")]
+    Stale,
     /// The state does not allow it.
     #[error("{0}")]
     Conflict(&'static str),
@@ -247,11 +250,17 @@ const BLOCK: usize = 500;
 
 fn task_name(given: Option<String>, resource: &Resource) -> Result<String, DeliveryError> {
     let name = given.unwrap_or_else(|| format!("{} v{}", resource.name, resource.version));
+    check_name(&name)?;
+    Ok(name)
+}
+
+/// Checks a task's label.
+pub(super) fn check_name(name: &str) -> Result<(), DeliveryError> {
     if name.trim().is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
         return Err(DeliveryError::Invalid {
             field: "name",
             reason: "must have 1 to 64 characters, none of them a control character".to_owned(),
         });
     }
-    Ok(name)
+    Ok(())
 }

@@ -24,6 +24,7 @@ use crate::{
     store::registry::{TaskFilter, sqlite_url},
 };
 
+mod edit;
 mod ends;
 mod journal;
 mod making;

@@ -69,7 +69,7 @@ impl DeliveryService {
     /// Which timer of a delivery in progress has run out.
     pub(super) fn overdue(&self, delivery: &LiveDelivery, now: Instant) -> Option<&'static str> {
         let stall = delivery.stall(now);
-        let timers = &delivery.task.timers;
+        let timers = delivery.task.terms().timers;
         // A held task owes nothing and is owed nothing; nor does a device whose bytes we keep back.
         if delivery.task.is_held() || delivery.hold() != Hold::None {
             return None;
@@ -97,7 +97,7 @@ impl DeliveryService {
                 self.inner.links().wake(&delivery.device_id);
                 continue;
             };
-            let end = out_since.after(delivery.task.timers.in_progress);
+            let end = out_since.after(delivery.task.terms().timers.in_progress);
             if at < end {
                 self.inner.alarms.set(id, &delivery.alarm, end);
             } else if delivery.task.is_held() {
@@ -123,8 +123,7 @@ impl DeliveryService {
     /// Lets tasks run whose time has come.
     async fn open_hours(&self, at: Millis) {
         for task in self.inner.book.tasks() {
-            let due = task.policy.start_at.is_none_or(|start| start <= at);
-            if task.run() == RunState::Scheduled && due {
+            if task.run() == RunState::Scheduled && !task.starts_after(at) {
                 self.change_run(&task, &[RunState::Scheduled], RunState::Running, None)
                     .await;
             }

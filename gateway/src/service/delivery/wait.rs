@@ -92,7 +92,7 @@ impl DeliveryService {
             return Some(WaitReason::Paused);
         }
         if !live.is_admitted() {
-            if !live.has_begun() && live.task.policy.start_at.is_some_and(|start| now < start) {
+            if !live.has_begun() && live.task.starts_after(now) {
                 return Some(WaitReason::Scheduled);
             }
             if live.backs_off(now) {

@@ -38,4 +38,5 @@ const FILES: &[(i64, &str, &str)] = &[
     (4, "policy", include_str!("migrations/0004_policy.sql")),
     (5, "upload", include_str!("migrations/0005_upload.sql")),
     (6, "login", include_str!("migrations/0006_login.sql")),
+    (8, "delivery", include_str!("migrations/0008_delivery.sql")),
 ];

@@ -270,6 +270,18 @@ impl Stage {
         self.with_json(Method::POST, path, body).await
     }
 
+    /// Changes a thing, with `If-Match` where there is a tag.
+    pub(super) async fn patch(&self, path: &str, body: &Value, tag: Option<&str>) -> Answer {
+        let mut request = self
+            .request(Method::PATCH, path)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        let request = request.body(Body::from(body.to_string()));
+        self.send(request.expect("a request")).await
+    }
+
     pub(super) async fn with_json(&self, method: Method, path: &str, body: &Value) -> Answer {
         let request = self
             .request(method, path)

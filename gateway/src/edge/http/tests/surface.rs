@@ -200,7 +200,7 @@ async fn description_is_whole_and_names_every_route() {
         GET /tasks|GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|\
         GET /tasks/{task}/events|GET /tasks/{task}/report.csv|GET /tokens|GET /uploads|\
         GET /uploads/{upload}|GET /uploads/{upload}/content|PATCH /apps/{app}|PATCH /devices/{device}|\
-        PATCH /resources/{resource}|POST /apps|POST /apps/{app}/devices|POST /apps/{app}/devices:csv|\
+        PATCH /resources/{resource}|PATCH /tasks/{task}|POST /apps|POST /apps/{app}/devices|POST /apps/{app}/devices:csv|\
         POST /apps/{app}/secret|POST /deliveries/{delivery}/cancel|POST /deliveries/{delivery}/retry|\
         POST /device-batches|POST /device-batches/{batch}/confirm|POST /devices|\
         POST /devices/{device}/fingerprint|POST /devices/{device}/freeze|POST /devices/{device}/messages|\

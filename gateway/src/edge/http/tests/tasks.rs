@@ -270,3 +270,85 @@ async fn list_of_ten_thousand_long_ids_fits() {
     assert_eq!(problem["error_count"], 10_000);
     assert_eq!(problem["errors"].as_array().map(Vec::len), Some(1_000));
 }
+
+#[tokio::test]
+async fn a_task_is_changed_as_it_was_read_and_not_otherwise() {
+    let (stage, resource) = with_resource().await;
+    let body =
+        json!({"resource_id": resource, "device_ids": ["p_d1"], "policy": {"max_in_progress": 5}});
+    let location = stage.post("/api/v1/tasks", &body).await;
+    let location = location.header("location").to_owned();
+    let read = stage.get(&location).await;
+    let tag = read.header("etag").to_owned();
+    let change = json!({"name": "narrow", "policy": {"max_in_progress": 1}});
+    let changed = stage.patch(&location, &change, Some(&tag)).await;
+    assert_ne!(changed.header("etag"), tag);
+    let changed = changed.ok(200);
+    assert_eq!(
+        (&changed["name"], &changed["policy"]),
+        (&json!("narrow"), &json!({"max_in_progress": 1}))
+    );
+    stage
+        .patch(&location, &change, Some(&tag))
+        .await
+        .problem(412, "stale");
+    stage
+        .patch(&location, &change, Some("W/\"weak\""))
+        .await
+        .problem(400, "invalid-header");
+    let any = stage.patch(&location, &json!({}), Some("*")).await;
+    assert_eq!(any.ok(200)["name"], "narrow", "nothing is changed");
+    for (change, field) in [
+        (
+            json!({"policy": {"bytes_per_sec": 1}}),
+            "policy.bytes_per_sec",
+        ),
+        (json!({"policy": {"speed": 1}}), "policy"),
+        (json!({"name": ""}), "name"),
+    ] {
+        let problem = stage.patch(&location, &change, None).await;
+        assert_eq!(problem.problem(422, "invalid-field")["field"], field);
+    }
+    stage
+        .bare(Method::POST, &format!("{location}/cancel"))
+        .await
+        .ok(200);
+    let late = json!({"policy": {"max_in_progress": 7}});
+    stage
+        .patch(&location, &late, None)
+        .await
+        .problem(409, "wrong-state");
+}
+
+#[tokio::test]
+async fn a_task_for_an_application_goes_to_the_devices_that_are_bound_to_it() {
+    let (stage, resource) = with_resource().await;
+    let app = json!({"id": "billing", "name": "Billing"});
+    stage.post("/api/v1/apps", &app).await.ok(201);
+    let bound = json!({"device_ids": ["p_d2"]});
+    stage
+        .post("/api/v1/apps/billing/devices", &bound)
+        .await
+        .ok(200);
+    let counts = async |filter: Value| {
+        let body = json!({"resource_id": resource, "filter": filter});
+        let made = stage.post("/api/v1/tasks", &body).await;
+        let location = made.header("location").to_owned();
+        made.ok(201);
+        loop {
+            let task = stage.get(&location).await.ok(200);
+            match task["creation"].as_str() {
+                Some("created") => break (location, task["total"].clone()),
+                Some("not_started" | "creating") => tokio::task::yield_now().await,
+                _ => break (location, task),
+            }
+        }
+    };
+    let (location, total) = counts(json!({"app": "billing"})).await;
+    assert_eq!(total, 1);
+    let deliveries = stage.get(&format!("{location}/deliveries")).await.ok(200);
+    assert_eq!(deliveries["items"][0]["device_id"], "p_d2");
+    assert_eq!(counts(json!({"app": "billing", "name": "d2"})).await.1, 1);
+    let (_, none) = counts(json!({"app": "billing", "name": "d1"})).await;
+    assert_eq!(none["creation"], "creation_failed", "it is for nobody");
+}

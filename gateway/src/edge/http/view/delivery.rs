@@ -197,6 +197,19 @@ impl From<TaskStanding> for TaskView {
     }
 }
 
+/// A change of a task; what is left out stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TaskPatch)]
+pub struct TaskPatchBody {
+    /// Another label, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64)]
+    pub(in crate::edge::http) name: Option<String>,
+    /// Rules to replace; `null` for one takes it away.
+    #[schema(value_type = Option<TaskPolicyView>)]
+    pub(in crate::edge::http) policy: Option<serde_json::Value>,
+}
+
 /// A task to be made; exactly one of `device_id`, `device_ids`, `node_ids` and `filter` says to whom.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,16 +4,20 @@
 //! threshold cost no query. What the schedule holds is changed under the admission's lock only.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use super::terms::Terms;
 use crate::{
     config::DeliveryConfig,
-    model::{DeliveryState, Id, Millis, RunState, StateCounts, Task, TaskPolicy, policy},
-    service::delivery::{events::Feed, rate::Rate, wait::WaitReason},
+    model::{DeliveryState, Id, Millis, RunState, StateCounts, Task},
+    service::delivery::{events::Feed, wait::WaitReason},
 };
 
 /// A task that has open deliveries.
@@ -21,13 +25,8 @@ use crate::{
 pub struct LiveTask {
     /// Its id.
     pub id: Id,
-    /// How it runs.
-    pub policy: TaskPolicy,
-    /// Deliveries of it that may be in progress at once.
-    pub max_in_progress: u32,
-    /// Its timers, the node's where it has none of its own.
-    pub(in crate::service::delivery) timers: Timers,
-    attempts: Attempts,
+    /// How it runs; changed by operators.
+    terms: RwLock<Arc<Terms>>,
     /// Deliveries that are not final.
     pub open: AtomicU32,
     /// Deliveries in all.
@@ -43,26 +42,8 @@ pub struct LiveTask {
     pub(in crate::service::delivery) in_progress: AtomicU32,
     /// Changed under the admission's lock.
     pub(in crate::service::delivery) schedule: Mutex<Schedule>,
-    /// Its own bytes a second.
-    pub(in crate::service::delivery) rate: Option<Rate>,
     /// What is told to those who watch it.
     pub(in crate::service::delivery) feed: Feed,
-}
-
-/// The three timers, resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::service::delivery) struct Timers {
-    pub(in crate::service::delivery) step: Duration,
-    pub(in crate::service::delivery) in_progress: Duration,
-    pub(in crate::service::delivery) confirm: Duration,
-}
-
-/// How often is tried, resolved.
-#[derive(Debug, Clone, Copy)]
-struct Attempts {
-    max: u32,
-    backoff: Duration,
-    max_backoff: Duration,
 }
 
 /// What of a policy depends on what has begun.
@@ -84,6 +65,8 @@ pub(in crate::service::delivery) struct Standing {
     pub(in crate::service::delivery) counts: StateCounts,
     /// Of those that failed: cancelled by an operator.
     pub(in crate::service::delivery) canceled: u32,
+    /// What had failed and what had been delivered when an operator last tried again.
+    pub(in crate::service::delivery) settled: [u32; 2],
     /// Those that no attempt has begun for.
     pub(in crate::service::delivery) fresh: u32,
 }
@@ -95,25 +78,10 @@ impl LiveTask {
         standing: &Standing,
         config: &DeliveryConfig,
     ) -> Self {
-        let policy = task.policy.clone();
-        let secs = |own: Option<u32>, node: Duration| {
-            own.map_or(node, |secs| Duration::from_secs(u64::from(secs)))
-        };
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let (timers, attempts) = (policy.timers, policy.attempts);
         Self {
             id: task.id,
-            max_in_progress: policy.max_in_progress.unwrap_or(u32::MAX),
-            timers: Timers {
-                step: secs(timers.step_timeout_secs, config.step_timeout),
-                in_progress: secs(timers.in_progress_timeout_secs, config.in_progress_timeout),
-                confirm: secs(timers.confirm_timeout_secs, config.confirm_timeout),
-            },
-            attempts: Attempts {
-                max: attempts.max.unwrap_or(config.max_attempts),
-                backoff: secs(attempts.backoff_secs, config.retry_backoff),
-                max_backoff: secs(attempts.max_backoff_secs, config.max_retry_backoff),
-            },
+            terms: RwLock::new(Arc::new(Terms::new(task.policy.clone(), config))),
             open: AtomicU32::new(0),
             total: task.total,
             run: AtomicU8::new(number(task.run)),
@@ -123,16 +91,45 @@ impl LiveTask {
                 AtomicU32::new(small(standing.counts.of(state)))
             }),
             canceled: AtomicU32::new(standing.canceled),
-            settled: Default::default(),
+            settled: standing.settled.map(AtomicU32::new),
             in_progress: AtomicU32::new(0),
             schedule: Mutex::new(Schedule {
                 begun: task.total.saturating_sub(standing.fresh),
                 ..Schedule::default()
             }),
-            rate: policy.bytes_per_sec.map(Rate::new),
             feed: Feed::default(),
-            policy,
         }
+    }
+
+    /// How it runs now.
+    pub(in crate::service::delivery) fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read())
+    }
+
+    /// Lets it run otherwise from now on.
+    pub(in crate::service::delivery) fn set_terms(&self, terms: Terms) {
+        *self.terms.write() = Arc::new(terms);
+    }
+
+    /// Whether it has a limit of bytes a second of its own.
+    pub(in crate::service::delivery) fn limits_rate(&self) -> bool {
+        self.terms.read().rate.is_some()
+    }
+
+    /// Whether its start lies ahead.
+    pub(in crate::service::delivery) fn starts_after(&self, now: Millis) -> bool {
+        let start = self.terms.read().policy.start_at;
+        start.is_some_and(|start| now < start)
+    }
+
+    /// Whether a delivery of it has begun.
+    pub(in crate::service::delivery) fn has_begun(&self) -> bool {
+        self.schedule.lock().begun > 0
+    }
+
+    /// Whether it goes at a pace.
+    pub(in crate::service::delivery) fn is_paced(&self) -> bool {
+        self.terms.read().policy.pace.is_some()
     }
 
     /// How far its running is.
@@ -155,7 +152,7 @@ impl LiveTask {
 
     /// Whether it goes to all devices by now.
     pub(in crate::service::delivery) fn is_promoted(&self) -> bool {
-        self.policy.canary.is_none() || self.promoted.load(Ordering::Acquire)
+        self.terms.read().policy.canary.is_none() || self.promoted.load(Ordering::Acquire)
     }
 
     pub(in crate::service::delivery) fn set_promoted(&self) {
@@ -195,17 +192,15 @@ impl LiveTask {
 
     /// Whether its canary has done well enough to go on by itself.
     pub(in crate::service::delivery) fn deserves_promotion(&self) -> bool {
-        let needed = self
-            .policy
-            .canary
-            .and_then(|canary| canary.needed(self.total));
+        let canary = self.terms.read().policy.canary;
+        let needed = canary.and_then(|canary| canary.needed(self.total));
         !self.is_promoted()
             && needed.is_some_and(|needed| self.count_of(DeliveryState::Delivered) >= needed)
     }
 
     /// Whether so much of it has failed that the rest is to be given up.
     pub(in crate::service::delivery) fn is_beyond_saving(&self) -> bool {
-        let Some(abort) = &self.policy.abort else {
+        let Some(abort) = self.terms.read().policy.abort else {
             return false;
         };
         let [failed, delivered] = self.ended();
@@ -214,11 +209,14 @@ impl LiveTask {
         !self.run().is_final() && abort.is_reached(failed, failed.saturating_add(delivered))
     }
 
-    /// Counts the threshold from here: an operator has looked at what failed, and tries it again.
-    pub(in crate::service::delivery) fn settle(&self) {
-        for (settled, ended) in self.settled.iter().zip(self.ended()) {
+    /// Counts the threshold from here: an operator has looked at what failed, and tries it again. Gives what had
+    /// failed and what had been delivered, to be stored.
+    pub(in crate::service::delivery) fn settle(&self) -> [u32; 2] {
+        let ended = self.ended();
+        for (settled, ended) in self.settled.iter().zip(ended) {
             settled.store(ended, Ordering::Relaxed);
         }
+        ended
     }
 
     /// How many have failed, by no operator's word, and how many were delivered.
@@ -232,18 +230,12 @@ impl LiveTask {
 
     /// Whether there is another attempt after so many of a round.
     pub(in crate::service::delivery) fn allows_after(&self, attempts: u32) -> bool {
-        attempts < self.attempts.max
+        self.terms.read().allows_after(attempts)
     }
 
     /// How long the attempt after so many failures of a round waits.
     pub(in crate::service::delivery) fn backoff(&self, failed: u32, delivery: Id) -> Duration {
-        let seed = delivery.as_i64().cast_unsigned();
-        policy::backoff(
-            self.attempts.backoff,
-            self.attempts.max_backoff,
-            failed,
-            seed,
-        )
+        self.terms.read().backoff(failed, delivery)
     }
 
     /// What the policy has against giving a place now to a delivery that has `begun` in this attempt or not, and
@@ -258,23 +250,22 @@ impl LiveTask {
         if self.is_held() {
             return Some(WaitReason::Paused);
         }
-        if self.in_progress.load(Ordering::Acquire) >= self.max_in_progress {
+        let terms = self.terms.read();
+        if self.in_progress.load(Ordering::Acquire) >= terms.max_in_progress {
             return Some(WaitReason::InProgressLimit);
         }
         if begun {
             return None;
         }
-        if self.policy.start_at.is_some_and(|start| now < start) {
+        let policy = &terms.policy;
+        if policy.start_at.is_some_and(|start| now < start) {
             return Some(WaitReason::Scheduled);
         }
-        if self
-            .policy
-            .window
-            .is_some_and(|window| !window.is_open(now))
-        {
+        if policy.window.is_some_and(|window| !window.is_open(now)) {
             return Some(WaitReason::NotInWindow);
         }
-        let canary = self.policy.canary.filter(|_| first && !self.is_promoted());
+        let waits = first && !self.promoted.load(Ordering::Acquire);
+        let canary = policy.canary.filter(|_| waits);
         if canary.is_some_and(|canary| schedule.begun >= canary.size(self.total)) {
             return Some(WaitReason::Canary);
         }
@@ -287,7 +278,7 @@ impl LiveTask {
         now: Millis,
         schedule: &mut Schedule,
     ) -> bool {
-        let Some(pace) = &self.policy.pace else {
+        let Some(pace) = self.terms.read().policy.pace else {
             return true;
         };
         let per_minute = pace.per_minute_after(self.count_of(DeliveryState::Delivered));

@@ -1,0 +1,108 @@
+//! What a device reports about a delivery: how far it is, and how it ended.
+
+use std::sync::Arc;
+
+use headgate_protocol::{
+    identity::DeviceId,
+    transfer::message::{DownloadReport, DownloadState, Receipt},
+};
+
+use crate::{
+    model::{DeliveryState, FailReason},
+    service::delivery::{DeliveryService, LiveDelivery},
+};
+
+impl DeliveryService {
+    /// Takes a report of the device; the receipt is what it is answered with, after whatever it
+    /// stands for has been committed.
+    pub async fn report(&self, device: &DeviceId, report: &DownloadReport) -> Receipt {
+        let Some(delivery) = self.reported_delivery(device, report) else {
+            // A report that comes again because its receipt was lost, or on what was cancelled.
+            return Receipt::ok();
+        };
+        if !delivery.was_offered() && !speaks_of_an_earlier_success(&delivery, report) {
+            // The device speaks of an attempt that is over: it has not been told of this one.
+            return Receipt::ok();
+        }
+        delivery.on_reported(report.percent);
+        let ended = match report.state {
+            DownloadState::Downloading => {
+                // Bytes that came by a way that we cannot see count by the device's word.
+                let moves = report.percent.is_some_and(|percent| percent > 0);
+                let step = if moves || delivery.sent_bytes() > 0 {
+                    DeliveryState::Delivering
+                } else {
+                    DeliveryState::Pushed
+                };
+                self.note_step(&delivery, step).await;
+                return Receipt::ok();
+            }
+            DownloadState::Done if delivery.was_sent_whole() => {
+                self.finish(&delivery, DeliveryState::Delivered, None).await
+            }
+            DownloadState::Done => {
+                let outcome = self
+                    .finish(
+                        &delivery,
+                        DeliveryState::Failed,
+                        Some(FailReason::Incomplete),
+                    )
+                    .await;
+                if outcome.is_ok() {
+                    return Receipt {
+                        result_code: -1,
+                        result_msg: format!(
+                            "incomplete: {} of {} bytes were sent",
+                            delivery.sent_bytes(),
+                            delivery.content.size
+                        ),
+                    };
+                }
+                outcome
+            }
+            DownloadState::Fail => {
+                let reason = FailReason::Device {
+                    code: report.result_code,
+                    message: report.result_msg.clone(),
+                };
+                self.finish(&delivery, DeliveryState::Failed, Some(reason))
+                    .await
+            }
+        };
+        match ended {
+            Ok(_) => Receipt::ok(),
+            Err(error) => Receipt {
+                result_code: -1,
+                result_msg: format!("try again: {error}"),
+            },
+        }
+    }
+
+    /// Which delivery a report is about.
+    fn reported_delivery(
+        &self,
+        device: &DeviceId,
+        report: &DownloadReport,
+    ) -> Option<Arc<LiveDelivery>> {
+        let queue = self.inner.book.of_device(device);
+        if let Some(transfer) = &report.transfer {
+            let mut named = queue.into_iter();
+            return named.find(|delivery| *delivery.transfer == **transfer);
+        }
+        // At most one delivery is out to a device, and it is of that name or it is not meant.
+        let named = |delivery: &&Arc<LiveDelivery>| {
+            let own = delivery.content.name.as_str();
+            report.name.as_deref().is_none_or(|name| name == own)
+        };
+        let mut told = queue.iter().filter(named);
+        let out = told.clone().find(|delivery| delivery.is_admitted());
+        // One that waits for its next attempt: what the device says may still be about the last.
+        out.or_else(|| told.find(|delivery| delivery.was_offered() || delivery.attempt > 1))
+            .cloned()
+    }
+}
+
+/// Whether a report is the late `done` of an attempt that is over, which had sent every byte.
+fn speaks_of_an_earlier_success(delivery: &LiveDelivery, report: &DownloadReport) -> bool {
+    report.state == DownloadState::Done && delivery.attempt > 1 && delivery.was_sent_whole()
+}
