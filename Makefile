@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run test check bench lint tools \
-	test-tools fmt clippy unit doctest doc deny fuzz release bench-smoke
+	test-tools fmt clippy unit doctest doc deny differential fuzz release bench-smoke
 
 # Benches pull in the software that Headgate is compared with: never part of a test build.
 MEMBERS := --workspace --exclude headgate-benches
@@ -143,6 +143,10 @@ deny:
 	else \
 		echo "advisories were not checked: the database cannot be reached"; \
 	fi
+
+# What it compares with is in no other build: see docs/decisions/0016.
+differential:
+	$(CARGO) test --locked --manifest-path protocol/differential/Cargo.toml
 
 fuzz:
 	@if [ ! -d protocol/fuzz ]; then echo "no fuzz targets"; exit 0; fi; \

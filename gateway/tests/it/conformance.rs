@@ -12,7 +12,10 @@ mod v5;
 
 use std::{future::Future, net::SocketAddr, pin::Pin};
 
-use headgate::config::{ListenerConfig, Profile};
+use headgate::{
+    config::{ListenerConfig, Profile},
+    shutdown::Shutdown,
+};
 use headgate_protocol::mqtt::{ProtocolVersion, QoS, ReasonCode};
 
 use self::client::{Raw, hello, lasting};
@@ -51,12 +54,14 @@ fn for_suites() -> ListenerConfig {
 }
 
 /// Runs every case and prints how many passed.
+#[expect(clippy::print_stdout, reason = "the number is what is asked for")]
 async fn run(suite: &str, cases: &[Case]) {
     let (gateway, server) = start().await;
+    let owner = Shutdown::new();
     let mut failed = Vec::new();
     for (name, case) in cases {
         clean_up(server).await;
-        if tokio::spawn(case(server)).await.is_err() {
+        if owner.spawn(case(server)).await.is_err() {
             failed.push(*name);
         }
     }
