@@ -9,6 +9,7 @@
 //! not sent is dropped.
 
 mod bindings;
+mod held;
 mod history;
 mod mailbox;
 mod owners;
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::{
     bindings::Bindings,
+    held::Held,
     history::Histories,
     mailbox::Place,
     owners::Owners,
@@ -465,6 +467,7 @@ impl Uplink {
                     receivers,
                     receipt: terms.receipt,
                     stored,
+                    is_offered: false,
                 }));
                 waiting = Some(done);
             }
@@ -610,6 +613,7 @@ async fn open_stores(
     let mailbox = mailbox::open(
         store.clone(),
         parts.mailbox.clone(),
+        orders.clone(),
         Arc::clone(&has_work),
         metrics,
     )
@@ -646,6 +650,7 @@ async fn open_stores(
         last: last.map_or(0, Id::as_i64),
         seconds: metrics.store_seconds("sessions", "messages"),
         metrics: metrics.clone(),
+        held: Held::default(),
     };
     Ok((mailbox, sessions, writer))
 }

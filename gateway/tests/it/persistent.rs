@@ -5,7 +5,7 @@ use headgate_protocol::mqtt::{
 };
 use hyper::Method;
 
-use crate::harness::{App, Client, Device, Gateway, Login, publish};
+use crate::harness::{App, Client, Device, Gateway, Login, need, publish, run};
 
 const WAITING: &str = "headgate_queue_messages";
 const V311: ProtocolVersion = ProtocolVersion::V311;
@@ -331,6 +331,33 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn what_a_connected_device_does_not_acknowledge_is_stored_before_its_sender_is_told() {
+    let gateway = Gateway::process(tempfile::tempdir().expect("a directory"), &[]).await;
+    let [d] = gateway.devices(["d"]).await;
+    let app = gateway.app("a", &[&d]).await;
+    let mut client = Client::log_in(&gateway, &Login::application(&app, "app:a")).await;
+    let mut device = Client::log_in(&gateway, &Login::of(&d)).await;
+    device.subscribe(&["P/d/#"], QoS::AtLeastOnce).await;
+    assert_eq!(client.publish("P/d/x", b"0").await, ReasonCode::Success);
+    assert_eq!(&device.message().await.payload[..], b"0");
+    device.ping().await;
+    device.acknowledges = false;
+    for n in 1..=9_u8 {
+        assert_eq!(client.publish("P/d/x", &[n]).await, ReasonCode::Success);
+    }
+    let dir = gateway.kill().await;
+
+    let gateway = Gateway::process(dir, &[]).await;
+    let mut device = Client::log_in(&gateway, &Login::of(&d)).await;
+    device.subscribe(&["P/d/#"], QoS::AtLeastOnce).await;
+    for n in 1..=9_u8 {
+        assert_eq!(device.message().await.payload[..], [n], "in order");
+    }
+    assert!(device.ping().await.is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_is_taken_exactly_once_over_a_kill() {
     let gateway = Gateway::process(tempfile::tempdir().expect("a directory"), &[]).await;
     let [d] = gateway.devices(["d"]).await;
@@ -433,6 +460,42 @@ async fn a_message_is_handed_over_exactly_once_over_a_kill() {
     gateway.metric_is(WAITING, 0.0).await;
     gateway.metric_is("headgate_mailbox_messages", 0.0).await;
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_mosquitto_find_what_waited_for_them() {
+    for program in ["mosquitto_sub", "mosquitto_pub"] {
+        need(program);
+    }
+    let gateway = Gateway::start().await;
+    let [d] = gateway.devices(["d"]).await;
+    let app = gateway.app("a", &[&d]).await;
+    let port = gateway.ports.mqtts.expect("a listener").port();
+    let ca = gateway.data_dir.join("tls/ca.pem");
+    let place = format!("-h localhost -p {port} --cafile {}", ca.display());
+    let to_device = format!("{place} -i {0} -u {0} -P {1}", d.id, d.secret);
+    let to_app = format!("{place} -i app:a:1 -u a -P {}", app.secret);
+    for (version, keeps) in [("311", "-c"), ("5", "-c -x 3600")] {
+        let receiver = format!("{to_app} -V {version} {keeps} -q 2 -t P/d/up");
+        // Subscribed, and gone.
+        mosquitto("sub", &format!("{receiver} -E")).await;
+        for text in ["one", "two", "three"] {
+            let sender = format!("{to_device} -V {version} -q 2 -t P/d/up -m {text}");
+            mosquitto("pub", &sender).await;
+        }
+        let heard = mosquitto("sub", &format!("{receiver} -C 3 -W 20")).await;
+        assert_eq!(heard, "one\ntwo\nthree\n", "{version}");
+    }
+    gateway.metric_is(WAITING, 0.0).await;
+    gateway.stop().await;
+}
+
+/// What a client of mosquitto prints.
+async fn mosquitto(which: &str, arguments: &str) -> String {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let ran = run(&format!("mosquitto_{which}"), &arguments).await;
+    assert!(ran.success, "{}", ran.stderr);
+    String::from_utf8_lossy(&ran.stdout).into_owned()
 }
 
 async fn until_pubrec(client: &mut Client, packet_id: PacketId) -> ReasonCode {

@@ -9,15 +9,18 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use headgate_protocol::identity::DeviceId;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::MessageLinks;
+use super::{MessageLinks, writer::Order};
 use crate::{
     config::MailboxConfig,
     model::{Id, Message, Millis},
@@ -43,6 +46,7 @@ pub struct Stored {
 /// The mailboxes of all devices; a clone is another handle on them.
 #[derive(Clone)]
 pub struct Mailbox {
+    orders: mpsc::Sender<Order>,
     shared: Arc<Shared>,
 }
 
@@ -51,6 +55,8 @@ struct Shared {
     config: MailboxConfig,
     counts: Mutex<Counts>,
     delivered: Mutex<HashSet<Id>>,
+    /// Messages that devices were handed and that are not stored yet.
+    held: AtomicUsize,
     /// Wakes the writer.
     has_work: Arc<Notify>,
     depth: IntGauge,
@@ -76,6 +82,7 @@ pub(super) struct Place {
 pub(super) async fn open(
     store: SessionStore,
     config: MailboxConfig,
+    orders: mpsc::Sender<Order>,
     has_work: Arc<Notify>,
     metrics: &Metrics,
 ) -> Result<Mailbox, StoreError> {
@@ -92,11 +99,12 @@ pub(super) async fn open(
         config,
         counts: Mutex::new(counts),
         delivered: Mutex::default(),
+        held: AtomicUsize::new(0),
         has_work,
         depth,
         links: OnceLock::new(),
     });
-    Ok(Mailbox { shared })
+    Ok(Mailbox { orders, shared })
 }
 
 impl Mailbox {
@@ -124,6 +132,7 @@ impl Mailbox {
         after: Option<Id>,
         limit: usize,
     ) -> Result<Vec<Arc<Stored>>, StoreError> {
+        self.settle(device).await;
         let mut after = after;
         loop {
             let found = self
@@ -149,6 +158,29 @@ impl Mailbox {
                 return Ok(waiting);
             }
         }
+    }
+
+    /// Has what an earlier connection of the device was handed stored, and so found in its place.
+    async fn settle(&self, device: &DeviceId) {
+        if self.shared.held.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let (settled, done) = oneshot::channel();
+        let device = device.clone();
+        if self
+            .orders
+            .send(Order::Settle { device, settled })
+            .await
+            .is_ok()
+        {
+            // A writer that ends stores what it holds.
+            let _ended = done.await;
+        }
+    }
+
+    /// How many messages devices were handed and are not stored yet.
+    pub(super) fn set_held(&self, held: usize) {
+        self.shared.held.store(held, Ordering::Release);
     }
 
     /// Until when a message waits.

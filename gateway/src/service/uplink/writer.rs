@@ -1,9 +1,14 @@
 //! The one task that stores messages and persistent sessions, many in one commit.
 //!
 //! What it is asked is done in the order of asking. A message is offered to whoever is connected once it is stored, and
-//! then whoever sent it is told. Invariants: ids grow in the order of storing; nobody is told of what is not committed.
+//! then whoever sent it is told. A message for a device that is connected, and for nobody else, is handed to it before
+//! ([`super::held`]). Invariants: ids grow in the order of asking; nobody is told of what is neither committed nor
+//! acknowledged by its receiver.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use headgate_protocol::{identity::DeviceId, mqtt::PacketId};
 use prometheus::Histogram;
@@ -15,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    held::Held,
     mailbox::{Mailbox, Place},
     persistent::{Granted, PersistentSessions},
     queue::{Queue, QueuePlace, Queued},
@@ -54,6 +60,11 @@ pub(super) enum Order {
         changes: Vec<SessionChange>,
         stored: oneshot::Sender<bool>,
     },
+    /// Store what of a device's is held.
+    Settle {
+        device: DeviceId,
+        settled: oneshot::Sender<()>,
+    },
     /// Give a session to a connection.
     Claim {
         claim: Claim,
@@ -82,6 +93,8 @@ pub(super) struct Put {
     /// What its sender may send again, and is to be known by then.
     pub(super) receipt: Option<Receipt>,
     pub(super) stored: oneshot::Sender<Placed>,
+    /// The device's session has it already.
+    pub(super) is_offered: bool,
 }
 
 impl Put {
@@ -94,6 +107,7 @@ impl Put {
             receivers: vec![(place, handing)],
             receipt: None,
             stored,
+            is_offered: false,
         }
     }
 }
@@ -126,6 +140,7 @@ pub(super) struct Writer {
     pub(super) last: i64,
     pub(super) seconds: Histogram,
     pub(super) metrics: Metrics,
+    pub(super) held: Held,
 }
 
 /// What goes into the next commit.
@@ -147,15 +162,21 @@ impl Writer {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let has_work = Arc::clone(&self.has_work);
+            let due = self.held.next_due();
             tokio::select! {
                 biased;
                 received = self.orders.recv_many(&mut orders, MAX_COMMIT) => {
                     self.carry_out(&mut orders).await;
                     if received == 0 {
-                        return;
+                        let held = self.held.take_all();
+                        return self.store_held(held).await;
                     }
                 }
                 () = has_work.notified() => self.carry_out(&mut orders).await,
+                () = until(due) => {
+                    let late = self.held.take_due(Instant::now());
+                    self.store_held(late).await;
+                }
                 () = stop.cancelled(), if !self.orders.is_closed() => self.orders.close(),
                 _ = sweep.tick() => self.sweep().await,
             }
@@ -163,12 +184,12 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, orders: &mut Vec<Order>) {
+        self.settle_acknowledged();
         let mut gathered = Gathered::default();
         for order in orders.drain(..) {
             match order {
                 Order::Put(put) => {
-                    let id = self.next_id();
-                    gathered.puts.push((id, put));
+                    self.take(put, &mut gathered);
                     continue;
                 }
                 Order::Change {
@@ -185,7 +206,17 @@ impl Writer {
             self.commit(&mut gathered).await;
             match order {
                 Order::Put(_) | Order::Change { .. } => {}
-                Order::Clear { device, cleared } => self.clear(&device, cleared).await,
+                Order::Clear { device, cleared } => {
+                    // What was sent before it is to go with it.
+                    let held = self.held.take_of(&device);
+                    self.store_held(held).await;
+                    self.clear(&device, cleared).await;
+                }
+                Order::Settle { device, settled } => {
+                    let held = self.held.take_of(&device);
+                    self.store_held(held).await;
+                    let _gone = settled.send(());
+                }
                 Order::Claim { claim, granted } => self.claim(&claim, granted).await,
                 Order::Revoke {
                     queues,
@@ -204,9 +235,60 @@ impl Writer {
         self.purge().await;
     }
 
+    /// Has a message stored, or first handed to its device, if that is there.
+    fn take(&mut self, mut put: Put, gathered: &mut Gathered) {
+        let id = self.next_id();
+        let device = &put.message.device.device_id;
+        // What is for the same device and is offered only once it is stored must not be overtaken.
+        let is_first = !gathered
+            .puts
+            .iter()
+            .any(|(_, other)| other.message.device.device_id == *device);
+        if is_first
+            && self.held.admits(&put)
+            && self.mailbox.offer_stored(id, Arc::clone(&put.message))
+        {
+            put.is_offered = true;
+            self.held.insert(id, put, Instant::now());
+            self.mailbox.set_held(self.held.len());
+        } else {
+            gathered.puts.push((id, put));
+        }
+    }
+
+    /// Devices have acknowledged messages: those that are held need not be stored.
+    fn settle_acknowledged(&mut self) {
+        if self.held.len() == 0 {
+            return;
+        }
+        for id in self.mailbox.take_delivered() {
+            if let Some(put) = self.held.take(id) {
+                self.mailbox.release(&[id], &[]);
+                let is_online = true;
+                let _gone = put.stored.send(Placed { id, is_online });
+            }
+        }
+        self.mailbox.set_held(self.held.len());
+    }
+
+    /// Stores what was held.
+    async fn store_held(&self, puts: Vec<(Id, Put)>) {
+        if puts.is_empty() {
+            return;
+        }
+        let mut gathered = Gathered {
+            puts,
+            ..Gathered::default()
+        };
+        self.commit(&mut gathered).await;
+        self.mailbox.set_held(self.held.len());
+    }
+
     /// Stores messages and changes, and takes out acknowledged messages, in one commit.
     async fn commit(&self, gathered: &mut Gathered) {
-        let mail_gone = self.mailbox.take_delivered();
+        let mut mail_gone = self.mailbox.take_delivered();
+        // These have no row, and whoever sent them waits to be told.
+        mail_gone.retain(|id| !self.held.contains(*id));
         let messages_gone = self.sessions.take_delivered();
         let closings = self.sessions.take_closings();
         for one in &closings {
@@ -297,7 +379,7 @@ impl Writer {
     fn hand_over(&self, id: Id, put: Put) {
         let is_online = put.mail.is_some_and(|(_, place)| {
             place.keep();
-            self.mailbox.offer_stored(id, Arc::clone(&put.message))
+            put.is_offered || self.mailbox.offer_stored(id, Arc::clone(&put.message))
         });
         for (place, handing) in put.receivers {
             let queue = Arc::clone(place.queue());
@@ -383,7 +465,8 @@ impl Writer {
     }
 
     /// Looks for what is over, a bounded number in each step.
-    async fn sweep(&self) {
+    async fn sweep(&mut self) {
+        self.held.forgive();
         let now = Millis::now();
         self.expire_mail(now).await;
         match self.backend.expire_messages(now).await {
@@ -439,5 +522,13 @@ impl Writer {
         let next = Id::from_i64(next.as_i64().max(self.last.saturating_add(1))).unwrap_or(next);
         self.last = next.as_i64();
         next
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -120,12 +120,6 @@ impl Persistent {
             self.note(SessionChange::Completed(id));
         }
     }
-
-    /// Whether a message is under way to the client.
-    pub fn holds(&self, id: Id) -> bool {
-        let state = self.known.state.lock();
-        state.in_flight.iter().any(|one| one.id == id)
-    }
 }
 
 /// The connection is gone: the session waits for the next one, or ends.
