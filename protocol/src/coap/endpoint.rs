@@ -341,7 +341,7 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         peer: K,
         waiting: Waiting<T>,
     ) -> Result<(), NotSent> {
-        if waiting.message.max_bytes() > self.limits.max_message_bytes {
+        if waiting.message.encoded_bytes() > self.limits.max_message_bytes {
             return Err(NotSent::TooLarge);
         }
         let (nstart, max_waiting) = (self.parameters.nstart, self.limits.max_waiting);

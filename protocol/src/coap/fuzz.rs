@@ -20,7 +20,7 @@ pub fn decode(datagram: &[u8]) {
     let again = message
         .encode(usize::MAX)
         .expect("what was read is written");
-    assert!(again.len() <= message.max_bytes());
+    assert_eq!(again.len(), message.encoded_bytes());
     assert_eq!(Message::decode(&again), Ok(message.clone()));
     let _bad = message.bad_option(KNOWN);
     let (_path, _query) = (message.path(), message.query("k"));

@@ -122,11 +122,12 @@ impl Message {
         self.packet.clear_all_options();
     }
 
-    /// The most bytes that its datagram can have: an option's delta and length take one to five.
-    pub(super) fn max_bytes(&self) -> usize {
-        const HEADER_AND_MARKER: usize = 5;
+    /// Bytes of its datagram.
+    pub fn encoded_bytes(&self) -> usize {
+        const HEADER: usize = 4;
         let mut before = 0;
-        let mut bytes = HEADER_AND_MARKER + self.token.as_bytes().len() + self.payload.len();
+        let marker = usize::from(!self.payload.is_empty());
+        let mut bytes = HEADER + usize::from(self.token.len()) + marker + self.payload.len();
         for (number, values) in self.packet.options() {
             for value in values {
                 bytes += 1 + extended_bytes(usize::from(number - before));

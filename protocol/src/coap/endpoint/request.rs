@@ -102,7 +102,7 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         let token = self.free_token(peer);
         message.token = token;
         let is_observation = message.uint(OptionNumber::OBSERVE) == Some(0);
-        if message.max_bytes() > self.limits.max_message_bytes {
+        if message.encoded_bytes() > self.limits.max_message_bytes {
             return Err(NotSent::TooLarge);
         }
         let mut timer = None;

@@ -83,9 +83,9 @@ impl Response {
         &self.message.payload
     }
 
-    /// The most bytes that its datagram can have with a token of so many.
-    pub fn max_bytes(&self, token: &Token) -> usize {
-        self.message.max_bytes() + token.as_bytes().len()
+    /// Bytes of its datagram with this token.
+    pub fn encoded_bytes(&self, token: Token) -> usize {
+        self.message.encoded_bytes() + token.as_bytes().len()
     }
 }
 
@@ -186,11 +186,6 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         message.token = token;
         let purpose = Purpose::Notification(tag);
         self.send_confirmable(now, peer, Waiting { message, purpose })
-    }
-
-    /// The token of a request that is not answered.
-    pub fn token(&self, exchange: ExchangeId) -> Option<Token> {
-        self.exchanges.get(&exchange).map(|entry| entry.token)
     }
 
     /// Acknowledges a request whose response takes its time.
