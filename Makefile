@@ -62,7 +62,7 @@ LISTS := gateway/tests/clients
 test: build-tools test-tools fmt clippy unit doctest
 
 test-tools: test-clients $(CLIENTS)/prometheus/made
-	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze,mosquitto-clients curl ca-certificates systemd)
+	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze coap-client-notls,mosquitto-clients curl ca-certificates systemd libcoap3-bin)
 
 .PHONY: test-clients
 test-clients:

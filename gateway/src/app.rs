@@ -3,6 +3,7 @@
 
 mod advice;
 mod certificates;
+mod coap;
 mod keys;
 mod listeners;
 mod start;

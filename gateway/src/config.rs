@@ -8,6 +8,7 @@
 mod applications;
 mod auth;
 mod check;
+mod coap;
 mod conformance;
 pub mod data_dir;
 mod delivery;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 pub use self::{
     applications::{ApplicationsConfig, MailboxConfig},
     auth::AuthConfig,
+    coap::CoapConfig,
     conformance::ConformanceConfig,
     delivery::DeliveryConfig,
     files::FilesConfig,
@@ -87,6 +89,8 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// MQTT listeners beside `mqtt.listen` and `mqtt.plain_listen`.
     pub listeners: Vec<ListenerConfig>,
+    /// CoAP.
+    pub coap: CoapConfig,
     /// The HTTP API.
     pub http: HttpConfig,
     /// The device files listener.
@@ -169,6 +173,7 @@ impl Config {
             tls: section(from),
             mqtt: section(from),
             listeners: Self::take_listeners(from),
+            coap: section(from),
             http: section(from),
             files: section(from),
             metrics: section(from),
@@ -207,6 +212,7 @@ impl Config {
             section(&self.runtime),
             section(&self.tls),
             section(&self.mqtt),
+            section(&self.coap),
             section(&self.http),
             section(&self.files),
             section(&self.metrics),

@@ -1,6 +1,7 @@
 //! Sockets, framing and HTTP: everything that faces a peer, and no rule of the domain.
 
 pub mod accept;
+pub mod coap;
 pub mod dev_cert;
 pub mod files;
 pub mod http;

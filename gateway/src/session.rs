@@ -6,6 +6,7 @@
 
 mod application;
 mod batch;
+mod coap;
 mod conformance;
 mod connect;
 mod device;
@@ -33,6 +34,7 @@ use headgate_protocol::mqtt::{Packet, ReasonCode};
 pub use self::{
     application::{ApplicationHandle, ApplicationSession, ApplicationTable},
     batch::{Batch, Part},
+    coap::{Change, CoapServer, RdId},
     conformance::{ConformanceProfile, ConformanceSession, admit_anyone},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},

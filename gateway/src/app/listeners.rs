@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
-use super::{certificates, start::StartError};
+use super::{certificates, coap, start::StartError};
 use crate::{
     config::{Config, ListenerConfig, MqttConfig, Profile, data_dir::Ports},
     edge::{
@@ -33,6 +33,7 @@ pub(super) struct Listeners {
     http: TcpListener,
     files: Option<TcpListener>,
     metrics: Option<OpsListener>,
+    coap: Option<UdpSocket>,
 }
 
 /// What the listeners lead to.
@@ -61,6 +62,7 @@ impl Listeners {
             http: bind("the HTTP API", config.http.listen, HTTP_BACKLOG)?,
             files: maybe("device files", config.files.listen, HTTP_BACKLOG)?,
             metrics: bind_metrics(config.metrics.listen).await?,
+            coap: coap::bind(&config.coap)?,
         })
     }
 
@@ -71,6 +73,10 @@ impl Listeners {
             mqtts: self.mqtts.as_ref().and_then(address),
             mqtt: self.mqtt.as_ref().and_then(address),
             listeners: self.further.iter().filter_map(address).collect(),
+            coap: self
+                .coap
+                .as_ref()
+                .and_then(|socket| socket.local_addr().ok()),
             http: address(&self.http),
             files: self.files.as_ref().and_then(address),
             metrics: self.metrics.as_ref().map(OpsListener::address),
@@ -122,6 +128,9 @@ impl Listeners {
         for (listener, setup) in listeners.zip(setups) {
             let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());
             edges.spawn(mqtt::serve(listener, setup, node, gate, stop));
+        }
+        if let Some(socket) = self.coap {
+            coap::serve(socket, &config.coap, &node, &edges)?;
         }
         if let Some(listener) = self.files {
             let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());

@@ -51,6 +51,9 @@ pub struct Ports {
     /// The further MQTT listeners, in the order of the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<SocketAddr>,
+    /// CoAP without DTLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coap: Option<SocketAddr>,
     /// The HTTP API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,

@@ -8,6 +8,7 @@
 
 mod admission;
 mod alarms;
+mod blocks;
 mod book;
 mod cache;
 mod checkpoint;

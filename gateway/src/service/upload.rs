@@ -7,6 +7,7 @@
 //! nothing; disks are touched on threads for blocking work only.
 
 mod announce;
+mod blocks;
 mod book;
 mod check;
 mod journal;

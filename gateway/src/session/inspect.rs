@@ -14,8 +14,8 @@ pub struct SessionInfo {
     pub since: Millis,
     /// How it named its connection.
     pub client_id: String,
-    /// Which MQTT it speaks.
-    pub version: ProtocolVersion,
+    /// Which MQTT it speaks; `None`: CoAP.
+    pub version: Option<ProtocolVersion>,
     /// Where it comes from; `None` where the connection is going away.
     pub address: Option<SocketAddr>,
     /// How long it may be silent, half of it more before it is given up.

@@ -110,7 +110,7 @@ impl Link {
         SessionInfo {
             since: Millis::now(),
             client_id: String::new(),
-            version: self.version(),
+            version: Some(self.version()),
             address: None,
             keep_alive: self.connection.keep_alive(),
             subscriptions: Vec::new(),

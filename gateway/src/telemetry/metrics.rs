@@ -6,15 +6,18 @@
 //! Invariants: no label takes a value from outside (see `labels`); counting never looks a child up
 //! by name, except `store_seconds`, whose result callers keep.
 
+mod coap;
 mod groups;
 mod maker;
 
 use std::{ops::Deref, sync::Arc, time::SystemTime};
 
 use prometheus::{
-    Encoder, Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
+pub use self::coap::Coap;
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
     DeviceConnections, PersistentSessions, RegistrationBatches, RegistrationRows, Retained,
@@ -82,6 +85,10 @@ pub struct Families {
     pub connections_mqtt: DeviceConnections,
     /// Applications connected by MQTT.
     pub connections_applications: IntGauge,
+    /// Devices that are registered by CoAP and awake.
+    pub connections_coap: IntGauge,
+    /// CoAP.
+    pub coap: Coap,
     /// Connections to the files listener.
     pub connections_files: IntGauge,
     /// How MQTT connections began.
@@ -136,6 +143,7 @@ pub struct Families {
     /// The certificates that are served.
     pub tls_certificates: TlsCertificates,
     disconnects: Vec<IntCounter>,
+    disconnects_coap: Vec<IntCounter>,
     messages_dropped: Vec<IntCounter>,
     packets_in: [IntCounter; 16],
     packets_out: [IntCounter; 16],
@@ -192,6 +200,8 @@ impl Families {
         Self {
             connections_mqtt: DeviceConnections::of_family(&connections),
             connections_applications: connections.with_label_values(&["mqtt", "application"]),
+            connections_coap: connections.with_label_values(&["coap", "none"]),
+            coap: Coap::new(make),
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),
             handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),
@@ -241,10 +251,8 @@ impl Families {
             ),
             draining: make.gauge("draining", "1 while this node drains."),
             tls_certificates: TlsCertificates::new(make),
-            disconnects: DisconnectReason::ALL
-                .iter()
-                .map(|reason| disconnects.with_label_values(&["mqtt", reason.label()]))
-                .collect(),
+            disconnects: disconnects_of(&disconnects, "mqtt"),
+            disconnects_coap: disconnects_of(&disconnects, "coap"),
             messages_dropped: DropReason::ALL
                 .iter()
                 .map(|reason| dropped.with_label_values(&[reason.label()]))
@@ -265,6 +273,11 @@ impl Families {
     /// Connections by MQTT that ended for `reason`.
     pub fn disconnects(&self, reason: DisconnectReason) -> &IntCounter {
         &self.disconnects[reason.index()]
+    }
+
+    /// Registrations by CoAP that ended for `reason`.
+    pub fn disconnects_coap(&self, reason: DisconnectReason) -> &IntCounter {
+        &self.disconnects_coap[reason.index()]
     }
 
     /// Messages dropped for `reason`.
@@ -302,6 +315,12 @@ impl Families {
             .expect("a family that was gathered has a name, a type and samples");
         String::from_utf8(text).expect("the text encoder writes UTF-8")
     }
+}
+
+/// The children of one protocol, by the index of their reasons.
+fn disconnects_of(family: &IntCounterVec, protocol: &str) -> Vec<IntCounter> {
+    let of = |reason: &DisconnectReason| family.with_label_values(&[protocol, reason.label()]);
+    DisconnectReason::ALL.iter().map(of).collect()
 }
 
 #[cfg(test)]

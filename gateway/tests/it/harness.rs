@@ -5,6 +5,7 @@
 //! at until it is there, up to [`PATIENCE`].
 
 mod client;
+mod coap;
 mod command;
 mod daemon;
 mod events;
@@ -22,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::{
     client::{Client, Login, connect, payload_json, publish, subscribe},
+    coap::{Coap, json_of},
     command::{Printed, need, run},
     daemon::Daemon,
     events::{Event, Events},

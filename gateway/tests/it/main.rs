@@ -7,6 +7,8 @@ mod batches;
 mod bounds;
 mod cli;
 mod clients;
+mod coap;
+mod coap_clients;
 mod config;
 mod conformance;
 mod connect;

@@ -151,8 +151,8 @@ impl Block {
             // What follows has no number: another size has.
             return Err(BlockError::BeyondEnd);
         }
-        let len =
-            usize::try_from(left).map_or(size.bytes_usize(), |left| left.min(size.bytes_usize()));
+        let whole = size.bytes_usize();
+        let len = usize::try_from(left).unwrap_or(whole).min(whole);
         Ok(Slice {
             offset,
             len,

@@ -208,6 +208,8 @@ enum Timer<K> {
     Retransmit(K, MessageId),
     /// A request has been waiting for its response: it is acknowledged by itself.
     Acknowledge(ExchangeId),
+    /// A request has not been answered for so long that nobody waits any more.
+    Forget(ExchangeId),
     /// No response comes any more.
     GiveUp(K, Token),
 }
@@ -261,7 +263,10 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Retransmit(peer, id) => self.on_retransmit(now, peer, id),
-                Timer::Acknowledge(exchange) => self.acknowledge_alone(exchange),
+                Timer::Acknowledge(exchange) => self.acknowledge_alone(now, exchange),
+                Timer::Forget(exchange) => {
+                    self.exchanges.remove(&exchange);
+                }
                 Timer::GiveUp(peer, token) => self.on_give_up(peer, token),
             }
         }

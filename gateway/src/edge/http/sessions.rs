@@ -37,7 +37,7 @@ struct SessionView {
     since: crate::model::Millis,
     /// The client identifier of its CONNECT.
     client_id: String,
-    /// `mqtt-3.1`, `mqtt-3.1.1` or `mqtt-5`.
+    /// `mqtt-3.1`, `mqtt-3.1.1`, `mqtt-5` or `coap`.
     protocol: &'static str,
     /// From where, as address and port.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,9 +68,10 @@ impl From<SessionInfo> for SessionView {
             since: info.since,
             client_id: info.client_id,
             protocol: match info.version {
-                ProtocolVersion::V31 => "mqtt-3.1",
-                ProtocolVersion::V311 => "mqtt-3.1.1",
-                ProtocolVersion::V5 => "mqtt-5",
+                Some(ProtocolVersion::V31) => "mqtt-3.1",
+                Some(ProtocolVersion::V311) => "mqtt-3.1.1",
+                Some(ProtocolVersion::V5) => "mqtt-5",
+                None => "coap",
             },
             address: info.address.map(|address| address.to_string()),
             keep_alive: info.keep_alive.as_secs(),

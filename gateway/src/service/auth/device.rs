@@ -3,6 +3,8 @@
 //! A device is looked up once, by the name it claims, in memory or in the query that all who wait share. A certificate
 //! is compared by its fingerprint, a password by the proof that its form makes.
 
+mod unsecured;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},

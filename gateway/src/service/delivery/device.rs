@@ -189,9 +189,6 @@ impl DeliveryService {
         request: &GetChunks,
         limits: PumpLimits,
     ) -> Result<Pump, Refusal> {
-        if delivery.task.is_held() {
-            return Err(Refusal::busy("the task is paused"));
-        }
         let config = &self.inner.config;
         let chunk_bytes = request
             .chunk_size
@@ -223,17 +220,26 @@ impl DeliveryService {
                 "chunk_size must be 256 to 131072",
             ),
         })?;
-        if let Err(reason) = self.inner.admission.admit(delivery, Millis::now()) {
-            return Err(Refusal::busy(match reason {
-                WaitReason::DeviceBusy => "another delivery is out to the device",
-                WaitReason::InProgressLimit => "too many deliveries are in progress",
-                _ => "the delivery may not begin yet",
-            }));
-        }
+        self.admit_request(delivery)?;
         delivery.set_offered();
         delivery.resume_at(request.offset.filter(|_| request.ask_moves_cursor()));
         self.note_step(delivery, DeliveryState::Delivering).await;
         Ok(pump)
+    }
+
+    /// Gives a delivery whose bytes are asked for a place, unless it has one.
+    pub(super) fn admit_request(&self, delivery: &Arc<LiveDelivery>) -> Result<(), Refusal> {
+        if delivery.task.is_held() {
+            return Err(Refusal::busy("the task is paused"));
+        }
+        let admitted = self.inner.admission.admit(delivery, Millis::now());
+        admitted.map_err(|reason| {
+            Refusal::busy(match reason {
+                WaitReason::DeviceBusy => "another delivery is out to the device",
+                WaitReason::InProgressLimit => "too many deliveries are in progress",
+                _ => "the delivery may not begin yet",
+            })
+        })
     }
 
     /// Bytes of a delivery, from the cache that all devices share; at most `max`, fewer at the

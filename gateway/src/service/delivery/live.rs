@@ -468,6 +468,16 @@ impl LiveDelivery {
         }
     }
 
+    /// Takes note that a device that sleeps was awake; gives how often in a row it was without a byte being sent.
+    pub(super) fn count_wakeup(&self) -> u32 {
+        self.progress.lock().count_wakeup(Millis::now())
+    }
+
+    /// When a device that sleeps was last awake.
+    pub(super) fn woke_at(&self) -> Option<Millis> {
+        self.progress.lock().wakeups.last
+    }
+
     /// Starts the clock of the step timer anew: the device has just come back.
     pub fn touch(&self) {
         self.progress.lock().last_activity = Instant::now();

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 
 use super::{
     DeliveryService,
+    blocks::is_counted_in_wakeups,
     live::{Hold, LiveDelivery},
 };
 use crate::model::{DeliveryState, FailReason, Millis, RunState};
@@ -100,7 +101,7 @@ impl DeliveryService {
             let end = out_since.after(delivery.task.terms().timers.in_progress);
             if at < end {
                 self.inner.alarms.set(id, &delivery.alarm, end);
-            } else if delivery.task.is_held() {
+            } else if delivery.task.is_held() || is_counted_in_wakeups(&delivery, at) {
                 let again = at.after(HELD_AGAIN);
                 self.inner.alarms.set(id, &delivery.alarm, again);
             } else {

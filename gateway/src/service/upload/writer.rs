@@ -304,7 +304,13 @@ impl Inner {
     }
 
     /// Whether a chunk may come now.
-    fn check(&self, upload: &LiveUpload, low: u64, offset: u64, len: usize) -> Result<(), Refusal> {
+    pub(super) fn check(
+        &self,
+        upload: &LiveUpload,
+        low: u64,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), Refusal> {
         match upload.phase() {
             // While it is being checked a chunk is there already, with everything else.
             Phase::Receiving | Phase::Checking | Phase::Postponed => {}

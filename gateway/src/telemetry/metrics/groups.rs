@@ -36,6 +36,12 @@ pub struct ConnectAttempts {
     pub failed_websocket: IntCounter,
     /// Times that accepting waited for the rate.
     pub delayed: IntCounter,
+    /// A device registered by CoAP.
+    pub accepted_coap: IntCounter,
+    /// A registration by CoAP was refused.
+    pub refused_coap: IntCounter,
+    /// There were too many registrations by CoAP.
+    pub over_limit_coap: IntCounter,
 }
 
 /// `headgate_tls_reloads_total` by result, and `headgate_tls_certificate_not_after_seconds`.
@@ -188,6 +194,10 @@ pub struct Bytes {
     pub in_mqtt: IntCounter,
     /// To devices by MQTT.
     pub out_mqtt: IntCounter,
+    /// From devices by CoAP.
+    pub in_coap: IntCounter,
+    /// To devices by CoAP.
+    pub out_coap: IntCounter,
     /// From devices at the files listener.
     pub in_files: IntCounter,
     /// To devices at the files listener.
@@ -231,6 +241,12 @@ pub struct DeliveryChunks {
     pub acked: IntCounter,
     /// Sent again.
     pub resent: IntCounter,
+    /// Blocks sent by CoAP.
+    pub sent_coap: IntCounter,
+    /// Blocks after which the device asked for the next.
+    pub acked_coap: IntCounter,
+    /// Blocks sent by CoAP again.
+    pub resent_coap: IntCounter,
 }
 
 /// The chunk cache that all devices share.
@@ -249,8 +265,11 @@ pub struct ChunkCache {
 pub struct Uploads {
     ends: Vec<IntCounter>,
     chunks: Vec<IntCounter>,
+    chunks_coap: Vec<IntCounter>,
     /// Bytes that came by MQTT and are stored.
     pub bytes_mqtt: IntCounter,
+    /// Bytes that came by CoAP and are stored.
+    pub bytes_coap: IntCounter,
     /// Bytes that came by HTTPS and are stored.
     pub bytes_files: IntCounter,
     /// Uploads in progress.
@@ -278,15 +297,18 @@ impl Uploads {
             "Bytes of uploads in the spool.",
             &["protocol"],
         );
+        let chunks = |protocol| {
+            let of = |chunk: &UploadChunk| chunks.with_label_values(&[protocol, chunk.label()]);
+            UploadChunk::ALL.iter().map(of).collect()
+        };
         Self {
             ends: UploadEnd::ALL
                 .iter()
                 .map(|end| ends.with_label_values(&[end.label()]))
                 .collect(),
-            chunks: UploadChunk::ALL
-                .iter()
-                .map(|chunk| chunks.with_label_values(&["mqtt", chunk.label()]))
-                .collect(),
+            chunks: chunks("mqtt"),
+            chunks_coap: chunks("coap"),
+            bytes_coap: bytes.with_label_values(&["coap"]),
             bytes_mqtt: bytes.with_label_values(&["mqtt"]),
             bytes_files: bytes.with_label_values(&["files"]),
             open: make.gauge("uploads_open", "Uploads in progress."),
@@ -311,6 +333,11 @@ impl Uploads {
     /// Chunks that this became of.
     pub fn chunks(&self, chunk: UploadChunk) -> &IntCounter {
         &self.chunks[chunk.index()]
+    }
+
+    /// Blocks by CoAP that this became of.
+    pub fn chunks_coap(&self, chunk: UploadChunk) -> &IntCounter {
+        &self.chunks_coap[chunk.index()]
     }
 }
 
@@ -385,6 +412,9 @@ impl ConnectAttempts {
                 "accept_delays_total",
                 "Times that accepting devices waited for mqtt.max_accept_rate.",
             ),
+            accepted_coap: attempts.with_label_values(&["coap", "accepted"]),
+            refused_coap: attempts.with_label_values(&["coap", "refused"]),
+            over_limit_coap: attempts.with_label_values(&["coap", "over_limit"]),
         }
     }
 }
@@ -433,6 +463,8 @@ impl Bytes {
         Self {
             in_mqtt: bytes.with_label_values(&["mqtt", "in"]),
             out_mqtt: bytes.with_label_values(&["mqtt", "out"]),
+            in_coap: bytes.with_label_values(&["coap", "in"]),
+            out_coap: bytes.with_label_values(&["coap", "out"]),
             in_files: bytes.with_label_values(&["files", "in"]),
             out_files: bytes.with_label_values(&["files", "out"]),
         }
@@ -467,6 +499,9 @@ impl DeliveryChunks {
             sent: chunks.with_label_values(&["mqtt", "sent"]),
             acked: chunks.with_label_values(&["mqtt", "acked"]),
             resent: chunks.with_label_values(&["mqtt", "resent"]),
+            sent_coap: chunks.with_label_values(&["coap", "sent"]),
+            acked_coap: chunks.with_label_values(&["coap", "acked"]),
+            resent_coap: chunks.with_label_values(&["coap", "resent"]),
         }
     }
 }

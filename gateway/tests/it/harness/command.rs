@@ -28,7 +28,7 @@ pub(crate) fn need(program: &str) {
     let found = std::env::split_paths(&paths).any(|path| path.join(program).is_file());
     assert!(
         found,
-        "{program} is missing: apt-get install mosquitto-clients curl"
+        "{program} is missing: apt-get install mosquitto-clients curl libcoap3-bin"
     );
 }
 

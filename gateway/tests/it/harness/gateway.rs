@@ -163,6 +163,7 @@ impl Gateway {
                 .flatten()
                 .filter_map(|address| address.as_str()?.parse().ok())
                 .collect(),
+            coap: address("coap"),
             http: address("http"),
             files: address("files"),
             metrics: address("metrics"),

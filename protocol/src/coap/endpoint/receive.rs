@@ -99,12 +99,15 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
             }
             return self.respond(now, exchange, refuse_option(bad));
         }
-        if is_confirmable {
+        let timer = if is_confirmable {
             let at = now + self.parameters.separate_after;
-            let timer = self.timers.set(at, Timer::Acknowledge(exchange));
-            if let Some(entry) = self.exchanges.get_mut(&exchange) {
-                entry.timer = Some(timer);
-            }
+            self.timers.set(at, Timer::Acknowledge(exchange))
+        } else {
+            let at = now + self.parameters.exchange_lifetime();
+            self.timers.set(at, Timer::Forget(exchange))
+        };
+        if let Some(entry) = self.exchanges.get_mut(&exchange) {
+            entry.timer = Some(timer);
         }
         self.tell(Event::Request {
             exchange,

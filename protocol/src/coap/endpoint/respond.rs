@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Endpoint, Exchange, ExchangeId, NotSent};
+use super::{Endpoint, Exchange, ExchangeId, NotSent, Timer};
 use crate::coap::{
     Code, ContentFormat, Message, MessageId, MessageType, OptionNumber, Token,
     dedup::Reply,
@@ -14,7 +14,8 @@ use crate::coap::{
 /// A response, or a notification, before it has an identifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
-    message: Message,
+    /// Boxed: most are made where a request cannot be met, and handed on as an error.
+    message: Box<Message>,
     is_repeatable: bool,
 }
 
@@ -22,12 +23,12 @@ impl Response {
     /// One without options and payload.
     pub fn new(code: Code) -> Self {
         Self {
-            message: Message::new(
+            message: Box::new(Message::new(
                 MessageType::Acknowledgement,
                 code,
                 MessageId(0),
                 Token::default(),
-            ),
+            )),
             is_repeatable: false,
         }
     }
@@ -181,7 +182,7 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         response: Response,
         tag: Option<T>,
     ) -> Result<(), NotSent> {
-        let mut message = response.message;
+        let mut message = *response.message;
         message.kind = MessageType::Confirmable;
         message.token = token;
         let purpose = Purpose::Notification(tag);
@@ -189,11 +190,12 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
     }
 
     /// Acknowledges a request whose response takes its time.
-    pub(super) fn acknowledge_alone(&mut self, exchange: ExchangeId) {
+    pub(super) fn acknowledge_alone(&mut self, now: Instant, exchange: ExchangeId) {
         let Some(entry) = self.exchanges.get_mut(&exchange) else {
             return;
         };
-        entry.timer = None;
+        let end = now + self.parameters.exchange_lifetime();
+        entry.timer = Some(self.timers.set(end, Timer::Forget(exchange)));
         entry.is_acknowledged = true;
         let (peer, id) = (entry.peer, entry.id);
         self.acknowledge(peer, id);
@@ -217,7 +219,7 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
         response: Response,
         tag: Option<T>,
     ) -> Result<(), NotSent> {
-        let mut message = response.message;
+        let mut message = *response.message;
         message.kind = MessageType::Confirmable;
         message.token = entry.token;
         let purpose = Purpose::Response(tag);

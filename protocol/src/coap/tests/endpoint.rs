@@ -258,6 +258,24 @@ fn too_many_unanswered_requests_are_turned_away() {
 }
 
 #[test]
+fn requests_that_nobody_answers_are_forgotten() {
+    let (mut server, now) = (server(), epoch());
+    for (id, kind) in [
+        (1, MessageType::Confirmable),
+        (2, MessageType::NonConfirmable),
+    ] {
+        server.handle_datagram(now, 1, &bytes(&message(kind, Code::GET, id)));
+    }
+    assert_eq!(server.depths().exchanges, 2);
+    let mut at = now;
+    while server.depths().exchanges > 0 {
+        at = server.timeout().expect("something is left").max(at);
+        server.handle_timeout(at);
+    }
+    assert!(at - now <= Duration::from_secs(248), "{:?}", at - now);
+}
+
+#[test]
 fn one_confirmable_message_is_under_way_to_a_peer_and_the_latest_notification_waits() {
     let (mut server, now) = (server(), epoch());
     let token = Token::new(b"o").expect("legal");

@@ -28,10 +28,21 @@ pub(super) struct Progress {
     /// The device's own figure, for one that fetches by other means.
     pub(super) reported_percent: Option<u8>,
     pub(super) last_activity: Instant,
+    pub(super) wakeups: Wakeups,
     pub(super) all_sent: bool,
     pub(super) checkpointed_bytes: u64,
     pub(super) checkpointed_at: Instant,
     pub(super) renewal: Renewal,
+}
+
+/// How often a device that sleeps was awake.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wakeups {
+    pub(super) last: Option<Millis>,
+    /// In a row without a byte.
+    idle: u32,
+    /// What had been sent then.
+    sent_bytes: u64,
 }
 
 /// Whether another attempt follows one that failed.
@@ -81,6 +92,19 @@ impl Progress {
         all
     }
 
+    /// Takes note that a device that sleeps was awake until `at`; gives how often in a row it was without a byte.
+    pub(super) fn count_wakeup(&mut self, at: Millis) -> u32 {
+        let sent_bytes = self.sent.total();
+        let moved = sent_bytes != self.wakeups.sent_bytes;
+        let idle = if moved { 0 } else { self.wakeups.idle + 1 };
+        self.wakeups = Wakeups {
+            last: Some(at),
+            idle,
+            sent_bytes,
+        };
+        idle
+    }
+
     pub(super) fn new(state: DeliveryState, created_at: Millis, have: Ranges) -> Self {
         let now = Instant::now();
         Self {
@@ -98,6 +122,7 @@ impl Progress {
             resumed: false,
             reported_percent: None,
             last_activity: now,
+            wakeups: Wakeups::default(),
             renewal: Renewal::None,
         }
     }

@@ -1,0 +1,246 @@
+//! A device that speaks CoAP on a socket of its own.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use headgate_protocol::coap::{
+    Block, Code, Endpoint, Event, Failure, Limits, Message, OptionNumber, Output, Parameters,
+    Request, Szx, Token,
+};
+use serde_json::{Value, json};
+use tokio::{net::UdpSocket, time::timeout};
+
+use super::{Gateway, PATIENCE};
+
+/// A device's end.
+#[derive(Debug)]
+pub(crate) struct Coap {
+    socket: UdpSocket,
+    gateway: SocketAddr,
+    endpoint: Endpoint<(), u32>,
+    requests: u32,
+    /// Responses and failures that nobody has asked for yet.
+    come: VecDeque<(u32, Result<Message, Failure>)>,
+    /// What it was given when it registered.
+    pub(crate) rd: String,
+    /// Says nothing, and hears nothing, while it is set.
+    pub(crate) is_deaf: bool,
+}
+
+const KNOWN: &[OptionNumber] = &[OptionNumber::BLOCK1, OptionNumber::BLOCK2];
+
+impl Gateway {
+    /// A gateway with CoAP on any port.
+    pub(crate) async fn with_coap(change: impl FnOnce(&mut headgate::config::CoapConfig)) -> Self {
+        Self::with(|config| {
+            config.coap.listen = Some(([127, 0, 0, 1], 0).into());
+            change(&mut config.coap);
+        })
+        .await
+    }
+
+    /// Makes the product `N` of devices that prove nothing, and one of them.
+    pub(crate) async fn unsecured(&self, node: &str, more: &Value) -> super::Device {
+        let mut product = json!({
+            "id": "N", "name": "NB", "transports": {"mqtt": false, "coap": true},
+            "auth_kinds": ["none"],
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            product[key] = value.clone();
+        }
+        self.post("/products", &product).await;
+        self.unsecured_of("N", node).await
+    }
+
+    /// Makes a device that proves nothing.
+    pub(crate) async fn unsecured_of(&self, product: &str, node: &str) -> super::Device {
+        let body = json!({"product_id": product, "node_id": node, "auth": "none"});
+        let made = self.post("/devices", &body).await;
+        super::Device {
+            id: made["device_id"].as_str().expect("an id").to_owned(),
+            node: node.to_owned(),
+            product: product.to_owned(),
+            secret: String::new(),
+        }
+    }
+}
+
+impl Coap {
+    /// A device that the gateway has not heard of.
+    pub(crate) async fn new(gateway: &Gateway) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let seed = u64::from(socket.local_addr().expect("bound").port());
+        let limits = Limits {
+            max_waiting: 64,
+            ..Limits::default()
+        };
+        Self {
+            gateway: gateway.ports.coap.expect("a CoAP listener"),
+            endpoint: Endpoint::new(Parameters::default(), limits, KNOWN, seed),
+            socket,
+            requests: 0,
+            come: VecDeque::new(),
+            rd: String::new(),
+            is_deaf: false,
+        }
+    }
+
+    /// A registered device.
+    pub(crate) async fn registered(gateway: &Gateway, node: &str) -> Self {
+        let mut device = Self::new(gateway).await;
+        device.register(node).await;
+        device
+    }
+
+    pub(crate) async fn register(&mut self, node: &str) {
+        let request = Request::new(Code::POST, "rd").with_query("ep", node);
+        let response = self.exchange(request).await;
+        assert_eq!(response.code, Code::CREATED);
+        let location: Vec<_> = response.all(OptionNumber::LOCATION_PATH).collect();
+        assert_eq!((location.len(), location[0]), (2, &b"rd"[..]));
+        self.rd = String::from_utf8(location[1].to_vec()).expect("digits");
+    }
+
+    /// Goes on from another port, as behind a network that forgets.
+    pub(crate) async fn rebind(&mut self) {
+        self.socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    }
+
+    /// A request that names the registration.
+    pub(crate) fn request(&self, method: Code, path: &str) -> Request {
+        Request::new(method, path).with_query("rd", &self.rd)
+    }
+
+    /// Asks, and waits for the response.
+    pub(crate) async fn exchange(&mut self, request: Request) -> Message {
+        let (tag, _) = self.ask(request);
+        self.answer(tag).await.expect("an answer")
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Message {
+        let request = self.request(Code::GET, path);
+        self.exchange(request).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Message {
+        let body = Bytes::from(body.to_string());
+        let request = self.request(Code::POST, path).with_payload(body);
+        self.exchange(request).await
+    }
+
+    /// Begins to ask; gives what the response is waited for by.
+    pub(crate) fn ask(&mut self, request: Request) -> (u32, Token) {
+        self.requests += 1;
+        let asked = self
+            .endpoint
+            .request(Instant::now(), (), request, self.requests);
+        (self.requests, asked.expect("taken"))
+    }
+
+    /// Waits for a response, or for the next notification.
+    pub(crate) async fn answer(&mut self, tag: u32) -> Result<Message, Failure> {
+        timeout(PATIENCE, self.answer_patiently(tag))
+            .await
+            .expect("an answer in time")
+    }
+
+    async fn answer_patiently(&mut self, tag: u32) -> Result<Message, Failure> {
+        loop {
+            if let Some(at) = self.come.iter().position(|(known, _)| *known == tag) {
+                let (_, come) = self.come.remove(at).expect("it is there");
+                return come;
+            }
+            self.turn().await;
+        }
+    }
+
+    /// Acknowledges and takes in what comes for a while.
+    pub(crate) async fn listen(&mut self, time: Duration) -> usize {
+        let _elapsed = timeout(time, async {
+            loop {
+                self.turn().await;
+            }
+        })
+        .await;
+        self.come.len()
+    }
+
+    async fn turn(&mut self) {
+        let before = self.come.len();
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                Output::Transmit { datagram, .. } if !self.is_deaf => {
+                    self.send(&datagram).await;
+                }
+                Output::Event(Event::Response { tag, message }) => {
+                    self.come.push_back((tag, Ok(*message)));
+                }
+                Output::Event(Event::Failed { tag, failure }) => {
+                    self.come.push_back((tag, Err(failure)));
+                }
+                Output::Transmit { .. } | Output::Event(_) => {}
+            }
+        }
+        if self.come.len() > before {
+            return;
+        }
+        let due = self.endpoint.timeout();
+        let due = due.unwrap_or_else(|| Instant::now() + Duration::from_mins(1));
+        let mut datagram = [0; 2_048];
+        tokio::select! {
+            received = self.socket.recv_from(&mut datagram) => {
+                let (bytes, from) = received.expect("received");
+                assert_eq!(from, self.gateway);
+                if !self.is_deaf {
+                    self.endpoint.handle_datagram(Instant::now(), (), &datagram[..bytes]);
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => {
+                self.endpoint.handle_timeout(Instant::now());
+            }
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) async fn send(&self, datagram: &[u8]) {
+        let sent = self.socket.send_to(datagram, self.gateway).await;
+        assert_eq!(sent.expect("sent"), datagram.len());
+    }
+
+    /// The next datagram as it is.
+    pub(crate) async fn receive(&self) -> Vec<u8> {
+        let mut datagram = [0; 2_048];
+        let received = timeout(PATIENCE, self.socket.recv(&mut datagram)).await;
+        let bytes = received.expect("a datagram in time").expect("received");
+        datagram[..bytes].to_vec()
+    }
+
+    /// Fetches a transfer from `offset` on, up to `end`, in blocks of this size.
+    pub(crate) async fn fetch(&mut self, transfer: &str, range: (u64, u64), size: Szx) -> Vec<u8> {
+        let (mut at, mut got) = (range.0, Vec::new());
+        loop {
+            let block = Block::at(at, size).expect("a block begins there");
+            let request = self
+                .request(Code::GET, &format!("r/{transfer}"))
+                .with_uint(OptionNumber::BLOCK2, block.value());
+            let response = self.exchange(request).await;
+            assert_eq!(response.code, Code::CONTENT, "{:?}", response.payload);
+            got.extend_from_slice(&response.payload);
+            at += response.payload.len() as u64;
+            let value = response.first(OptionNumber::BLOCK2).expect("a block");
+            let block = Block::decode(value).expect("legal");
+            if !block.more || at >= range.1 {
+                return got;
+            }
+        }
+    }
+}
+
+/// The payload as JSON.
+pub(crate) fn json_of(message: &Message) -> Value {
+    serde_json::from_slice(&message.payload).expect("JSON")
+}
