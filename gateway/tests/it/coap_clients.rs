@@ -50,7 +50,7 @@ async fn assert_stored(gateway: &Gateway, name: &str, bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn libcoaps_client_takes_a_resource_and_its_messages() {
+async fn libcoaps_client_takes_a_resource_and_sends_a_file() {
     need(CLIENT);
     let bytes = content(100_000);
     let (gateway, device, task) = with_work(&bytes).await;
@@ -69,7 +69,7 @@ async fn libcoaps_client_takes_a_resource_and_its_messages() {
     let rd = rd.get(..16).expect("sixteen digits").to_owned();
 
     let file = |name: &str| work.path().join(name).to_str().expect("UTF-8").to_owned();
-    let (told, firmware) = (file("told"), file("firmware"));
+    let (told, firmware, log) = (file("told"), file("firmware"), file("log"));
     ask(own, "get", &format!("{base}/t?rd={rd}"), &["-o", &told])
         .await
         .ok();
@@ -89,6 +89,14 @@ async fn libcoaps_client_takes_a_resource_and_its_messages() {
     .ok();
     gateway.delivery_in("delivered", &task, &device).await;
 
+    let sent = content(30_100);
+    fs::write(&log, &sent).expect("written");
+    // With Size1: of a query this client sends about 100 bytes and drops the rest.
+    let uri = format!("{base}/u/log?rd={rd}&sha256={}", sha256(&sent));
+    ask(own, "put", &uri, &["-b", "1024", "-f", &log])
+        .await
+        .ok();
+    assert_stored(&gateway, "log", &sent).await;
     for expected in ["one", "two"] {
         let command = file(expected);
         ask(own, "get", &format!("{base}/c?rd={rd}"), &["-o", &command])
