@@ -8,7 +8,13 @@ mod listener;
 mod open;
 
 use std::{
-    cell::RefCell, future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll,
+    cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
     time::Instant,
 };
 
@@ -52,12 +58,18 @@ pub async fn serve(
             () = shutdown.draining() => return,
             accepted = gate.accept(&listener, &setup.proxies) => accepted,
         };
-        let (node, setup) = (Arc::clone(&node), Arc::clone(&setup));
-        shutdown.spawn(async move { run(accepted, setup, node).await });
+        shutdown.spawn(run(accepted, Arc::clone(&setup), Arc::clone(&node)));
     }
 }
 
-async fn run(accepted: Accepted, setup: Arc<ListenerSetup>, node: Arc<Node>) {
+/// A connection from its beginning to its end.
+///
+/// No `async fn`: its future would keep room for every argument as long as the connection lives.
+fn run(
+    accepted: Accepted,
+    setup: Arc<ListenerSetup>,
+    node: Arc<Node>,
+) -> impl Future<Output = ()> + Send {
     let Accepted {
         tcp,
         address,
@@ -66,14 +78,16 @@ async fn run(accepted: Accepted, setup: Arc<ListenerSetup>, node: Arc<Node>) {
         handshake,
     } = accepted;
     // Boxed: what the handshake and CONNECT need is gone when the session runs.
-    let opened = Box::pin(open::open(tcp, address, is_proxy, setup, &node, handshake)).await;
-    if let Some(mut live) = opened {
-        let reason = live.run().await;
-        live.stream.close();
-        live.set_backlog(0);
-        live.session.end(reason);
+    let opening = Box::pin(open::open(tcp, address, is_proxy, setup, node, handshake));
+    async move {
+        if let Some(mut live) = opening.await {
+            let reason = live.run().await;
+            live.stream.close();
+            live.set_backlog(0);
+            live.session.end(reason);
+        }
+        drop(connection);
     }
-    drop(connection);
 }
 
 /// A connection whose session runs.
@@ -97,6 +111,8 @@ struct Live {
 
 /// What woke the loop.
 enum Wakeup {
+    /// Nothing did: something has come already.
+    Held,
     Readable(io::Result<()>),
     Flushed(io::Result<usize>),
     Signals(Signals),
@@ -128,45 +144,46 @@ impl Live {
 
     async fn run(&mut self) -> DisconnectReason {
         // What came in the same segment as CONNECT is waiting already.
-        let early = std::mem::take(&mut self.tail);
-        if let Err(reason) = self.take_packets(early).await {
-            return reason;
+        let mut wakeup = Wakeup::Held;
+        loop {
+            // Boxed while it lasts: what reading, acting and writing need is not at rest's expense.
+            if let Err(reason) = Box::pin(self.turn(wakeup)).await {
+                return reason;
+            }
+            wakeup = self.wait().await;
+        }
+    }
+
+    /// Acts on what woke the loop, and writes until nothing is left to be done now.
+    async fn turn(&mut self, wakeup: Wakeup) -> Result<(), DisconnectReason> {
+        match wakeup {
+            Wakeup::Held => {
+                let held = std::mem::take(&mut self.tail);
+                self.take_packets(held).await?;
+            }
+            Wakeup::Readable(Ok(())) => self.read().await?,
+            Wakeup::Signals(signals) => {
+                let now = Instant::now();
+                self.take_signals(now, signals);
+                self.session.act(now).await;
+            }
+            Wakeup::Flushed(Ok(taken)) => self.note_backlog(taken > 0),
+            Wakeup::Time => self.handle_time().await?,
+            Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => {
+                return Err(DisconnectReason::ConnectionLost);
+            }
         }
         loop {
-            if let Err(reason) = self.write().await {
-                return reason;
-            }
+            self.write().await?;
             if let Some(reason) = self.session.closing() {
-                return self.linger(reason).await;
+                return Err(self.linger(reason).await);
             }
-            if self.held && self.session.wants_input() {
-                self.held = false;
-                let held = std::mem::take(&mut self.tail);
-                if let Err(reason) = self.take_packets(held).await {
-                    return reason;
-                }
-                continue;
+            if !(self.held && self.session.wants_input()) {
+                return Ok(());
             }
-            let turn = match self.wait().await {
-                Wakeup::Readable(Ok(())) => self.read().await,
-                Wakeup::Signals(signals) => {
-                    let now = Instant::now();
-                    self.take_signals(now, signals);
-                    self.session.act(now).await;
-                    Ok(())
-                }
-                Wakeup::Flushed(Ok(taken)) => {
-                    self.note_backlog(taken > 0);
-                    Ok(())
-                }
-                Wakeup::Time => self.handle_time().await,
-                Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => {
-                    Err(DisconnectReason::ConnectionLost)
-                }
-            };
-            if let Err(reason) = turn {
-                return reason;
-            }
+            self.held = false;
+            let held = std::mem::take(&mut self.tail);
+            self.take_packets(held).await?;
         }
     }
 

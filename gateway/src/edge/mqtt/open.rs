@@ -39,14 +39,14 @@ pub(super) async fn open(
     address: SocketAddr,
     is_proxy: bool,
     setup: Arc<ListenerSetup>,
-    node: &Arc<Node>,
+    node: Arc<Node>,
     mut permit: HandshakePermit,
 ) -> Option<Box<Live>> {
     let started = Instant::now();
-    let arrival = arrive(tcp, address, is_proxy, node, &mut permit).await?;
+    let arrival = arrive(tcp, address, is_proxy, &node, &mut permit).await?;
     let deadline = started + permit.timeout();
     let attempts = &node.metrics.connect_attempts;
-    let opening = begin(arrival, &setup, node, started, deadline);
+    let opening = begin(arrival, &setup, &node, started, deadline);
     match tokio::time::timeout_at(deadline.into(), opening).await {
         Ok(Ok(live)) => {
             drop(permit);
