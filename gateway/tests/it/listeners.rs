@@ -49,6 +49,7 @@ async fn introduce(tcp: &mut TcpStream, before: &[u8], device: &Device) -> Optio
         .expect("a good packet");
     tcp.write_all(&bytes).await.ok()?;
     let mut decoder = Decoder::new(Role::Client, Limits::default());
+    decoder.set_version(ProtocolVersion::V311);
     let mut buffer = BytesMut::new();
     loop {
         if let Ok(Some(Packet::ConnAck(connack))) = decoder.decode(&mut buffer) {

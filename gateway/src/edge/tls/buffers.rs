@@ -1,6 +1,6 @@
-//! Buffers of the thread that bytes pass through on their way, and what a socket left behind.
+//! The thread's buffer that bytes pass through on their way out, and what a socket left behind.
 //!
-//! A connection borrows the buffers for one call and owns none of them. Invariants: no buffer is
+//! A connection borrows the buffer for one call and owns none. Invariants: no buffer is
 //! borrowed across a wait; a [`Backlog`] that is empty owns no memory.
 
 use std::{
@@ -8,29 +8,11 @@ use std::{
     io::{self, Write},
 };
 
-/// Plain bytes of one record at most; RFC 8446, 5.1.
-pub(super) const MAX_FRAGMENT: usize = 16 * 1024;
-/// The most that has come and cannot be decrypted yet: a record and more, and as long a handshake as is
-/// taken.
-pub(super) const MAX_PARTIAL: usize = 40 * 1024;
-/// Behind what cannot be decrypted yet there is room to read, or for a record's plain bytes.
-const INCOMING_BYTES: usize = MAX_PARTIAL + MAX_FRAGMENT;
 /// A buffer that grew beyond this is not kept.
 const MAX_KEPT: usize = 1024 * 1024;
 
 thread_local! {
-    static INCOMING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Outgoing { bytes: Vec::new(), filled: 0 }) };
-}
-
-/// Lends this thread's buffers: one for what comes, one for what goes.
-pub(super) fn with_buffers<T>(use_them: impl FnOnce(&mut [u8], &mut Outgoing) -> T) -> T {
-    INCOMING.with_borrow_mut(|incoming| {
-        if incoming.is_empty() {
-            incoming.resize(INCOMING_BYTES, 0);
-        }
-        with_outgoing(|outgoing| use_them(incoming, outgoing))
-    })
 }
 
 /// Lends this thread's buffer for what goes, empty.
@@ -60,7 +42,7 @@ impl Outgoing {
     /// Appends bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-        self.filled += bytes.len();
+        self.advance(bytes.len());
     }
 
     /// The room behind what is in it, at least so much; [`Outgoing::advance`] says what was used.

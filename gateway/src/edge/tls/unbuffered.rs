@@ -9,6 +9,7 @@
 //! discarded, since it remembers offsets into them. After a fault it hands out the alert, once.
 
 use std::{
+    cell::RefCell,
     fmt,
     io::{self, Read, Write},
     sync::Arc,
@@ -24,12 +25,33 @@ use rustls::{
 
 use super::{
     MAX_HANDSHAKE_BYTES,
-    buffers::{Backlog, MAX_FRAGMENT, MAX_PARTIAL, Outgoing, with_buffers},
+    buffers::{Backlog, Outgoing, with_outgoing},
     stream::{Piece, READ_BUDGET, ReadOutcome},
 };
 
+/// Plain bytes of one record at most; RFC 8446, 5.1.
+const MAX_FRAGMENT: usize = 16 * 1024;
+/// The most that has come and cannot be decrypted yet: a record and more, and as long a handshake as is
+/// taken.
+const MAX_PARTIAL: usize = 40 * 1024;
+/// Behind what cannot be decrypted yet there is room to read, or for a record's plain bytes.
+const INCOMING_BYTES: usize = MAX_PARTIAL + MAX_FRAGMENT;
 /// More than encryption adds to a record, in both versions.
 const RECORD_OVERHEAD: usize = 64;
+
+thread_local! {
+    static INCOMING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends this thread's buffers: one for what comes, one for what goes.
+fn with_buffers<T>(use_them: impl FnOnce(&mut [u8], &mut Outgoing) -> T) -> T {
+    INCOMING.with_borrow_mut(|incoming| {
+        if incoming.is_empty() {
+            incoming.resize(INCOMING_BYTES, 0);
+        }
+        with_outgoing(|outgoing| use_them(incoming, outgoing))
+    })
+}
 
 /// The server's side of one TLS connection.
 pub(super) struct Secure {
