@@ -21,6 +21,7 @@ mod network;
 mod ops;
 mod print;
 mod problem;
+mod rates;
 mod registration;
 mod resources;
 mod retained;
@@ -34,6 +35,7 @@ mod stores;
 mod tls;
 mod units;
 mod uploads;
+mod will;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ pub use self::{
     ops::OpsConfig,
     print::example,
     problem::{ConfigError, Origin, Problem},
+    rates::RatesConfig,
     registration::RegistrationConfig,
     resources::ResourceConfig,
     retained::RetainedConfig,
@@ -66,6 +69,7 @@ pub use self::{
     stores::{BlobsConfig, RegistryConfig, SessionsConfig},
     tls::TlsConfig,
     uploads::UploadConfig,
+    will::WillConfig,
 };
 use self::{
     section::{Section, Shown},
@@ -111,8 +115,12 @@ pub struct Config {
     pub conformance: ConformanceConfig,
     /// Messages that wait for devices.
     pub mailbox: MailboxConfig,
+    /// How fast clients may publish.
+    pub rates: RatesConfig,
     /// Messages that are kept for whoever subscribes later.
     pub retained: RetainedConfig,
+    /// Messages that clients leave for the case that their connection breaks.
+    pub will: WillConfig,
     /// Delivery of resources.
     pub delivery: DeliveryConfig,
     /// Registration of devices in batches.
@@ -184,7 +192,9 @@ impl Config {
             applications: section(from),
             conformance: section(from),
             mailbox: section(from),
+            rates: section(from),
             retained: section(from),
+            will: section(from),
             delivery: section(from),
             registration: section(from),
             resources: section(from),
@@ -223,7 +233,9 @@ impl Config {
             section(&self.applications),
             section(&self.conformance),
             section(&self.mailbox),
+            section(&self.rates),
             section(&self.retained),
+            section(&self.will),
             section(&self.delivery),
             section(&self.registration),
             section(&self.resources),

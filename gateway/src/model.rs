@@ -27,6 +27,7 @@ pub mod task;
 pub mod text;
 pub mod time;
 pub mod upload;
+pub mod will;
 
 pub use actor::{Actor, AuditEntry, Role};
 pub use again::Again;
@@ -54,3 +55,4 @@ pub use task::{
 pub use text::InvalidField;
 pub use time::Millis;
 pub use upload::{Upload, UploadPhase};
+pub use will::{Will, WillKey};

@@ -16,6 +16,7 @@ pub mod topics;
 pub mod uplink;
 pub mod upload;
 pub mod vendor;
+pub mod will;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{

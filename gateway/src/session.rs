@@ -15,12 +15,14 @@ mod inbox;
 mod inspect;
 mod link;
 mod node;
+mod pace;
 mod persistent;
 mod pump;
 mod signals;
 mod slots;
 mod subscriptions;
 mod table;
+mod will;
 
 use std::{
     fmt,
@@ -85,6 +87,14 @@ impl Session {
         }
     }
 
+    /// Whether something that the client published is acknowledged later than the rest.
+    pub fn acknowledges_later(&self) -> bool {
+        match self {
+            Self::Device(device) => device.acknowledges_later(),
+            Self::Application(_) | Self::Conformance(_) => false,
+        }
+    }
+
     /// Waits for a signal to the session.
     pub fn poll_signals(&self, cx: &Context<'_>) -> Poll<Signals> {
         match self {
@@ -114,11 +124,11 @@ impl Session {
         }
     }
 
-    /// Ends the session because of what the client sent.
-    pub fn close_on_violation(&mut self, reason: ReasonCode) {
+    /// Ends the session because of what the client sent; `explanation` is for people.
+    pub fn close_on_violation(&mut self, reason: ReasonCode, explanation: &str) {
         match self {
-            Self::Device(device) => device.close_on_violation(reason),
-            Self::Application(application) => application.close_on_violation(reason),
+            Self::Device(device) => device.close_on_violation(reason, explanation),
+            Self::Application(application) => application.close_on_violation(reason, explanation),
             Self::Conformance(client) => client.close_on_violation(reason),
         }
     }

@@ -35,6 +35,7 @@ use crate::{
         seal::{SealError, Sealer},
         uplink::{Uplink, UplinkParts},
         upload::{UploadParts, UploadService},
+        will::Wills,
     },
     session::{Node, NodeParts, SessionTable},
     shutdown::{self, Shutdown},
@@ -165,7 +166,7 @@ impl App {
             &metrics,
         )?;
         authenticator.connect_chains(Arc::new(ClientChains::default()));
-        let (apps, app_authenticator, uplink) =
+        let (apps, app_authenticator, uplink, wills) =
             open_apps(&config, &stores, &metrics, shutdown).await?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
         let node = Arc::new(Node::new(NodeParts {
@@ -174,16 +175,17 @@ impl App {
             delivery: delivery.clone(),
             uploads: uploads.clone(),
             uplink: uplink.clone(),
+            wills,
             presence: presence.clone(),
             mqtt: config.mqtt.clone(),
             applications: config.applications.clone(),
+            shutdown: config.shutdown.clone(),
+            rates: config.rates.clone(),
             delivery_config: config.delivery.clone(),
             metrics: metrics.clone(),
         }));
         let links: Arc<SessionTable> = Arc::clone(&node.table);
-        delivery.connect_links(Arc::<SessionTable>::clone(&links));
-        uploads.connect_links(Arc::<SessionTable>::clone(&links));
-        uplink.connect_links(Arc::<SessionTable>::clone(&links));
+        connect_links(&links, &delivery, &uploads, &uplink);
         let registration =
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let readiness = Readiness::new();
@@ -197,6 +199,7 @@ impl App {
             uploads: uploads.clone(),
             delivery: delivery.clone(),
             sessions: links,
+            app_sessions: Arc::clone(&node.applications),
             apps,
             uplink,
             requests: node.requests.clone(),
@@ -248,6 +251,18 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+/// Says how the sessions of devices are reached.
+fn connect_links(
+    links: &Arc<SessionTable>,
+    delivery: &DeliveryService,
+    uploads: &UploadService,
+    uplink: &Uplink,
+) {
+    delivery.connect_links(Arc::<SessionTable>::clone(links));
+    uploads.connect_links(Arc::<SessionTable>::clone(links));
+    uplink.connect_links(Arc::<SessionTable>::clone(links));
 }
 
 /// What a request to the API may bring.
@@ -311,7 +326,7 @@ async fn open_apps(
     stores: &Stores,
     metrics: &Metrics,
     shutdown: &Shutdown,
-) -> Result<(AppService, AppAuthenticator, Uplink), StoreError> {
+) -> Result<(AppService, AppAuthenticator, Uplink, Wills), StoreError> {
     let authenticator = AppAuthenticator::new(stores.registry.clone());
     let parts = UplinkParts {
         registry: stores.registry.clone(),
@@ -331,7 +346,15 @@ async fn open_apps(
         config.applications.clone(),
         shutdown.clone(),
     );
-    Ok((apps, authenticator, uplink))
+    let wills = Wills::start(
+        uplink.clone(),
+        stores.sessions.clone(),
+        config.will.clone(),
+        metrics,
+        shutdown,
+    )
+    .await?;
+    Ok((apps, authenticator, uplink, wills))
 }
 
 /// Resources; blobs that no record names are removed here, before uploads make new ones.

@@ -67,7 +67,7 @@ use crate::{
         registration::RegistrationService, registry::RegistryService, resource::ResourceService,
         uplink::Uplink, upload::UploadService, vendor::Requests,
     },
-    session::SessionTable,
+    session::{ApplicationTable, SessionTable},
     shutdown::Shutdown,
 };
 
@@ -135,6 +135,8 @@ pub struct ApiState {
     pub delivery: DeliveryService,
     /// Which devices are connected.
     pub sessions: Arc<SessionTable>,
+    /// Which applications are connected by MQTT.
+    pub app_sessions: Arc<ApplicationTable>,
     /// Applications.
     pub apps: AppService,
     /// Messages between devices and applications.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use headgate_protocol::mqtt::Decoder;
+use headgate_protocol::mqtt::{Decoder, Packet};
 use tokio::{net::TcpListener, time::Sleep};
 
 pub use self::listener::ListenerSetup;
@@ -156,25 +156,36 @@ impl Live {
 
     /// Acts on what woke the loop, and writes until nothing is left to be done now.
     async fn turn(&mut self, wakeup: Wakeup) -> Result<(), DisconnectReason> {
-        match wakeup {
+        // When something was read that is acknowledged with what is written next.
+        let mut read_at = Some(Instant::now());
+        let has_published = match wakeup {
             Wakeup::Held => {
                 let held = std::mem::take(&mut self.tail);
-                self.take_packets(held).await?;
+                self.take_packets(held).await?
             }
             Wakeup::Readable(Ok(())) => self.read().await?,
             Wakeup::Signals(signals) => {
                 let now = Instant::now();
                 self.take_signals(now, signals);
                 self.session.act(now).await;
+                false
             }
-            Wakeup::Flushed(Ok(taken)) => self.note_backlog(taken > 0),
-            Wakeup::Time => self.handle_time().await?,
+            Wakeup::Flushed(Ok(taken)) => {
+                self.note_backlog(taken > 0);
+                false
+            }
+            Wakeup::Time => {
+                self.handle_time().await?;
+                false
+            }
             Wakeup::Readable(Err(_)) | Wakeup::Flushed(Err(_)) => {
                 return Err(DisconnectReason::ConnectionLost);
             }
-        }
+        };
+        read_at.take_if(|_| !has_published);
         loop {
             self.write().await?;
+            self.note_acknowledged(read_at.take());
             if let Some(reason) = self.session.closing() {
                 return Err(self.linger(reason).await);
             }
@@ -183,7 +194,10 @@ impl Live {
             }
             self.held = false;
             let held = std::mem::take(&mut self.tail);
-            self.take_packets(held).await?;
+            let now = Instant::now();
+            if self.take_packets(held).await? {
+                read_at = Some(now);
+            }
         }
     }
 
@@ -255,7 +269,8 @@ impl Live {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), DisconnectReason> {
+    /// Says whether something was read that is to be acknowledged.
+    async fn read(&mut self) -> Result<bool, DisconnectReason> {
         let mut buffer = if self.tail.is_empty() {
             BUFFERS
                 .with_borrow_mut(Vec::pop)
@@ -274,7 +289,7 @@ impl Live {
             }
             Ok(ReadOutcome::Blocked) => {
                 self.keep_or_pool(buffer);
-                Ok(())
+                Ok(false)
             }
             Ok(ReadOutcome::Closed) => Err(DisconnectReason::ConnectionLost),
             Err(error) => {
@@ -286,8 +301,9 @@ impl Live {
         }
     }
 
-    /// Acts on every whole packet in the buffer.
-    async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<(), DisconnectReason> {
+    /// Acts on every whole packet in the buffer; says whether there was a message that is to be acknowledged.
+    async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<bool, DisconnectReason> {
+        let mut has_published = false;
         let mut taken = 0_usize;
         loop {
             if !self.session.wants_input() {
@@ -301,6 +317,8 @@ impl Live {
                         .metrics
                         .packets_in(packet.packet_type().number())
                         .inc();
+                    has_published |=
+                        matches!(&packet, Packet::Publish(publish) if publish.packet_id.is_some());
                     let now = Instant::now();
                     self.session.take_packet(now, packet);
                     self.session.act(now).await;
@@ -308,7 +326,8 @@ impl Live {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::info!(client = %self.session, %error, "a client broke the protocol");
-                    self.session.close_on_violation(error.reason_code());
+                    self.session
+                        .close_on_violation(error.reason_code(), &error.to_string());
                     break;
                 }
             }
@@ -320,7 +339,19 @@ impl Live {
             }
         }
         self.keep_or_pool(buffer);
-        Ok(())
+        Ok(has_published)
+    }
+
+    /// Takes note that everything is written that answers what was read at `read_at`.
+    fn note_acknowledged(&self, read_at: Option<Instant>) {
+        if let Some(read_at) = read_at
+            && !self.session.acknowledges_later()
+        {
+            self.node
+                .metrics
+                .publish_seconds
+                .observe(read_at.elapsed().as_secs_f64());
+        }
     }
 
     /// Keeps the beginning of a packet; gives an empty buffer back to the thread.

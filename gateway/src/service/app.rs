@@ -276,6 +276,15 @@ impl AppService {
         self.authenticator.authenticate_bearer(secret).await
     }
 
+    /// Notes that an operator ends a session.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub async fn record_kick(&self, actor: &Actor, client_id: &str) -> Result<(), AppError> {
+        let audit = actor.did("app.kick", client_id, "");
+        Ok(self.registry.record(&audit).await?)
+    }
+
     /// Drops what waits for a device; gives how many messages that were.
     ///
     /// # Errors

@@ -45,6 +45,11 @@ impl TopicBook {
         self.update(product)
     }
 
+    /// The rules of a product whose devices have been here.
+    pub fn known(&self, product: &ProductId) -> Option<Arc<ProductRules>> {
+        self.products.get(product).map(|known| Arc::clone(&known))
+    }
+
     /// Takes note of a product as it is now; gives its rules, which are in force at once.
     pub fn update(&self, product: &Product) -> Arc<ProductRules> {
         let compiled = Current::of(product);

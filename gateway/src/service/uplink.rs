@@ -16,6 +16,7 @@ mod owners;
 mod persistent;
 mod queue;
 mod retained;
+mod share;
 mod subscribers;
 mod writer;
 

@@ -34,8 +34,10 @@ use super::{
     persistent,
     signals::{Signal, Signals},
     subscriptions::{subscription_identifier, wants_retained},
+    will::{self, WillRefused},
 };
 use crate::{
+    model::{Will, WillKey},
     service::{
         auth::AuthenticatedApp,
         uplink::{NotKept, QueueLink, Replay, SessionChange, SessionKey, Sink, SubscribeOptions},
@@ -55,6 +57,9 @@ pub(super) enum NotOpened {
     /// Its session could not be had.
     #[error(transparent)]
     Session(#[from] NotKept),
+    /// Its will was refused.
+    #[error(transparent)]
+    Will(WillRefused),
 }
 
 /// One session of an application.
@@ -80,6 +85,7 @@ impl ApplicationSession {
         node: &Arc<Node>,
         app: &AuthenticatedApp,
         connect: &Connect,
+        will: Option<Will>,
         mut connection: Connection<Sent>,
     ) -> Result<Self, (Connection<Sent>, NotOpened)> {
         let client_id: &str = &connect.client_id;
@@ -88,6 +94,11 @@ impl ApplicationSession {
         let mut opened = match persistent::open(node, key, connect).await {
             Ok(opened) => opened,
             Err(error) => return Err((connection, error.into())),
+        };
+        let key = WillKey::Application(app.id.clone(), client_id.into());
+        let will = match will::enter(node, &key, will, opened.is_present).await {
+            Ok(will) => will,
+            Err(error) => return Err((connection, NotOpened::Will(error))),
         };
         let accept = persistent::accept(&mut opened, connect.version);
         let attached = if let Some(persistent) = opened.session.take() {
@@ -105,13 +116,19 @@ impl ApplicationSession {
         // After it was attached: a change before this is seen here, one after it closes the session.
         if !node.uplink.is_current(app) {
             node.applications.leave(&handle);
+            if let Some(will) = &will {
+                node.wills.withdraw(will);
+            }
             return Err((connection, NotOpened::Changed));
         }
+        connection.set_limits(Arc::clone(&node.application_limits));
         connection.accept(Instant::now(), accept);
         node.metrics.connections_applications.inc();
         tracing::debug!(app_id = %app.id, client_id, "an application connected");
+        let mut link = Link::new(Arc::clone(node), connection);
+        link.will = will;
         let mut session = Self {
-            link: Link::new(Arc::clone(node), connection),
+            link,
             handle,
             app: app.id.clone(),
             attached,
@@ -144,9 +161,9 @@ impl ApplicationSession {
         self.link.connection.handle(now, Input::Packet(packet));
     }
 
-    /// Ends the session because of what the client sent.
-    pub fn close_on_violation(&mut self, reason: ReasonCode) {
-        self.link.close_on_violation(reason);
+    /// Ends the session because of what the client sent; `explanation` is for people.
+    pub fn close_on_violation(&mut self, reason: ReasonCode, explanation: &str) {
+        self.link.close_on_violation(reason, explanation);
         self.link.note_outbox(0);
     }
 
@@ -160,7 +177,7 @@ impl ApplicationSession {
 
     /// When [`ApplicationSession::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
-        let due = [self.link.connection.timeout(), self.retry_at];
+        let due = [self.link.timeout(), self.retry_at];
         due.into_iter().flatten().min()
     }
 
@@ -206,7 +223,10 @@ impl ApplicationSession {
     pub async fn act(&mut self) {
         while let Some(event) = self.link.poll_event() {
             match event {
-                Event::Publish(publish) => self.handle_publish(publish).await,
+                Event::Publish(publish) => {
+                    self.link.pace(&publish, false);
+                    self.handle_publish(publish).await;
+                }
                 Event::Subscribe(subscribe) => self.handle_subscribe(&subscribe).await,
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 Event::Received(sent) => self.handle_received(sent),
@@ -238,9 +258,6 @@ impl ApplicationSession {
         asked: &Subscription,
         identifier: Option<NonZeroU32>,
     ) -> ReasonCode {
-        if asked.filter.is_shared() {
-            return ReasonCode::SharedSubscriptionsNotSupported;
-        }
         let options = SubscribeOptions {
             qos: asked.qos,
             no_local: asked.no_local,
@@ -252,7 +269,8 @@ impl ApplicationSession {
             Ok(is_new) => is_new,
             Err(_too_many) => return ReasonCode::QuotaExceeded,
         };
-        if wants_retained(asked.retain_handling, is_new) {
+        // What is retained is for no single member of a group.
+        if !asked.filter.is_shared() && wants_retained(asked.retain_handling, is_new) {
             self.replay(&asked.filter).await;
         }
         ReasonCode::granted(options.qos)

@@ -9,13 +9,13 @@ use headgate_protocol::{
 
 use super::{
     Session,
-    application::ApplicationSession,
+    application::{ApplicationSession, NotOpened},
     device::{DeviceSession, Sent},
     node::Node,
-    persistent,
+    persistent, will,
 };
 use crate::{
-    model::Millis,
+    model::{Millis, WillKey},
     service::{
         auth::{AuthError, AuthenticatedDevice, Peer},
         uplink::SessionKey,
@@ -86,8 +86,15 @@ async fn admit_application(
         Ok(app) => app,
         Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
     };
-    match ApplicationSession::open(node, &app, connect, connection).await {
+    let will = match will::of_application(node, &app.id, connect).await {
+        Ok(will) => will,
+        Err(error) => return Err(error.turn_away(node, connection, connect)),
+    };
+    match ApplicationSession::open(node, &app, connect, will, connection).await {
         Ok(session) => Ok(session),
+        Err((connection, NotOpened::Will(error))) => {
+            Err(error.turn_away(node, connection, connect))
+        }
         Err((connection, error)) => {
             tracing::debug!(%error, app_id = %app.id, "an application is to come again");
             let error = AuthError::Changing;
@@ -109,6 +116,10 @@ async fn admit_device(
         Err(error) => return Err(refuse(node, connection, connect, peer, &error)),
     };
     let rules = node.table.topics().rules(&device.product);
+    let will = match will::of_device(&device, &rules, connect) {
+        Ok(will) => will,
+        Err(error) => return Err(error.turn_away(node, connection, connect)),
+    };
     let (handle, took_over) = node.table.enter(&device.device_id, rules);
     if !node.authenticator.is_current(claim, &device) {
         // It may just have been frozen, and whoever did that found no session to close.
@@ -126,6 +137,14 @@ async fn admit_device(
         node.table.leave(&handle);
         let error = AuthError::Changing;
         return Err(refuse(node, connection, connect, peer, &error));
+    };
+    let key = WillKey::Device(device.device_id.clone());
+    let will = match will::enter(node, &key, will, opened.is_present).await {
+        Ok(will) => will,
+        Err(error) => {
+            node.table.leave(&handle);
+            return Err(error.turn_away(node, connection, connect));
+        }
     };
     if took_over {
         node.metrics.session_takeovers.inc();
@@ -151,6 +170,7 @@ async fn admit_device(
         &connect.client_id,
     );
     session.restore(opened, resuming);
+    session.leave_will(will);
     session.begin(Instant::now()).await;
     Ok(session)
 }

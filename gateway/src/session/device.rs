@@ -42,6 +42,7 @@ use crate::{
         auth::AuthenticatedDevice,
         delivery::{Hold, LiveDelivery},
         uplink::{Persistent, SessionChange},
+        will::WillTicket,
     },
     telemetry::metrics::DisconnectReason,
 };
@@ -141,6 +142,11 @@ impl DeviceSession {
         self.act(now).await;
     }
 
+    /// Takes note of what the device left for the case that its connection breaks.
+    pub(super) fn leave_will(&mut self, will: Option<Box<WillTicket>>) {
+        self.link.will = will;
+    }
+
     /// How others reach this session.
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle
@@ -156,14 +162,19 @@ impl DeviceSession {
         self.link.wants_input() && self.uploads_want_input()
     }
 
+    /// Whether something that the device published is acknowledged later than the rest.
+    pub fn acknowledges_later(&self) -> bool {
+        self.uploads.is_some()
+    }
+
     /// Takes one packet, to be acted on by [`DeviceSession::act`].
     pub fn take_packet(&mut self, now: Instant, packet: Packet) {
         self.link.connection.handle(now, Input::Packet(packet));
     }
 
-    /// Ends the session because of what the peer sent.
-    pub fn close_on_violation(&mut self, reason: ReasonCode) {
-        self.link.close_on_violation(reason);
+    /// Ends the session because of what the peer sent; `explanation` is for people.
+    pub fn close_on_violation(&mut self, reason: ReasonCode, explanation: &str) {
+        self.link.close_on_violation(reason, explanation);
         self.link.note_outbox(0);
     }
 
@@ -230,7 +241,7 @@ impl DeviceSession {
         };
         let memory = self.transfer.as_ref().and_then(|active| active.memory_due);
         let mail = self.mail.as_ref().and_then(|mail| mail.timeout());
-        [self.link.connection.timeout(), announce, memory, mail]
+        [self.link.timeout(), announce, memory, mail]
             .into_iter()
             .flatten()
             .min()
@@ -276,7 +287,10 @@ impl DeviceSession {
             match event {
                 // Boxed, like every rare wait of a session: ten thousand devices at rest would each
                 // keep room for it otherwise.
-                Event::Publish(publish) => Box::pin(self.handle_publish(publish)).await,
+                Event::Publish(publish) => {
+                    self.link.pace(&publish, true);
+                    Box::pin(self.handle_publish(publish)).await;
+                }
                 Event::Subscribe(subscribe) => self.handle_subscribe(now, &subscribe),
                 Event::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
                 Event::Acknowledged(sent) => self.handle_acknowledged(now, sent).await,

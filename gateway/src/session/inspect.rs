@@ -20,6 +20,8 @@ pub struct SessionInfo {
     pub address: Option<SocketAddr>,
     /// How long it may be silent, half of it more before it is given up.
     pub keep_alive: Duration,
+    /// Seconds that its session outlives the connection.
+    pub session_expiry_secs: u32,
     /// What it subscribed to, with the QoS that was granted.
     pub subscriptions: Vec<(String, QoS)>,
     /// Bytes that wait for it on this connection.

@@ -5,18 +5,28 @@
 //! into the next batch with [`Link::take_control`]; messages go straight into a batch, their
 //! payloads uncopied. At rest a link owns no buffer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use headgate_protocol::mqtt::{
-    Connection, EncodeError, Event, Input, Message as Outgoing, NotSent, Output, Packet, PacketId,
-    PacketType, ProtocolVersion, Publish, QoS, ReasonCode,
+    CloseDetails, Connection, EncodeError, Event, Input, Message as Outgoing, NotSent, Output,
+    Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS, ReasonCode,
 };
 use smallvec::SmallVec;
 
-use super::{batch::Batch, device::Sent, inspect::SessionInfo, node::Node};
+use super::{
+    batch::Batch,
+    device::Sent,
+    inspect::SessionInfo,
+    node::Node,
+    pace::{Pace, Pause},
+};
 use crate::{
     model::{Handing, Message, Millis},
+    service::will::WillTicket,
     telemetry::metrics::{DisconnectReason, DropReason},
 };
 
@@ -43,6 +53,16 @@ pub(super) struct Link {
     pub(super) closing: Option<DisconnectReason>,
     /// What the client said when it took leave: how many seconds its session is to last.
     pub(super) session_expiry_secs: Option<u32>,
+    /// What the client left for the case that its connection breaks.
+    pub(super) will: Option<Box<WillTicket>>,
+    pacing: Option<Box<Pacing>>,
+}
+
+/// How fast a client publishes, where that is limited.
+#[derive(Debug)]
+struct Pacing {
+    own: Pace,
+    pause: Option<Pause>,
 }
 
 impl Link {
@@ -54,12 +74,60 @@ impl Link {
             outbox_bytes: 0,
             closing: None,
             session_expiry_secs: None,
+            will: None,
+            pacing: None,
         }
     }
 
     /// Whether more of what the client says can be taken.
     pub(super) fn wants_input(&self) -> bool {
-        self.closing.is_none() && self.control.len() < self.node.mqtt.outbox_bytes
+        self.closing.is_none()
+            && self.control.len() < self.node.mqtt.outbox_bytes
+            && self.pause().is_none()
+    }
+
+    /// When [`Link::handle_timeout`] wants to be called.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let pause = self.pause().map(|pause| pause.until);
+        [self.connection.timeout(), pause]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        self.pacing.as_ref()?.pause
+    }
+
+    /// Takes note of what the client published: it is not read from for a while where that was too fast.
+    pub(super) fn pace(&mut self, publish: &Publish, is_device: bool) {
+        let rates = &self.node.rates;
+        let has_own = is_device && rates.limits_devices();
+        let fresh = || {
+            Box::new(Pacing {
+                own: Pace::new(Instant::now()),
+                pause: None,
+            })
+        };
+        let own = has_own.then(|| &mut self.pacing.get_or_insert_with(fresh).own);
+        let Some(pause) = rates.take(publish, own) else {
+            return;
+        };
+        let pacing = self.pacing.get_or_insert_with(fresh);
+        // Several that came in one turn are one wait.
+        match pacing.pause.replace(pause) {
+            Some(former) => self.node.metrics.rate_pauses.waiting(former.reason).dec(),
+            None => self.node.metrics.rate_pauses.begun(pause.reason).inc(),
+        }
+        self.node.metrics.rate_pauses.waiting(pause.reason).inc();
+    }
+
+    fn end_pause(&mut self) {
+        if let Some(pacing) = &mut self.pacing
+            && let Some(pause) = pacing.pause.take()
+        {
+            self.node.metrics.rate_pauses.waiting(pause.reason).dec();
+        }
     }
 
     pub(super) fn version(&self) -> ProtocolVersion {
@@ -80,9 +148,18 @@ impl Link {
                         _ => DisconnectReason::ProtocolError,
                     });
                 }
-                Output::Event(Event::Disconnected { session_expiry, .. }) => {
+                Output::Event(Event::Disconnected {
+                    reason,
+                    session_expiry,
+                }) => {
                     self.session_expiry_secs = session_expiry;
                     self.closing = Some(DisconnectReason::Client);
+                    // [MQTT-3.14.4-3]
+                    if reason == ReasonCode::Success
+                        && let Some(will) = self.will.take()
+                    {
+                        self.node.wills.withdraw(&will);
+                    }
                 }
                 // The decoder lets one CONNECT through, and that made this session.
                 Output::Event(Event::Connect(_)) => {}
@@ -113,6 +190,7 @@ impl Link {
             version: Some(self.version()),
             address: None,
             keep_alive: self.connection.keep_alive(),
+            session_expiry_secs: self.connection.session_expiry_secs(),
             subscriptions: Vec::new(),
             outbox_bytes: self.outbox_bytes,
             outbox_messages: self.connection.waiting_messages(),
@@ -137,7 +215,9 @@ impl Link {
             } else {
                 ReasonCode::Success
             };
-            self.connection.acknowledge(packet_id, publish.qos, said);
+            let explanation = explanation_of_refusal(said).map(Into::into);
+            self.connection
+                .acknowledge_with(packet_id, publish.qos, said, explanation);
         }
     }
 
@@ -206,18 +286,32 @@ impl Link {
 
     /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
     pub(super) fn close(&mut self, reason: ReasonCode, why: DisconnectReason) {
-        self.connection.close(reason);
+        let (reason, details) = match (&self.node.elsewhere, why) {
+            (Some((reference, reason)), DisconnectReason::ServerShutdown) => {
+                let details = CloseDetails {
+                    server_reference: Some(reference.clone()),
+                    reason_string: None,
+                };
+                (*reason, details)
+            }
+            _ => (reason, explained(explanation_of_close(why))),
+        };
+        self.end_with(reason, details, why);
+    }
+
+    fn end_with(&mut self, reason: ReasonCode, details: CloseDetails, why: DisconnectReason) {
+        self.connection.close_with(reason, details);
         while self.poll_event().is_some() {}
         self.closing = Some(why);
     }
 
     /// Ends the connection because of what the client sent.
-    pub(super) fn close_on_violation(&mut self, reason: ReasonCode) {
+    pub(super) fn close_on_violation(&mut self, reason: ReasonCode, explanation: &str) {
         let why = match reason {
             ReasonCode::PacketTooLarge => DisconnectReason::PacketTooLarge,
             _ => DisconnectReason::ProtocolError,
         };
-        self.close(reason, why);
+        self.end_with(reason, explained(Some(explanation)), why);
     }
 
     /// What the client was to be told could not be stored: it is told nothing, and comes again.
@@ -230,7 +324,11 @@ impl Link {
 
     /// Takes note of the time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if !self.wants_input() {
+        let is_paused = !self.wants_input();
+        if self.pause().is_some_and(|pause| now >= pause.until) {
+            self.end_pause();
+        }
+        if is_paused {
             // We do not read, so the client cannot be blamed for its silence.
             self.connection.stay_alive(now);
         }
@@ -240,6 +338,16 @@ impl Link {
     /// The connection is gone.
     pub(super) fn end(&mut self, reason: DisconnectReason) {
         self.control = BytesMut::new();
+        self.end_pause();
+        if let Some(will) = self.will.take()
+            // Whoever is told to go elsewhere is not lost; its will stays stored.
+            && reason != DisconnectReason::ServerShutdown
+        {
+            let expiry = self.session_expiry_secs;
+            let expiry = expiry.unwrap_or_else(|| self.connection.session_expiry_secs());
+            let expiry = Duration::from_secs(expiry.into());
+            self.node.wills.lost(&will, expiry);
+        }
         self.connection.abandon();
         self.note_outbox(0);
         // One that was taken over is counted by the session that took over.
@@ -256,5 +364,31 @@ impl Link {
         if let Err(error) = packet.encode(self.connection.version(), &mut self.control) {
             tracing::warn!(kind = ?packet.packet_type(), %error, "a packet could not be encoded");
         }
+    }
+}
+
+fn explained(explanation: Option<&str>) -> CloseDetails {
+    CloseDetails {
+        server_reference: None,
+        reason_string: explanation.map(Into::into),
+    }
+}
+
+/// What whoever writes a device's program wants to know of a message that was not taken.
+const fn explanation_of_refusal(reason: ReasonCode) -> Option<&'static str> {
+    match reason {
+        ReasonCode::NotAuthorized => Some("the topic is none that this client may publish on"),
+        ReasonCode::QuotaExceeded => {
+            Some("no room: too much waits or is retained there, or the payload is too large")
+        }
+        ReasonCode::ImplementationSpecificError => Some("it could not be stored: send it again"),
+        _ => None,
+    }
+}
+
+const fn explanation_of_close(why: DisconnectReason) -> Option<&'static str> {
+    match why {
+        DisconnectReason::Takeover => Some("another connection of the same identity took over"),
+        _ => None,
     }
 }

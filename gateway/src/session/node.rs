@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use headgate_protocol::mqtt::{ConnectionLimits, Limits, Offer};
+use headgate_protocol::mqtt::{ConnectionLimits, Limits, Offer, ReasonCode};
 
 use super::{
-    application::ApplicationTable, inbox::InboxLimits, slots::SendingSlots, table::SessionTable,
+    application::ApplicationTable, inbox::InboxLimits, pace::Rates, slots::SendingSlots,
+    table::SessionTable,
 };
 use crate::{
-    config::{ApplicationsConfig, DeliveryConfig, MqttConfig},
+    config::{ApplicationsConfig, DeliveryConfig, MqttConfig, RatesConfig, ShutdownConfig},
     service::{
         auth::{AppAuthenticator, DeviceAuthenticator},
         delivery::DeliveryService,
@@ -19,6 +20,7 @@ use crate::{
         uplink::Uplink,
         upload::UploadService,
         vendor::Requests,
+        will::Wills,
     },
     telemetry::{metrics::Metrics, sampler::Sampler},
 };
@@ -50,20 +52,28 @@ pub struct Node {
     pub app_authenticator: AppAuthenticator,
     /// Messages between devices and applications.
     pub uplink: Uplink,
+    /// What clients leave for the case that their connection breaks.
+    pub wills: Wills,
     /// Who waits for the response of a device.
     pub requests: Requests,
     /// Who is connected.
     pub table: Arc<SessionTable>,
     /// Which sessions of applications there are.
-    pub applications: ApplicationTable,
+    pub applications: Arc<ApplicationTable>,
     /// Who may send now.
     pub slots: SendingSlots,
     /// Settings of connections.
     pub mqtt: MqttConfig,
+    /// What MQTT 5 clients are told when the node stops: where to go, and whether for good.
+    pub(super) elsewhere: Option<(Box<str>, ReasonCode)>,
+    /// How fast clients may publish.
+    pub(super) rates: Rates,
     /// Settings of deliveries.
     pub delivery_config: DeliveryConfig,
     /// Bounds of the protocol state.
     pub connection_limits: Arc<ConnectionLimits>,
+    /// The same for applications, which share subscriptions.
+    pub application_limits: Arc<ConnectionLimits>,
     /// Where it is counted.
     pub metrics: Metrics,
     /// Which refusals of topics are logged.
@@ -87,12 +97,18 @@ pub struct NodeParts {
     pub uploads: UploadService,
     /// Messages between devices and applications.
     pub uplink: Uplink,
+    /// What clients leave for the case that their connection breaks.
+    pub wills: Wills,
     /// Who was seen when.
     pub presence: Presence,
     /// Settings of connections.
     pub mqtt: MqttConfig,
     /// Settings of applications.
     pub applications: ApplicationsConfig,
+    /// Where clients are told to go when the node stops.
+    pub shutdown: ShutdownConfig,
+    /// How fast clients may publish.
+    pub rates: RatesConfig,
     /// Settings of deliveries.
     pub delivery_config: DeliveryConfig,
     /// Where it is counted.
@@ -116,7 +132,7 @@ impl Node {
             messages: applications.inbox_messages,
             bytes: applications.inbox_bytes,
         };
-        let connection_limits = Arc::new(ConnectionLimits {
+        let connection_limits = ConnectionLimits {
             max_keep_alive: mqtt.max_keep_alive,
             server_keep_alive: None,
             allow_no_keep_alive: false,
@@ -134,7 +150,9 @@ impl Node {
                 outbound_topic_aliases: TOPIC_ALIASES,
                 ..Offer::default()
             },
-        });
+        };
+        let mut application_limits = connection_limits.clone();
+        application_limits.offer.shared_subscriptions = true;
         Self {
             slots: SendingSlots::new(
                 delivery_config.sending_slots,
@@ -142,7 +160,7 @@ impl Node {
                 delivery_config.slot_bytes,
             ),
             table: Arc::new(SessionTable::new(inbox)),
-            applications: ApplicationTable::new(application_inbox),
+            applications: Arc::new(ApplicationTable::new(application_inbox)),
             backlog_bytes: AtomicUsize::new(0),
             authenticator: parts.authenticator,
             delivery: parts.delivery,
@@ -150,10 +168,14 @@ impl Node {
             presence: parts.presence,
             app_authenticator: parts.app_authenticator,
             uplink: parts.uplink,
+            elsewhere: elsewhere(parts.shutdown),
+            rates: Rates::new(parts.rates),
+            wills: parts.wills,
             requests: Requests::new(applications.max_waiting_responses),
             mqtt,
             delivery_config,
-            connection_limits,
+            connection_limits: Arc::new(connection_limits),
+            application_limits: Arc::new(application_limits),
             metrics: parts.metrics,
             refusals: Sampler::default(),
             logins: Sampler::default(),
@@ -187,4 +209,15 @@ impl Node {
                 .fetch_sub(before - after, Ordering::Relaxed);
         }
     }
+}
+
+fn elsewhere(config: ShutdownConfig) -> Option<(Box<str>, ReasonCode)> {
+    let reason = if config.server_moved {
+        ReasonCode::ServerMoved
+    } else {
+        ReasonCode::UseAnotherServer
+    };
+    config
+        .server_reference
+        .map(|reference| (reference.into(), reason))
 }

@@ -95,6 +95,33 @@ impl SessionTable {
             .collect()
     }
 
+    /// Up to `limit` sessions in the order of their devices' ids, those behind `after`; only those of a product, where
+    /// one is given. Looks at every session once, and holds no more than the page.
+    pub fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        product: Option<&ProductId>,
+    ) -> Vec<Arc<SessionHandle>> {
+        let rules = match product.map(|product| self.topics.known(product)) {
+            // None of its devices has been here.
+            Some(None) => return Vec::new(),
+            Some(rules) => rules,
+            None => None,
+        };
+        let handles = self.sessions.iter().map(|entry| Arc::clone(entry.value()));
+        smallest(
+            handles.filter(|handle| {
+                let is_of_product = rules
+                    .as_ref()
+                    .is_none_or(|rules| Arc::ptr_eq(rules, &handle.rules));
+                is_of_product && after.is_none_or(|after| handle.device_id.as_str() > after)
+            }),
+            limit,
+            |handle| handle.device_id.as_str(),
+        )
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -104,6 +131,24 @@ impl SessionTable {
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
+}
+
+/// The `limit` smallest by `key`, in order.
+pub(super) fn smallest<T>(
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    key: impl Fn(&T) -> &str,
+) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::new();
+    for item in items {
+        if kept.len() == limit && kept.last().is_none_or(|last| key(last) <= key(&item)) {
+            continue;
+        }
+        let place = kept.partition_point(|known| key(known) < key(&item));
+        kept.insert(place, item);
+        kept.truncate(limit);
+    }
+    kept
 }
 
 impl DeviceLinks for SessionTable {
@@ -163,6 +208,25 @@ impl DeviceWatch for SessionTable {
 mod tests {
     use super::*;
     use crate::model::product::tests::product;
+
+    #[test]
+    fn pages_are_in_order_and_of_one_product() {
+        let table = SessionTable::default();
+        let rules = |id| table.topics().rules(&product(id));
+        for (device, of) in [("d", "P"), ("a", "P"), ("c", "Q"), ("b", "P"), ("e", "Q")] {
+            table.enter(&device.parse().expect("legal"), rules(of));
+        }
+        let ids = |after, limit, product: Option<&str>| -> Vec<String> {
+            let product = product.map(|id| id.parse().expect("legal"));
+            let page = table.page(after, limit, product.as_ref());
+            page.iter().map(|one| one.device_id.to_string()).collect()
+        };
+        assert_eq!(ids(None, 3, None), ["a", "b", "c"]);
+        assert_eq!(ids(Some("c"), 3, None), ["d", "e"]);
+        assert_eq!(ids(Some("a"), 1, Some("P")), ["b"]);
+        assert_eq!(ids(None, 9, Some("Q")), ["c", "e"]);
+        assert!(ids(None, 9, Some("R")).is_empty() && ids(None, 0, None).is_empty());
+    }
 
     #[test]
     fn a_second_session_of_a_device_ends_the_first_and_outlives_its_leaving() {

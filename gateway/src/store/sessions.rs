@@ -10,6 +10,7 @@ mod persistent;
 mod queue;
 mod ranges;
 mod retained;
+mod will;
 
 use std::path::Path;
 
@@ -25,6 +26,7 @@ pub use self::{
     },
     mailbox::{MailCount, MailGone, mail_bytes},
     retained::{RetainedChange, RetainedEntry},
+    will::{StoredWill, WillChange},
 };
 
 use crate::{
@@ -82,6 +84,7 @@ impl SessionStore {
         mailbox::create(&pool).await?;
         retained::create(&pool).await?;
         persistent::create(&pool).await?;
+        will::create(&pool).await?;
         Ok(Self { pool })
     }
 

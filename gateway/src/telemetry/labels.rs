@@ -100,6 +100,30 @@ labels! {
 }
 
 labels! {
+    /// Why a connection is not read from for a while.
+    pub enum PauseReason {
+        /// The device publishes faster than a device may.
+        DeviceRate = "device_rate",
+        /// All clients together publish faster than they may.
+        NodeRate = "node_rate",
+    }
+}
+
+labels! {
+    /// What became of a will.
+    pub enum WillEnd {
+        /// It was published.
+        Published = "published",
+        /// Its client took leave, or came back to its session in time.
+        Withdrawn = "withdrawn",
+        /// There were too many when its client connected.
+        Refused = "refused",
+        /// It could not be published: its device is gone, or there was no room to retain it.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// What became of an upload.
     pub enum UploadEnd {
         /// Its bytes are stored and are what was announced.

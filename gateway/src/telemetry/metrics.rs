@@ -20,11 +20,13 @@ use prometheus::{
 pub use self::coap::Coap;
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    DeviceConnections, PersistentSessions, RegistrationBatches, RegistrationRows, Retained,
-    TlsCertificates, Uploads,
+    DeviceConnections, PersistentSessions, RatePauses, RegistrationBatches, RegistrationRows,
+    Retained, TlsCertificates, Uploads, Wills,
 };
 pub(super) use self::maker::Maker;
-pub use super::labels::{DisconnectReason, DropReason, SessionKind, UploadChunk, UploadEnd};
+pub use super::labels::{
+    DisconnectReason, DropReason, PauseReason, SessionKind, UploadChunk, UploadEnd, WillEnd,
+};
 use super::process::ProcessMetrics;
 
 /// Names of MQTT control packet types by their number in the fixed header; 0 is reserved.
@@ -49,6 +51,10 @@ const PACKET_TYPES: [&str; 16] = [
 
 /// Seconds: from a memory look-up to a slow disk.
 const STORE_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+/// Seconds: from memory alone to a disk that does not keep up.
+const PUBLISH_BUCKETS: &[f64] = &[
+    0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0,
+];
 /// Seconds: TLS and CONNECT together; the limit is 10 s.
 const HANDSHAKE_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -124,6 +130,8 @@ pub struct Families {
     pub outbox_bytes: IntGauge,
     /// Messages that wait for devices.
     pub mailbox_messages: IntGauge,
+    /// Wills of clients.
+    pub wills: Wills,
     /// Retained messages.
     pub retained: Retained,
     /// Sessions that outlive their connections.
@@ -132,6 +140,10 @@ pub struct Families {
     pub event_streams: IntGauge,
     /// Connections that are not read from for now.
     pub paused_connections: IntGauge,
+    /// From the moment when a PUBLISH of QoS 1 or 2 was found until its acknowledgement was written.
+    pub publish_seconds: Histogram,
+    /// Connections that wait because clients publish too fast.
+    pub rate_pauses: RatePauses,
     /// Rows of batches by what became of them.
     pub registration_rows: RegistrationRows,
     /// Batches of devices that are not done.
@@ -239,10 +251,17 @@ impl Families {
             uploads: Uploads::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
+            wills: Wills::new(make),
             retained: Retained::new(make),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             sessions: PersistentSessions::new(make),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
+            publish_seconds: make.histogram(
+                "publish_seconds",
+                "From a PUBLISH of QoS 1 or 2 to its acknowledgement written.",
+                PUBLISH_BUCKETS,
+            ),
+            rate_pauses: RatePauses::new(make),
             registration_rows: RegistrationRows::new(make),
             registration_batches: RegistrationBatches::new(make),
             session_takeovers: make.counter(

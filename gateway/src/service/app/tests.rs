@@ -2,6 +2,7 @@
 
 mod message;
 mod retained;
+mod share;
 mod stage;
 
 use headgate_protocol::mqtt::QoS;

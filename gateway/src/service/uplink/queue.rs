@@ -105,6 +105,15 @@ impl Totals {
         self.queues.load(Ordering::Acquire) > 0
     }
 
+    /// Whether so many bytes more are too many for a queue.
+    fn is_full(&self, queue: &State, bytes: u64) -> bool {
+        let limits = &self.limits;
+        let total = self.bytes.load(Ordering::Relaxed);
+        queue.messages >= limits.messages
+            || queue.bytes.saturating_add(bytes) > limits.bytes
+            || total.saturating_add(bytes) > limits.total_bytes
+    }
+
     fn add(&self, messages: usize, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.depth.add(signed(messages as u64));
@@ -144,16 +153,17 @@ impl Queue {
         self.state.lock().messages == 0
     }
 
+    /// Whether there is a place for a message.
+    pub(super) fn has_room(&self, message: &Message) -> bool {
+        let state = self.state.lock();
+        !state.is_over && !self.totals.is_full(&state, mail_bytes(message))
+    }
+
     /// A place for a message; `None` where as many wait as may.
     pub(super) fn reserve(self: &Arc<Self>, message: &Message) -> Option<QueuePlace> {
         let bytes = mail_bytes(message);
-        let limits = &self.totals.limits;
-        let total = self.totals.bytes.load(Ordering::Relaxed);
         let mut state = self.state.lock();
-        let is_full = state.messages >= limits.messages
-            || state.bytes.saturating_add(bytes) > limits.bytes
-            || total.saturating_add(bytes) > limits.total_bytes;
-        if is_full && !state.is_over {
+        if self.totals.is_full(&state, bytes) && !state.is_over {
             state.full_since.get_or_insert_with(Instant::now);
             return None;
         }

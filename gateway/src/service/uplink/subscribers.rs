@@ -18,7 +18,7 @@ use headgate_protocol::{
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use super::queue::Queue;
+use super::{queue::Queue, share::Groups};
 use crate::{
     model::{Handing, Message},
     store::sessions::KeptSubscription,
@@ -27,6 +27,14 @@ use crate::{
 /// Tells a session of an application from every other of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberId(u64);
+
+impl SubscriberId {
+    /// The session of this number.
+    #[cfg(test)]
+    pub(super) const fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// What a session of an application wants of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +131,7 @@ pub(super) struct Subscribers {
 #[derive(Default)]
 struct Sessions {
     index: SubscriptionIndex<SubscriberId, SubscribeOptions>,
+    shared: Groups,
     sinks: HashMap<SubscriberId, Arc<dyn Sink>>,
 }
 
@@ -190,6 +199,9 @@ impl Subscribers {
                 Offered::Away => {}
             }
         }
+        sessions.shared.for_each_match(&message.topic, |filter| {
+            sessions.offer_to_group(filter, message, fanned);
+        });
     }
 
     pub(super) fn revoke(&self, app: &AppId, is_revoked: &dyn Fn(&DeviceId) -> bool) {
@@ -229,6 +241,51 @@ fn handing<'a>(message: &Message, matched: impl Iterator<Item = &'a SubscribeOpt
     handing
 }
 
+impl Sessions {
+    /// Offers a message to one member of a group: first to those whose clients are there.
+    fn offer_to_group(&self, filter: &TopicFilter, message: &Arc<Message>, fanned: &mut Fanned) {
+        let in_turn = self.shared.in_turn(filter);
+        let mut is_full = false;
+        for connected in [true, false] {
+            for (id, options) in in_turn.clone() {
+                let sink = self.sinks.get(id);
+                let Some(sink) = sink.filter(|sink| sink.is_connected() == connected) else {
+                    continue;
+                };
+                match sink.offer(message, handing(message, std::iter::once(options))) {
+                    Offered::Taken => {
+                        fanned.taken += 1;
+                        return;
+                    }
+                    Offered::ToStore(queue, handing) if queue.has_room(message) => {
+                        fanned.to_store.push((queue, handing));
+                        return;
+                    }
+                    Offered::ToStore(..) | Offered::Full => is_full = true,
+                    Offered::Away => {}
+                }
+            }
+        }
+        fanned.full += u32::from(is_full);
+    }
+
+    fn subscribe(&mut self, filter: &TopicFilter, id: SubscriberId, options: SubscribeOptions) {
+        if filter.is_shared() {
+            self.shared.insert(filter, id, options);
+        } else {
+            self.index.insert(filter, id, options);
+        }
+    }
+
+    fn unsubscribe(&mut self, filter: &TopicFilter, id: SubscriberId) {
+        if filter.is_shared() {
+            self.shared.remove(filter, id);
+        } else {
+            self.index.remove(filter, &id);
+        }
+    }
+}
+
 /// A session of an application that is attached; dropped, it is detached with all of its subscriptions.
 pub struct Subscriber {
     subscribers: Arc<Subscribers>,
@@ -251,7 +308,7 @@ impl Subscriber {
     }
 
     /// Has messages that `filter` matches offered from now on; an equal filter is replaced. Says whether it is new. A
-    /// shared subscription is the caller's to refuse.
+    /// shared subscription makes the session a member of its group.
     ///
     /// # Errors
     /// [`NotSubscribed::TooMany`].
@@ -265,7 +322,7 @@ impl Subscriber {
             return Err(NotSubscribed::TooMany);
         }
         self.filters.insert(filter.clone(), options);
-        self.sessions.write().index.insert(filter, self.id, options);
+        self.sessions.write().subscribe(filter, self.id, options);
         Ok(is_new)
     }
 
@@ -283,7 +340,7 @@ impl Subscriber {
 
     /// Has them offered no more; says whether there was such a subscription.
     pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
-        self.sessions.write().index.remove(filter, &self.id);
+        self.sessions.write().unsubscribe(filter, self.id);
         self.filters.remove(filter).is_some()
     }
 }
@@ -327,7 +384,7 @@ impl Drop for Subscriber {
             let mut sessions = self.sessions.write();
             sessions.sinks.remove(&self.id);
             for filter in self.filters.keys() {
-                sessions.index.remove(filter, &self.id);
+                sessions.unsubscribe(filter, self.id);
             }
         }
         self.subscribers.apps.remove_if(&self.app, |_, sessions| {

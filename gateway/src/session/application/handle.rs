@@ -14,12 +14,13 @@ use headgate_protocol::identity::DeviceId;
 use parking_lot::Mutex;
 
 use crate::{
-    model::{Handing, Id, Message},
+    model::{Handing, Id, Message, Millis},
     service::uplink::{Ended, Offered, QueueLink, Queued, Sink},
     session::{
         handle::CloseReason,
         inbox::InboxLimits,
         signals::{Signal, SignalSet, Signals},
+        table::smallest,
     },
 };
 
@@ -31,6 +32,7 @@ const LOW_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct ApplicationHandle {
     client_id: Box<str>,
+    since: Millis,
     epoch: u64,
     limits: InboxLimits,
     signals: SignalSet,
@@ -93,6 +95,11 @@ impl ApplicationHandle {
     /// The session's ClientId.
     pub fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Millis {
+        self.since
     }
 
     /// Ends the session.
@@ -289,6 +296,7 @@ impl ApplicationTable {
     pub(super) fn handle(&self, client_id: &str) -> Arc<ApplicationHandle> {
         Arc::new(ApplicationHandle {
             client_id: client_id.into(),
+            since: Millis::now(),
             epoch: self.epochs.fetch_add(1, Ordering::Relaxed),
             limits: self.limits,
             signals: SignalSet::default(),
@@ -316,6 +324,22 @@ impl ApplicationTable {
             .remove_if(&handle.client_id, |_, known| known.epoch == handle.epoch);
     }
 
+    /// The session with this ClientId.
+    pub fn of(&self, client_id: &str) -> Option<Arc<ApplicationHandle>> {
+        let known = self.sessions.get(client_id)?;
+        Some(Arc::clone(&known))
+    }
+
+    /// Up to `limit` sessions in the order of their ClientIds, those behind `after`.
+    pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<ApplicationHandle>> {
+        let handles = self.sessions.iter().map(|entry| Arc::clone(entry.value()));
+        smallest(
+            handles.filter(|handle| after.is_none_or(|after| handle.client_id() > after)),
+            limit,
+            |handle| handle.client_id(),
+        )
+    }
+
     /// Every session, to be ended at a rate of the caller's choice.
     pub fn all(&self) -> Vec<Arc<ApplicationHandle>> {
         self.sessions
@@ -331,7 +355,7 @@ mod tests {
     use headgate_protocol::mqtt::QoS;
 
     use super::*;
-    use crate::model::{DeviceName, MessageProperties, Millis};
+    use crate::model::{DeviceName, MessageProperties};
 
     fn message(device: &str, bytes: usize) -> Arc<Message> {
         Arc::new(Message {

@@ -215,6 +215,7 @@ impl CoapServer {
         ];
         let watched = watched.into_iter().filter(|(_, watched)| watched.is_some());
         let info = SessionInfo {
+            session_expiry_secs: 0,
             since: awake.handle.since,
             client_id: registration.name.to_string(),
             version: None,

@@ -7,7 +7,7 @@ use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec};
 use crate::model::{AuthKind, DeliveryState};
 
 use super::{
-    super::labels::{SessionKind, UploadChunk, UploadEnd},
+    super::labels::{PauseReason, SessionKind, UploadChunk, UploadEnd, WillEnd},
     maker::Maker,
 };
 
@@ -96,6 +96,77 @@ impl DeviceConnections {
             AuthKind::X509 => &self.x509,
             AuthKind::Secret | AuthKind::None => &self.secret,
         }
+    }
+}
+
+/// Connections that are not read from because clients publish faster than they may.
+#[derive(Debug)]
+pub struct RatePauses {
+    waiting: Vec<IntGauge>,
+    begun: Vec<IntCounter>,
+}
+
+impl RatePauses {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let waiting = make.gauges(
+            "paused_by_rate",
+            "Connections that wait because clients publish too fast.",
+            &["reason"],
+        );
+        let begun = make.counters(
+            "rate_pauses_total",
+            "Times that a connection had to wait because clients publish too fast.",
+            &["reason"],
+        );
+        let labels = PauseReason::ALL.iter().map(|reason| reason.label());
+        Self {
+            waiting: labels
+                .clone()
+                .map(|label| waiting.with_label_values(&[label]))
+                .collect(),
+            begun: labels
+                .map(|label| begun.with_label_values(&[label]))
+                .collect(),
+        }
+    }
+
+    /// Connections that wait now.
+    pub fn waiting(&self, reason: PauseReason) -> &IntGauge {
+        &self.waiting[reason.index()]
+    }
+
+    /// Times that one had to.
+    pub fn begun(&self, reason: PauseReason) -> &IntCounter {
+        &self.begun[reason.index()]
+    }
+}
+
+/// Wills of clients.
+#[derive(Debug)]
+pub struct Wills {
+    /// Those that may have to be published.
+    pub held: IntGauge,
+    /// Changes that wait to be stored.
+    pub unstored: IntGauge,
+    ends: Vec<IntCounter>,
+}
+
+impl Wills {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        let ends = make.counters("wills_total", "Wills by what became of them.", &["result"]);
+        Self {
+            held: make.gauge("wills", "Wills that may have to be published."),
+            unstored: make.gauge("wills_unstored", "Changes of wills not stored yet."),
+            ends: WillEnd::ALL
+                .iter()
+                .map(|end| ends.with_label_values(&[end.label()]))
+                .collect(),
+        }
+    }
+
+    /// Wills by what became of them.
+    pub fn ended(&self, end: WillEnd) -> &IntCounter {
+        &self.ends[end.index()]
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    Accept, CloseDetails, Connection, Event, Output, State, fit::explaining, limits::expiry_secs,
+    Accept, CloseDetails, Connection, ConnectionLimits, Event, Output, State, fit::explaining,
+    limits::expiry_secs,
 };
 use crate::mqtt::{ConnAck, Connect, Packet, Properties, ProtocolVersion, QoS, ReasonCode, Will};
 
@@ -142,6 +144,14 @@ impl<T: Clone> Connection<T> {
 }
 
 impl<T> Connection<T> {
+    /// Has other limits than those that it began with: who the client is was said in CONNECT. Before
+    /// [`Connection::accept`].
+    pub fn set_limits(&mut self, limits: Arc<ConnectionLimits>) {
+        if self.state == State::Deciding {
+            self.limits = limits;
+        }
+    }
+
     /// Turns the client away; the connection closes after the CONNACK.
     pub fn refuse(&mut self, reason: ReasonCode) {
         self.refuse_with(reason, CloseDetails::default());

@@ -26,6 +26,7 @@ use crate::{
         uplink::UplinkParts,
         upload::UploadParts,
     },
+    session::InboxLimits,
     store::{
         blobs::BlobStore,
         registry::{Registry, sqlite_url},
@@ -198,6 +199,7 @@ impl Stage {
                 .await
                 .expect("deliveries"),
             sessions: Arc::default(),
+            app_sessions: Arc::new(ApplicationTable::new(InboxLimits::default())),
             requests: Requests::new(8),
             apps,
             uplink,

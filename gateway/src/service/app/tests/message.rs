@@ -27,7 +27,7 @@ pub(super) async fn two_apps() -> (Stage, String, String) {
     (stage, secrets.0, secrets.1)
 }
 
-async fn publish(stage: &Stage, node: &str, topic: &str) -> u32 {
+pub(super) async fn publish(stage: &Stage, node: &str, topic: &str) -> u32 {
     let published = stage
         .uplink
         .publish_from_device(message(node, topic, Q1), Terms::default());
