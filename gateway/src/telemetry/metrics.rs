@@ -217,11 +217,7 @@ impl Families {
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),
             handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),
-            handshake_seconds: make.histogram(
-                "handshake_seconds",
-                "From accept to the end of the TLS handshake.",
-                HANDSHAKE_BUCKETS,
-            ),
+            handshake_seconds: handshake_seconds(make),
             auth_failures: AuthFailures::new(make),
             auth_throttle: AuthThrottle::new(make),
             auth_queries: make.counter(
@@ -256,11 +252,7 @@ impl Families {
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),
             sessions: PersistentSessions::new(make),
             paused_connections: make.gauge("paused_connections", "Connections not read from."),
-            publish_seconds: make.histogram(
-                "publish_seconds",
-                "From a PUBLISH of QoS 1 or 2 to its acknowledgement written.",
-                PUBLISH_BUCKETS,
-            ),
+            publish_seconds: publish_seconds(make),
             rate_pauses: RatePauses::new(make),
             registration_rows: RegistrationRows::new(make),
             registration_batches: RegistrationBatches::new(make),
@@ -340,6 +332,22 @@ impl Families {
 fn disconnects_of(family: &IntCounterVec, protocol: &str) -> Vec<IntCounter> {
     let of = |reason: &DisconnectReason| family.with_label_values(&[protocol, reason.label()]);
     DisconnectReason::ALL.iter().map(of).collect()
+}
+
+fn handshake_seconds(make: &Maker<'_>) -> Histogram {
+    make.histogram(
+        "handshake_seconds",
+        "From accept to the end of the TLS handshake.",
+        HANDSHAKE_BUCKETS,
+    )
+}
+
+fn publish_seconds(make: &Maker<'_>) -> Histogram {
+    make.histogram(
+        "publish_seconds",
+        "From a PUBLISH of QoS 1 or 2 to its acknowledgement written.",
+        PUBLISH_BUCKETS,
+    )
 }
 
 #[cfg(test)]

@@ -330,7 +330,7 @@ impl ApplicationTable {
         Some(Arc::clone(&known))
     }
 
-    /// Up to `limit` sessions in the order of their ClientIds, those behind `after`.
+    /// Up to `limit` sessions in the order of their `ClientId`s, those behind `after`.
     pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<ApplicationHandle>> {
         let handles = self.sessions.iter().map(|entry| Arc::clone(entry.value()));
         smallest(
