@@ -12,7 +12,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{ServerTls, buffers::Backlog, buffers::with_outgoing, client, secure::Secure};
 use crate::{
@@ -339,8 +340,23 @@ fn read_socket(tcp: &TcpStream, buffer: &mut BytesMut) -> io::Result<ReadOutcome
 struct Socket<'a>(&'a TcpStream);
 
 impl Read for Socket<'_> {
+    /// Reads once. What fills less than there was room for has emptied the socket: the next read
+    /// waits for more to come, and does not ask the kernel only to hear that there is nothing.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        let room = buffer.len();
+        let mut received = 0;
+        let emptied = self.0.try_io(Interest::READABLE, || {
+            received = (&*SockRef::from(self.0)).read(buffer)?;
+            if received == room || received == 0 {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        match emptied {
+            Err(error) if received == 0 => Err(error),
+            _ => Ok(received),
+        }
     }
 }
 
