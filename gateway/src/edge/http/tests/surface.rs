@@ -190,13 +190,13 @@ async fn description_is_whole_and_names_every_route() {
         DELETE /apps/{app}|DELETE /apps/{app}/devices|DELETE /apps/{app}/devices/{device}|\
         DELETE /device-batches/{batch}|DELETE /devices/{device}|DELETE /devices/{device}/fingerprint|\
         DELETE /devices/{device}/messages|DELETE /devices/{device}/secret|DELETE /devices/{device}/session|\
-        DELETE /products/{product}|DELETE /resources/{resource}|DELETE /tasks/{task}|\
+        DELETE /products/{product}|DELETE /resources/{resource}|DELETE /sessions/{session}|DELETE /tasks/{task}|\
         DELETE /uploads/{upload}|GET /apps|GET /apps/{app}|GET /apps/{app}/devices|GET /apps/{app}/messages|\
         GET /audit|GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /device-batches|\
         GET /device-batches/template.csv|GET /device-batches/{batch}|GET /device-batches/{batch}/result.csv|\
         GET /device-batches/{batch}/rows|GET /devices|GET /devices/{device}|GET /devices/{device}/messages|\
         GET /devices/{device}/session|GET /products|GET /products/{product}|GET /resources|\
-        GET /resources/{resource}|GET /resources/{resource}/content|GET /resources/{resource}/statistics|\
+        GET /resources/{resource}|GET /resources/{resource}/content|GET /resources/{resource}/statistics|GET /sessions|\
         GET /tasks|GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|\
         GET /tasks/{task}/events|GET /tasks/{task}/report.csv|GET /tokens|GET /uploads|\
         GET /uploads/{upload}|GET /uploads/{upload}/content|PATCH /apps/{app}|PATCH /devices/{device}|\
