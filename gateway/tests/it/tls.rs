@@ -1,7 +1,7 @@
 //! Certificates that change while connections are open, listeners with their own, and TLS sessions
 //! that go on.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use headgate::config::ListenerConfig;
 use headgate_protocol::mqtt::{ProtocolVersion, ReasonCode};
@@ -118,7 +118,7 @@ async fn a_resumed_session_is_looked_at_like_a_new_one() {
         // One configuration: it keeps the tickets.
         let tls = identity.tls_over(&gateway, version);
         for round in 0..3 {
-            let mut client = Client::open_with(&gateway, tls.clone()).await;
+            let mut client = Client::open_with(&gateway, Arc::clone(&tls)).await;
             assert_eq!(client.is_resumed(), round > 0, "{node} {round}");
             let connack = client.introduce(&login).await;
             assert_eq!(connack.reason, ReasonCode::Success, "{node} {round}");
@@ -127,7 +127,7 @@ async fn a_resumed_session_is_looked_at_like_a_new_one() {
         // The certificate of the ticket is nobody's any more.
         let path = format!("/devices/{device}");
         gateway.api(Method::DELETE, &path, None).await;
-        let mut client = Client::open_with(&gateway, tls.clone()).await;
+        let mut client = Client::open_with(&gateway, Arc::clone(&tls)).await;
         assert!(client.is_resumed(), "{node}");
         let connack = client.introduce(&login).await;
         assert_ne!(connack.reason, ReasonCode::Success, "{node}");

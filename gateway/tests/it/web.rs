@@ -37,7 +37,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match u16::try_from(payload.len()).expect("short") {
         short @ 0..=125 => frame.push(0x80 | short.to_le_bytes()[0]),
         long => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend(long.to_be_bytes());
         }
     }

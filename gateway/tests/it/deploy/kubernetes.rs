@@ -59,14 +59,11 @@ async fn the_configuration_in_the_manifests_is_one_that_the_program_takes() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("headgate.toml");
     // The certificate comes from a secret of the cluster.
-    let text: String = config
-        .as_str()
-        .expect("text")
-        .lines()
+    let lines = config.as_str().expect("text").lines();
+    let lines: Vec<_> = lines
         .filter(|line| !line.contains("/etc/headgate/tls/"))
-        .map(|line| format!("{line}\n"))
         .collect();
-    fs::write(&file, text).expect("written");
+    fs::write(&file, lines.join("\n")).expect("written");
     let arguments = ["config", "check", "--config", file.to_str().expect("UTF-8")];
     run(env!("CARGO_BIN_EXE_headgate"), &arguments).await.ok();
 }
