@@ -25,7 +25,7 @@ section! {
         /// more than half of them has a fifth of `handshake_timeout`.
         max_handshakes_per_network: usize = 256, Count(1..=65_536);
         /// Connections accepted in a second; those above it wait in the kernel's backlog.
-        max_accept_rate: u32 = 2000, Count(1..=1_000_000);
+        max_accept_rate: u32 = 5000, Count(1..=1_000_000);
         /// Time for TLS and CONNECT together, from accept on.
         handshake_timeout: Duration = secs(10), Span(millis(100)..=secs(300));
         /// Largest CONNECT packet.

@@ -142,7 +142,7 @@ level = \"inof\"
 format = \"xml\"
 
 [delivery]
-stalled_timeout = 5
+max_keep_alive = 5
 window_bytes = \"8 KiB\"
 ";
     let environment = [
@@ -161,7 +161,7 @@ window_bytes = \"8 KiB\"
             "headgate.toml:9: unknown section [mqt], did you mean mqtt?",
             "headgate.toml:13: log.level: expected off, error, warn, info, debug, trace; more after a comma: module=level, not \"inof\"",
             "headgate.toml:14: log.format: expected one of auto, json, pretty, not \"xml\"",
-            "headgate.toml:17: unknown key delivery.stalled_timeout, did you mean mqtt.stalled_timeout?",
+            "headgate.toml:17: unknown key delivery.max_keep_alive, did you mean mqtt.max_keep_alive?",
             "headgate.toml:18: delivery.window_bytes: expected a size such as \"256 KiB\", 16 KiB to 16 MiB, not \"8 KiB\"",
             "HEADGATE__HTTP__LISTEN: http.listen: expected an address with a port such as \"127.0.0.1:8080\", not \"localhost:80\"",
             "HEADGATE__MQTT__MAX_CONNECTION: names no key, did you mean HEADGATE__MQTT__MAX_CONNECTIONS?",

@@ -96,7 +96,7 @@ async fn sighup_has_the_certificates_read_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resumed_session_is_looked_at_like_a_new_one() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::with(|config| config.tls.tickets = true).await;
     gateway
         .product("P", &json!({"auth_kinds": ["x509", "secret"]}))
         .await;
@@ -137,7 +137,7 @@ async fn a_resumed_session_is_looked_at_like_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_tickets_every_handshake_is_whole() {
-    let gateway = Gateway::with(|config| config.tls.tickets = false).await;
+    let gateway = Gateway::start().await;
     let [device] = gateway.devices(["d1"]).await;
     for _ in 0..3 {
         let mut client = Client::log_in(&gateway, &Login::of(&device)).await;
