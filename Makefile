@@ -121,7 +121,7 @@ lint: build-tools fmt clippy
 
 # --- check ----------------------------------------------------------------------------------------
 
-check: build-tools fallback doc deny fuzz release bench-smoke
+check: build-tools fallback doc deny differential fuzz release bench-smoke
 
 # The other way of carrying devices (docs/decisions/0021) compiles and passes the same tests.
 .PHONY: fallback
