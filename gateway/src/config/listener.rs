@@ -49,7 +49,7 @@ section! {
         address: Option<SocketAddr> = None, Optional(Address, "");
         /// Whether TLS is spoken. Without it secrets and data travel readable.
         tls: bool = true, Flag;
-        /// PEM file with this listener's own certificate chain; needs `key`. Without it that of [tls].
+        /// PEM file with this listener's own certificate chain; needs `key`. Without it that of `[tls]`.
         certificate: Option<PathBuf> = None, Optional(FilePath, "");
         /// PEM file with the private key of `certificate`.
         key: Option<PathBuf> = None, Optional(FilePath, "");
