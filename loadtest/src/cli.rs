@@ -3,6 +3,7 @@
 //! Only names, forms and defaults; what they mean together is decided in [`crate::target`] and in
 //! the scenarios.
 
+mod coap;
 mod values;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::coap::{CoapArgs, Proto};
 use crate::verify::Verify;
 use values::{parse_chunk, parse_duration, parse_share, parse_size};
 
@@ -122,7 +124,7 @@ pub(crate) struct CommonArgs {
     /// Gateway host; by default the one in the data directory's ports.json, else 127.0.0.1.
     #[arg(long, short = 'h')]
     pub(crate) host: Option<String>,
-    /// MQTT port; by default the one in ports.json, else 8883.
+    /// Port of the listener; by default the one in ports.json, else 8883, 5683 or 5684.
     #[arg(long, short)]
     pub(crate) port: Option<u16>,
     /// Base of the HTTP API, e.g. <http://127.0.0.1:8080>; by default from ports.json.
@@ -131,6 +133,11 @@ pub(crate) struct CommonArgs {
     /// The gateway's data directory: its token, CA and ports are read from it.
     #[arg(long, env = "HEADGATE__DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// What devices speak.
+    #[arg(long, value_enum, default_value_t = Proto::Mqtt)]
+    pub(crate) proto: Proto,
+    #[command(flatten)]
+    pub(crate) coap: CoapArgs,
     /// API token; by default the one in the data directory.
     #[arg(long, env = "HEADGATE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -152,8 +159,12 @@ pub(crate) struct CommonArgs {
     /// Seed of everything random: content, secrets, who is slow, who drops.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Product that the devices belong to; made when it is missing.
-    #[arg(long, default_value = "swarm")]
+    /// Product that the devices belong to, with --proto coap and coaps by default one of its own; made when it is missing.
+    #[arg(
+        long,
+        default_value = "swarm",
+        default_value_ifs = [("proto", "coap", "swarm-coap"), ("proto", "coaps", "swarm-coaps")]
+    )]
     pub(crate) product: String,
     /// Keep what was made, so that the next run finds it.
     #[arg(long)]
@@ -219,6 +230,10 @@ impl Cli {
     /// What clap prints: a mistake, or the help that was asked for.
     pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(line)?;
+        if let Some(option) = coap::misplaced(&cli.command) {
+            let text = format!("{option} is for --proto mqtt");
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
         if let Command::Deliver(args) = &cli.command
             && args.mode == Mode::Window
             && args.window > MAX_WINDOW
@@ -287,6 +302,10 @@ mod tests {
             "swarm connect --size 4MiB",
             "swarm upload --chunk 100",
             "swarm upload --window 8",
+            "swarm deliver --proto coap --mode count",
+            "swarm connect --proto coap --plain",
+            "swarm deliver --proto coap --block 1000",
+            "swarm deliver --proto coap --loss 2",
         ] {
             assert!(
                 Cli::read(line.split(' ').map(OsString::from)).is_err(),

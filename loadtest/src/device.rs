@@ -4,6 +4,7 @@
 //! [`session::Session`] of a connection and the [`Work`] that outlives it.
 //! Invariants: every device ends as exactly one outcome; a task ends soon after the swarm stops.
 
+pub(crate) mod coap;
 pub(crate) mod error;
 pub(crate) mod identity;
 pub(crate) mod link;
@@ -27,6 +28,7 @@ use crate::stats::Timing;
 use crate::swarm::Swarm;
 use crate::target::source_address;
 use crate::verify::Verifier;
+use coap::Errand;
 use error::DeviceError;
 use identity::{Fate, Identity, secret};
 use link::Link;
@@ -41,6 +43,10 @@ pub(crate) struct Device {
     fate: Fate,
     work: Option<Work>,
     fetch: Option<Fetch>,
+    /// By CoAP, in place of `work`.
+    errand: Box<Errand>,
+    /// By CoAP: how often it was made to register.
+    registrations: u32,
     /// The outcome was counted.
     ended: bool,
     ever_ready: bool,
@@ -67,13 +73,18 @@ impl Device {
     /// A device that has done nothing.
     pub(crate) fn new(swarm: Arc<Swarm>, identity: Identity, fate: Fate) -> Self {
         let job = swarm.job.as_ref();
-        let work = job.map(|job| Work::new(job, &identity, fate));
+        let (work, errand) = match &swarm.coap {
+            Some(plan) => (None, Errand::new(job, plan, &identity, fate)),
+            None => (job.map(|job| Work::new(job, &identity, fate)), Errand::Stay),
+        };
         Self {
             swarm,
             identity,
             fate,
             work,
             fetch: None,
+            errand: Box::new(errand),
+            registrations: 0,
             ended: false,
             ever_ready: false,
             up: false,
@@ -91,7 +102,11 @@ impl Device {
         }
         let mut start = start;
         loop {
-            let end = self.connection(start.take()).await;
+            let coap = self.swarm.coap.clone();
+            let end = match coap {
+                Some(plan) => Box::pin(self.registration(plan, start.take())).await,
+                None => self.connection(start.take()).await,
+            };
             let pause = match end {
                 End::Stopped => break,
                 End::Dropped => {
@@ -273,7 +288,7 @@ impl Device {
                     self.fetch = Some(Box::pin(fetch::run(swarm, index, self.fate, url, verifier)));
                 }
             }
-            Some(Event::Ended(result)) => self.on_delivery_ended(result),
+            Some(Event::Ended(result)) => self.on_work_ended(result),
         }
         true
     }
@@ -330,10 +345,11 @@ impl Device {
         }
     }
 
-    fn on_delivery_ended(&mut self, result: Result<(), DeviceError>) {
+    fn on_work_ended(&mut self, result: Result<(), DeviceError>) {
         match result {
             Ok(()) => {
-                let announced = self.work.as_ref().and_then(Work::announced_at);
+                let by_mqtt = self.work.as_ref().and_then(Work::announced_at);
+                let announced = by_mqtt.or_else(|| self.errand.announced_at());
                 let timing = if self.fate.read_bps.is_some() {
                     Timing::SlowDuration
                 } else {
@@ -384,7 +400,7 @@ impl Device {
         if self.ended {
             return;
         }
-        if self.work.is_none() && self.up {
+        if self.swarm.job.is_none() && self.up {
             self.end(Outcome::Done);
         } else if self.swarm.cancels || (self.swarm.leave_slow && self.fate.read_bps.is_some()) {
             self.end(Outcome::Left);

@@ -5,6 +5,7 @@
 //! to what they asked for.
 
 pub(crate) mod api;
+pub(crate) mod coap;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

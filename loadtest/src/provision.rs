@@ -18,17 +18,30 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, ApiError, Upload};
+use crate::cli::Proto;
 use crate::content::Content;
 use crate::device::identity::{Identity, secret};
 
 /// What a run made, for its clean-up.
 pub(crate) struct Provision {
     api: Arc<Api>,
+    kind: Kind,
     product: String,
     made_product: bool,
     made_devices: Vec<String>,
     made_resource: Option<String>,
     tasks: Vec<String>,
+}
+
+/// The product of a run, and what its devices are.
+#[derive(Debug, Clone)]
+pub(crate) struct Kind {
+    /// Its id.
+    pub(crate) product: String,
+    /// What devices speak.
+    pub(crate) proto: Proto,
+    /// For so long after an uplink a device can be reached; `None`: always.
+    pub(crate) reachable_secs: Option<u64>,
 }
 
 /// What the gateway counts of a task's deliveries, by state.
@@ -71,10 +84,11 @@ struct TaskItem {
 
 impl Provision {
     /// Nothing made yet.
-    pub(crate) const fn new(api: Arc<Api>, product: String) -> Self {
+    pub(crate) fn new(api: Arc<Api>, kind: Kind) -> Self {
         Self {
             api,
-            product,
+            product: kind.product.clone(),
+            kind,
             made_product: false,
             made_devices: Vec::new(),
             made_resource: None,
@@ -91,7 +105,12 @@ impl Provision {
         if self.api.find::<IgnoredAny>(&path).await?.is_some() {
             return Ok(());
         }
-        let body = json!({ "id": self.product, "name": self.product });
+        let mut body = json!({ "id": self.product, "name": self.product });
+        if self.kind.proto == Proto::Coap {
+            body["transports"] = json!({ "mqtt": false, "coap": true });
+            body["auth_kinds"] = json!(["none"]);
+            body["reachable_after_uplink_secs"] = json!(self.kind.reachable_secs);
+        }
         self.api
             .post::<IgnoredAny>("/api/v1/products", &body)
             .await?;
@@ -131,12 +150,16 @@ impl Provision {
             return self.register_batch(&missing, seed, done).await;
         }
         let bodies = missing.into_iter().map(|identity| {
-            json!({
+            let mut body = json!({
                 "product_id": self.product,
                 "node_id": identity.node_id,
                 "device_id": identity.device_id,
-                "secret": secret(seed, &identity.device_id),
-            })
+            });
+            match self.kind.proto {
+                Proto::Mqtt => body["secret"] = json!(secret(seed, &identity.device_id)),
+                Proto::Coap => body["auth"] = json!("none"),
+            }
+            body
         });
         each(&self.api, bodies.collect(), done, |api, body| async move {
             match api.post::<IgnoredAny>("/api/v1/devices", &body).await {
@@ -157,12 +180,7 @@ impl Provision {
     ) -> Result<(), ApiError> {
         const PATH: &str = "/api/v1/device-batches";
         for part in missing.chunks(MAX_BATCH_ROWS) {
-            let mut text = String::from("node_id,product_id,secret\n");
-            for identity in part {
-                let secret = secret(seed, &identity.device_id);
-                // Writing to a string does not fail.
-                let _ = writeln!(text, "{},{},{secret}", identity.node_id, self.product);
-            }
+            let text = self.rows(part, seed);
             let before = done.load(Ordering::Relaxed);
             let mut batch: BatchItem = self.api.post_csv(PATH, &text).await?;
             let path = format!("{PATH}/{}", batch.id);
@@ -180,6 +198,23 @@ impl Provision {
             done.store(before + part.len(), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The CSV of some devices.
+    fn rows(&self, part: &[Identity], seed: u64) -> String {
+        let mut text = String::from(match self.kind.proto {
+            Proto::Mqtt => "node_id,product_id,secret\n",
+            Proto::Coap => "node_id,product_id,auth_type\n",
+        });
+        for identity in part {
+            let last = match self.kind.proto {
+                Proto::Mqtt => secret(seed, &identity.device_id),
+                Proto::Coap => "none".to_owned(),
+            };
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{},{},{last}", identity.node_id, self.product);
+        }
+        text
     }
 
     /// Finds the resource with `content`'s digest in the product, or uploads it; gives its id and

@@ -3,6 +3,7 @@
 //! Both are made from one [`Report`]. GB is 10^9 bytes, MB/s 10^6 bytes a second, MiB 2^20 bytes.
 //! Invariants: a key of the JSON never changes its meaning; a figure that was not taken is absent.
 
+mod datagrams;
 mod text;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub(crate) use self::datagrams::Datagrams;
 use crate::stats::{ErrorCount, Stats, Timing};
 
 /// Everything that a run found.
@@ -33,6 +35,9 @@ pub(crate) struct Report {
     /// The uploads, for `upload`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) uploads: Option<Uploads>,
+    /// What became of datagrams, by CoAP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) datagrams: Option<Datagrams>,
     /// The gateway's process, with `--server-pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<Server>,
@@ -244,6 +249,7 @@ impl Report {
             },
             delivery: None,
             uploads: None,
+            datagrams: Datagrams::of(stats),
             server: None,
             swarm_cpu_seconds: own.cpu_secs,
             swarm_rss_peak_bytes: own.rss_peak_bytes,

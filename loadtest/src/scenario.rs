@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiError;
 use crate::cli::CommonArgs;
+use crate::device::coap;
 use crate::device::error::DeviceError;
 use crate::device::identity::Identity;
 use crate::proc_stat::{self, ProcSample, SAMPLE_INTERVAL};
 use crate::progress::{Phase, Unit};
-use crate::provision::Provision;
+use crate::provision::{Kind, Provision};
 use crate::report::{Report, Server, as_f64, ratio};
 use crate::swarm::{Limits, Swarm, Waited};
 use crate::target::TargetError;
@@ -40,9 +41,9 @@ pub(crate) enum RunError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Nothing listens for MQTT.
+    /// Nothing listens for devices.
     #[error(
-        "cannot reach the MQTT listener at {address}: {error}; is the gateway running there? (--data-dir or --host and --port say where)"
+        "cannot reach the listener for devices at {address}: {error}; is the gateway running there? (--data-dir or --host and --port say where)"
     )]
     Unreachable {
         /// The listener.
@@ -99,7 +100,7 @@ fn limits(args: &CommonArgs, interrupt: CancellationToken) -> Limits {
 
 /// Refuses early what could only fail later, thousands of times: too few files, nobody there, a
 /// certificate of somebody else.
-async fn preflight(args: &CommonArgs, swarm: &Swarm, files_each: u64) -> Result<(), RunError> {
+async fn preflight(args: &CommonArgs, swarm: &Arc<Swarm>, files_each: u64) -> Result<(), RunError> {
     let needed = u64::from(args.devices) * files_each + SPARE_FILES;
     if let Some(allowed) = raise_open_files(needed)
         && allowed < needed
@@ -111,6 +112,15 @@ async fn preflight(args: &CommonArgs, swarm: &Swarm, files_each: u64) -> Result<
         });
     }
     let address = swarm.dial.address;
+    if swarm.coap.is_some() {
+        let until = Instant::now() + PREFLIGHT_TIMEOUT;
+        return match coap::ping(swarm, until).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DeviceError::Silent),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| RunError::Unreachable { address, error });
+    }
     match timeout(PREFLIGHT_TIMEOUT, swarm.dial.open(None, None)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error @ DeviceError::Tls(_))) => Err(RunError::Untrusted { address, error }),
@@ -162,6 +172,16 @@ fn raise_open_files(needed: u64) -> Option<u64> {
         }
     }
     limit.current
+}
+
+/// The product of a run, and what its devices are.
+fn kind(args: &CommonArgs) -> Kind {
+    Kind {
+        product: args.product.clone(),
+        proto: args.proto,
+        // A little longer than they are awake: the gateway counts from the last datagram that it got.
+        reachable_secs: (!args.coap.sleep.is_zero()).then(|| args.coap.awake.as_secs() + 1),
+    }
 }
 
 /// The devices of a run.

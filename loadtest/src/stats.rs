@@ -42,8 +42,33 @@ pub(crate) struct Stats {
     pub(crate) left: Counter,
     /// Fast devices that came to any end.
     pub(crate) fast_ended: Counter,
+    /// What became of datagrams, by CoAP.
+    pub(crate) datagrams: Datagrams,
     times: Mutex<Times>,
     errors: Mutex<BTreeMap<&'static str, ErrorCount>>,
+}
+
+/// What became of the datagrams of all devices, either way.
+#[derive(Debug, Default)]
+pub(crate) struct Datagrams {
+    /// Sent by devices, before any of them is lost.
+    pub(crate) sent: Counter,
+    /// Lost by the run's own choice.
+    pub(crate) lost: Counter,
+    /// Arrived twice by the run's own choice.
+    pub(crate) duplicated: Counter,
+    /// Late by the run's own choice.
+    pub(crate) reordered: Counter,
+    /// Came while their device slept.
+    pub(crate) slept_through: Counter,
+    /// Source ports that were left for another one.
+    pub(crate) rebinds: Counter,
+    /// Requests, each with all its repetitions.
+    pub(crate) exchanges: Counter,
+    /// Messages of devices that went again.
+    pub(crate) retransmissions: Counter,
+    /// Messages of devices that nothing came for.
+    pub(crate) timeouts: Counter,
 }
 
 /// A number that many tasks add to.
@@ -76,9 +101,9 @@ pub(crate) enum Timing {
     Tls,
     /// Scheduled start to CONNACK.
     Login,
-    /// Scheduled start to SUBACK.
+    /// Scheduled start to SUBACK, or to the registration.
     Ready,
-    /// First `get_chunks` to the first byte.
+    /// First request for bytes to the first byte.
     FirstByte,
     /// `download` to the acknowledged `done`, devices that are not slow.
     Duration,
@@ -146,6 +171,7 @@ impl Default for Stats {
             failed: Counter::default(),
             left: Counter::default(),
             fast_ended: Counter::default(),
+            datagrams: Datagrams::default(),
             times: Mutex::new(Times(times)),
             errors: Mutex::default(),
         }

@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{CommonArgs, MqttVersion};
+use crate::cli::{CommonArgs, MqttVersion, Proto};
 use crate::device::Device;
+use crate::device::coap::CoapPlan;
 use crate::device::identity::{Fate, Identity, Odds};
 use crate::device::link::Dial;
 use crate::device::work::Job;
@@ -25,9 +26,11 @@ use crate::tls::{self, TlsError};
 
 /// Settings and counters that all devices share.
 pub(crate) struct Swarm {
-    /// How to reach the MQTT listener.
+    /// How to reach the listener.
     pub(crate) dial: Dial,
-    /// Version that devices speak.
+    /// How devices speak CoAP, where they do.
+    pub(crate) coap: Option<Arc<CoapPlan>>,
+    /// Version that devices speak, by MQTT.
     pub(crate) version: ProtocolVersion,
     /// Product of all devices.
     pub(crate) product: String,
@@ -77,8 +80,12 @@ impl Swarm {
         };
         Ok(Self {
             dial: Dial {
-                address: target.mqtt,
+                address: target.listener,
                 tls,
+            },
+            coap: match args.proto {
+                Proto::Mqtt => None,
+                Proto::Coap => Some(Arc::new(CoapPlan::new(&args.coap))),
             },
             version: version(args.mqtt),
             product: args.product.clone(),
@@ -98,6 +105,13 @@ impl Swarm {
             last_ready_micros: AtomicU64::new(0),
             last_end_micros: AtomicU64::new(0),
         })
+    }
+
+    /// Makes the datagrams of all devices by CoAP so much later.
+    pub(crate) fn delay(&mut self, delay: Duration) {
+        if let Some(plan) = &mut self.coap {
+            Arc::make_mut(plan).weather.delay = delay;
+        }
     }
 
     /// Starts all devices, `per_sec` of them a second; `None`: as fast as they go.

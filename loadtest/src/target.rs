@@ -12,14 +12,14 @@ use serde::Deserialize;
 use tokio::net::lookup_host;
 use tokio_rustls::TlsConnector;
 
-use crate::cli::CommonArgs;
+use crate::cli::{CommonArgs, Proto};
 use crate::tls::{self, TlsError};
 
 /// A gateway that can be reached.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// MQTT listener.
-    pub(crate) mqtt: SocketAddr,
+    /// The listener for devices.
+    pub(crate) listener: SocketAddr,
     /// Name that its certificate must carry, and the connector; `None` without TLS.
     pub(crate) tls: Option<(TlsConnector, String)>,
     /// Base of the API without a slash at its end.
@@ -74,6 +74,7 @@ pub(crate) enum TargetError {
 struct Ports {
     mqtts: Option<SocketAddr>,
     mqtt: Option<SocketAddr>,
+    coap: Option<SocketAddr>,
     http: Option<SocketAddr>,
 }
 
@@ -85,14 +86,17 @@ impl Target {
     pub(crate) async fn find(args: &CommonArgs) -> Result<Self, TargetError> {
         let data_dir = args.data_dir.as_deref();
         let ports = data_dir.map(read_ports).transpose()?.unwrap_or_default();
-        let listener = if args.plain { ports.mqtt } else { ports.mqtts };
+        let (listener, default_port) = match (args.proto, args.plain) {
+            (Proto::Coap, _) => (ports.coap, 5683),
+            (Proto::Mqtt, true) => (ports.mqtt, 1883),
+            (Proto::Mqtt, false) => (ports.mqtts, 8883),
+        };
         let listener = listener.map(reachable);
         let host = match (&args.host, listener) {
             (Some(host), _) => host.clone(),
             (None, Some(listener)) => listener.ip().to_string(),
             (None, None) => Ipv4Addr::LOCALHOST.to_string(),
         };
-        let default_port = if args.plain { 1883 } else { 8883 };
         let port = args
             .port
             .or_else(|| listener.map(|l| l.port()))
@@ -102,13 +106,14 @@ impl Target {
             (None, Some(http)) => format!("http://{http}"),
             (None, None) => format!("http://{}", bracketed(&host, 8080)),
         };
-        let tls = if args.plain {
-            None
-        } else {
+        let is_tls = args.proto == Proto::Mqtt && !args.plain;
+        let tls = if is_tls {
             Some((connector(args)?, host.clone()))
+        } else {
+            None
         };
         Ok(Self {
-            mqtt: resolve(&host, port).await?,
+            listener: resolve(&host, port).await?,
             tls,
             http_url,
             token: token(args)?,
@@ -119,9 +124,9 @@ impl Target {
 #[cfg(test)]
 impl Target {
     /// A fake's listener without TLS, and no API.
-    pub(crate) fn plain(mqtt: SocketAddr) -> Self {
+    pub(crate) fn plain(listener: SocketAddr) -> Self {
         Self {
-            mqtt,
+            listener,
             tls: None,
             http_url: String::new(),
             token: String::new(),

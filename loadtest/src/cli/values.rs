@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use headgate_protocol::coap::Szx;
+
 /// `64MiB`, `15360`, `1KiB`, `4MB`: bytes, at least one.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
@@ -30,6 +32,15 @@ pub(super) fn parse_chunk(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|bytes| (256..=131_072).contains(bytes))
         .ok_or_else(|| "a chunk has 256 to 131072 bytes".to_owned())
+}
+
+/// A block size of CoAP: 16, 32 and so on to 1,024 bytes.
+pub(super) fn parse_block(text: &str) -> Result<Szx, String> {
+    let bytes = parse_size(text)?;
+    (0..=Szx::MAX.exponent())
+        .filter_map(Szx::new)
+        .find(|size| u64::from(size.bytes()) == bytes)
+        .ok_or_else(|| "a block has 16, 32, 64, 128, 256, 512 or 1024 bytes".to_owned())
 }
 
 /// `200ms`, `60s`, `30m`, `24h`; a bare number is seconds.

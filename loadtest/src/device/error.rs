@@ -35,8 +35,8 @@ pub(crate) enum DeviceError {
     /// Reading or writing.
     #[error("connection lost: {0}")]
     Io(#[source] io::Error),
-    /// No answer to PINGREQ.
-    #[error("no answer to a ping")]
+    /// No answer to PINGREQ, or to a confirmable message.
+    #[error("no answer")]
     Silent,
     /// A packet that MQTT forbids.
     #[error("malformed packet: {0}")]
@@ -67,6 +67,12 @@ pub(crate) enum DeviceError {
     /// The gateway did not take the file.
     #[error("upload refused: {0}")]
     UploadRefused(String),
+    /// `/rd` did not give a registration.
+    #[error("registration refused: {0}")]
+    RegistrationRefused(String),
+    /// The gateway does not know the registration any more.
+    #[error("the registration is gone")]
+    Unregistered,
     /// The delivery was cancelled.
     #[error("delivery cancelled by the gateway")]
     Canceled,
@@ -90,7 +96,7 @@ impl DeviceError {
             Self::Closed => "closed_by_gateway",
             Self::Disconnected(_) => "disconnected_by_gateway",
             Self::Io(_) => "connection_lost",
-            Self::Silent => "ping_timeout",
+            Self::Silent => "no_answer",
             Self::Decode(_) => "malformed_packet",
             Self::Encode(_) => "encode",
             Self::Unexpected(_) => "unexpected_message",
@@ -99,6 +105,8 @@ impl DeviceError {
             Self::TransferError { .. } => "transfer_error",
             Self::ReportRefused(_) => "report_refused",
             Self::UploadRefused(_) => "upload_refused",
+            Self::RegistrationRefused(_) => "registration_refused",
+            Self::Unregistered => "unregistered",
             Self::Canceled => "canceled",
             Self::Https(_) => "https",
             Self::Unfinished => "unfinished",
@@ -128,6 +136,7 @@ impl DeviceError {
             | Self::Disconnected(_)
             | Self::Io(_)
             | Self::Silent
+            | Self::Unregistered
             | Self::Https(_) => true,
             _ => false,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Delivery, Percentiles, Report, Server, Uploads, as_f64};
+use super::{Datagrams, Delivery, Percentiles, Report, Server, Uploads, as_f64};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -13,6 +13,9 @@ impl Display for Report {
         }
         if let Some(uploads) = &self.uploads {
             write_uploads(uploads, f)?;
+        }
+        if let Some(datagrams) = &self.datagrams {
+            write_datagrams(datagrams, f)?;
         }
         if let Some(server) = &self.server {
             write_server(server, f)?;
@@ -69,7 +72,12 @@ impl Report {
         )?;
         write_percentiles(f, "  tls done", connect.tls.as_ref())?;
         write_percentiles(f, "  logged in", connect.login.as_ref())?;
-        write_percentiles(f, "  subscribed", connect.ready.as_ref())?;
+        let ready = if self.datagrams.is_some() {
+            "  registered"
+        } else {
+            "  subscribed"
+        };
+        write_percentiles(f, ready, connect.ready.as_ref())?;
         if connect.planned_drops + connect.reconnects > 0 {
             let (drops, reconnects) = (connect.planned_drops, connect.reconnects);
             writeln!(
@@ -139,6 +147,25 @@ fn write_uploads(uploads: &Uploads, f: &mut Formatter<'_>) -> fmt::Result {
         uploads.file_bytes, uploads.verified
     )?;
     write_percentiles(f, "  per device", uploads.duration.as_ref())
+}
+
+fn write_datagrams(datagrams: &Datagrams, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(
+        f,
+        "  datagrams      {} sent by devices for {} requests; {} lost, {} doubled, {} late, {} slept through, {} other ports",
+        datagrams.sent,
+        datagrams.exchanges,
+        datagrams.lost,
+        datagrams.duplicated,
+        datagrams.reordered,
+        datagrams.slept_through,
+        datagrams.rebinds,
+    )?;
+    writeln!(
+        f,
+        "  sent again     {} messages; {} given up",
+        datagrams.retransmissions, datagrams.timeouts
+    )
 }
 
 fn write_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {

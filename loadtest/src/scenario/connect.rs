@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
-    preflight, stop, troubles, within,
+    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, kind, limits,
+    mark, preflight, stop, troubles, within,
 };
 use crate::api::Api;
 use crate::cli::ConnectArgs;
@@ -29,7 +29,7 @@ pub(crate) async fn run(
     let limits = limits(common, interrupt);
     let target = Target::find(common).await?;
     let identities = identities(common);
-    let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
+    let mut provision = Provision::new(Arc::new(Api::new(&target)?), kind(common));
     let mut swarm = Swarm::new(common, &target, None, false)?;
     swarm.handshake_only = args.handshake_only;
     let swarm = Arc::new(swarm);

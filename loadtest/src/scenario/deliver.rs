@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
-    preflight, stop, troubles, within,
+    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, kind, limits,
+    mark, preflight, stop, troubles, within,
 };
 use crate::api::Api;
 use crate::cli::{DeliverArgs, Mode};
@@ -35,12 +35,12 @@ pub(crate) async fn run(
     let common = &args.common;
     let limits = limits(common, interrupt);
     let target = Target::find(common).await?;
-    let probe = Swarm::new(common, &target, None, false)?;
+    let probe = Arc::new(Swarm::new(common, &target, None, false)?);
     let files_each = if args.mode == Mode::Https { 2 } else { 1 };
     preflight(common, &probe, files_each).await?;
     let content = within(&limits, content(args)).await?;
     let identities = identities(common);
-    let mut provision = Provision::new(Arc::new(Api::new(&target)?), common.product.clone());
+    let mut provision = Provision::new(Arc::new(Api::new(&target)?), kind(common));
     let prepare = prepare(args, &mut provision, &identities, &content);
     let (resource, name) = match within(&limits, prepare).await {
         Ok(prepared) => prepared,
@@ -52,6 +52,7 @@ pub(crate) async fn run(
     let plan = Arc::new(plan(args, &content, name));
     let mut swarm = Swarm::new(common, &target, Some(Job::Take(plan)), args.leave_slow)?;
     swarm.cancels = args.cancel_after.is_some();
+    swarm.delay(args.rtt);
     let swarm = Arc::new(swarm);
     let run = Run {
         args,

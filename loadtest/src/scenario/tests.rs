@@ -8,6 +8,8 @@ use crate::content::Content;
 use crate::fake::api::FakeApi;
 use crate::fake::{Fake, Fault};
 
+mod coap;
+
 async fn run(api: &FakeApi, fault: Fault, line: &str) -> Result<Report, RunError> {
     let content = Content::generated(1, 100_000).unwrap();
     let mut bytes = Vec::new();

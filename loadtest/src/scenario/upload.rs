@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, limits, mark,
-    preflight, stop, troubles, within,
+    RunError, ServerWatch, await_connected, clean_up, ensure_devices, identities, kind, limits,
+    mark, preflight, stop, troubles, within,
 };
 use crate::api::Api;
 use crate::cli::UploadArgs;
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let target = Target::find(common).await?;
     let identities = identities(common);
     let api = Arc::new(Api::new(&target)?);
-    let mut provision = Provision::new(Arc::clone(&api), common.product.clone());
+    let mut provision = Provision::new(Arc::clone(&api), kind(common));
     let plan = Arc::new(plan(args));
     let job = Job::Send(Arc::clone(&plan));
     let swarm = Arc::new(Swarm::new(common, &target, Some(job), false)?);
