@@ -53,13 +53,22 @@ build-tools:
 		{ echo "please install Rust 1.95 or newer: https://rustup.rs" >&2; exit 1; }
 	$(call need,cc c++,gcc g++ libc6-dev)
 
+# What headgate-dtls is built with: C, and bindings that are made from its headers.
+LIBCLANG := ls $${LIBCLANG_PATH:-/nowhere}/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* \
+	/usr/lib64/libclang*.so* 2>/dev/null | grep -q .
+
+.PHONY: dtls-tools
+dtls-tools:
+	@command -v cmake >/dev/null 2>&1 && command -v make >/dev/null 2>&1 && { $(LIBCLANG); } && exit 0; \
+	$(call install,cmake make libclang-dev)
+
 # --- test -----------------------------------------------------------------------------------------
 
 # Other people's clients, from the lists in gateway/tests/clients; made anew when a list changes.
 CLIENTS := $(or $(CARGO_TARGET_DIR),target)/tmp/clients
 LISTS := gateway/tests/clients
 
-test: build-tools test-tools fmt clippy unit doctest
+test: build-tools dtls-tools test-tools fmt clippy unit doctest
 
 test-tools: test-clients $(CLIENTS)/prometheus/made
 	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze coap-client-notls,mosquitto-clients curl ca-certificates systemd libcoap3-bin)
@@ -116,12 +125,12 @@ unit:
 doctest:
 	$(CARGO) test --doc $(MEMBERS) --locked
 
-lint: build-tools fmt clippy
+lint: build-tools dtls-tools fmt clippy
 	$(CARGO) test -p headgate --test it --locked -- layers
 
 # --- check ----------------------------------------------------------------------------------------
 
-check: build-tools fallback doc deny differential fuzz release bench-smoke
+check: build-tools dtls-tools fallback doc deny differential fuzz release bench-smoke
 
 # The other way of carrying devices (docs/decisions/0021) compiles and passes the same tests.
 .PHONY: fallback
