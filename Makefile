@@ -71,6 +71,8 @@ LISTS := gateway/tests/clients
 test: build-tools dtls-tools test-tools fmt clippy unit doctest
 
 test-tools: test-clients $(CLIENTS)/prometheus/made
+	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		{ $(call install,postgresql); }
 	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze coap-client-notls,mosquitto-clients curl ca-certificates systemd libcoap3-bin)
 
 .PHONY: test-clients

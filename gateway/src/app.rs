@@ -6,6 +6,7 @@ mod certificates;
 mod coap;
 mod keys;
 mod listeners;
+mod registry;
 mod start;
 mod watch;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use self::{
     keys::rotate as rotate_key,
+    registry::migrate as migrate_registry,
     start::{App, FirstStart, StartError},
 };
 use crate::{

@@ -8,6 +8,7 @@ mod config;
 mod keys;
 pub mod process;
 pub mod progress;
+mod registry;
 mod task;
 
 use std::{
@@ -23,9 +24,13 @@ pub use self::{
     client::ClientArgs,
     config::run as config,
     keys::run as keys,
+    registry::run as registry,
     task::{CheckArgs, ReportArgs, TaskCommand, run as task},
 };
-use crate::config::{Config, ConfigError, Loaded, Sources};
+use crate::{
+    app::StartError,
+    config::{Config, ConfigError, Loaded, Sources},
+};
 
 /// Exit code: it ran and something went wrong.
 pub const EXIT_FAILURE: u8 = 1;
@@ -55,6 +60,9 @@ pub enum Command {
     /// Change the keys that the gateway keeps
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Look after the registry's tables
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Ask a running gateway about a task
     #[command(subcommand)]
     Task(TaskCommand),
@@ -75,6 +83,14 @@ pub enum KeysCommand {
     /// Make a new sealing key and seal every stored secret with it; the gateway must be stopped.
     /// Cut off, the same command goes on where it ended
     Rotate(SourceArgs),
+}
+
+/// What to do with the registry.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Bring the tables of an older release up to date; the gateway must be stopped. Needed on PostgreSQL only:
+    /// SQLite's are brought up to date at each start
+    Migrate(SourceArgs),
 }
 
 /// Where the configuration comes from.
@@ -120,6 +136,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
 pub fn refuse(error: &ConfigError) -> ExitCode {
     complain(error);
     ExitCode::from(EXIT_CONFIG)
+}
+
+/// The exit code of a gateway that could not start.
+pub fn ended(error: &StartError) -> ExitCode {
+    ExitCode::from(if error.is_configuration() {
+        EXIT_CONFIG
+    } else {
+        EXIT_FAILURE
+    })
 }
 
 /// Writes to standard error; when nobody reads it there is nobody to tell.

@@ -23,6 +23,9 @@ fn main() -> ExitCode {
             command: Command::Keys(command),
         }) => cli::keys(command),
         Ok(Cli {
+            command: Command::Registry(command),
+        }) => cli::registry(command),
+        Ok(Cli {
             command: Command::Task(command),
         }) => cli::task(command),
         Err(code) => code,
@@ -93,7 +96,7 @@ async fn run(config: Config) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!(%error, "stopped");
-                    ExitCode::from(EXIT_FAILURE)
+                    cli::ended(&error)
                 }
             },
         }

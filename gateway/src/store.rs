@@ -58,8 +58,11 @@ pub enum StoreError {
         reason: String,
     },
     /// The database's address is none that this build can use.
-    #[error("registry {0:?} is not supported: expected sqlite:")]
+    #[error("registry {0:?} is not supported: expected sqlite: or postgres:")]
     Unsupported(String),
+    /// A store cannot be used as it is configured, and waiting does not help; the sentence says what to do.
+    #[error("{0}")]
+    Refused(String),
     /// The database refused or is away.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),

@@ -8,6 +8,8 @@ use std::{
     time::SystemTime,
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     advice,
     listeners::{Listeners, Served},
@@ -94,6 +96,13 @@ pub enum StartError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
+}
+
+impl StartError {
+    /// Whether only another configuration helps.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Refused(_)))
+    }
 }
 
 /// What the first start made; shown once, and kept in files that only this user reads.
@@ -213,6 +222,7 @@ impl App {
             stores.registry.clone(),
             stores.sessions.clone(),
             &readiness,
+            &metrics,
             shutdown::watchdog(),
         )
         .spawn(shutdown);
@@ -305,8 +315,22 @@ pub(super) async fn open_registry(
     config: &Config,
     data_dir: &DataDir,
 ) -> Result<Registry, StoreError> {
-    let path = store_path(config.registry.url.as_ref(), data_dir, "registry.db");
-    Registry::open(&sqlite_url(&path), config.registry.read_connections).await
+    let url = registry_url(config, data_dir);
+    Registry::open(&url, config.registry.read_connections).await
+}
+
+/// The registry's address, which may carry a password.
+pub(super) fn registry_url(config: &Config, data_dir: &DataDir) -> Zeroizing<String> {
+    match &config.registry.url {
+        Some(url) if !url.expose().starts_with("sqlite:") => {
+            Zeroizing::new(url.expose().to_owned())
+        }
+        url => Zeroizing::new(sqlite_url(&store_path(
+            url.as_ref(),
+            data_dir,
+            "registry.db",
+        ))),
+    }
 }
 
 /// Where a store is kept, whose address the configuration has checked to be a local one.

@@ -1,15 +1,21 @@
 //! Whether the stores answer: shown in readiness, and proven to the service manager.
 //!
 //! A service manager that watches (`WatchdogSec=`) is told that the process is alive only after a timer of the
-//! runtime has fired and both databases have answered within the interval: a process that hangs, or whose disk does,
-//! is started anew.
+//! runtime has fired and every store of this machine has answered within the interval: a process that hangs, or whose
+//! disk does, is started anew. A store elsewhere that is away makes the gateway not ready, and no start would bring it
+//! back.
 
 use std::time::Duration;
+
+use prometheus::IntGauge;
 
 use crate::{
     shutdown::{Notice, Shutdown, notify},
     store::{StoreError, registry::Registry, sessions::SessionStore},
-    telemetry::health::{Check, Readiness},
+    telemetry::{
+        health::{Check, Readiness},
+        metrics::Metrics,
+    },
 };
 
 /// How often the stores are asked, and how long each may take.
@@ -18,9 +24,17 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// The stores, and where it is said how they are.
 #[derive(Debug)]
 pub(super) struct StoreWatch {
-    registry: (Registry, Check),
-    sessions: (SessionStore, Check),
+    registry: (Registry, Watched),
+    sessions: (SessionStore, Watched),
+    metrics: Metrics,
     interval: Duration,
+}
+
+/// Where it is said how a store is.
+#[derive(Debug)]
+struct Watched {
+    check: Check,
+    up: IntGauge,
 }
 
 impl StoreWatch {
@@ -30,14 +44,19 @@ impl StoreWatch {
         registry: Registry,
         sessions: SessionStore,
         readiness: &Readiness,
+        metrics: &Metrics,
         watchdog: Option<Duration>,
     ) -> Self {
-        let [of_registry, of_sessions] = ["registry", "sessions"].map(|name| readiness.check(name));
-        of_registry.pass();
-        of_sessions.pass();
+        let watched = |name| {
+            let (check, up) = (readiness.check(name), metrics.store_up(name));
+            check.pass();
+            up.set(1);
+            Watched { check, up }
+        };
         Self {
-            registry: (registry, of_registry),
-            sessions: (sessions, of_sessions),
+            registry: (registry, watched("registry")),
+            sessions: (sessions, watched("sessions")),
+            metrics: metrics.clone(),
             // A third of it: one answer that is late does no harm.
             interval: watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 3)),
         }
@@ -58,25 +77,28 @@ impl StoreWatch {
         }
     }
 
-    /// Asks both; says whether both answered in time.
+    /// Asks both; says whether those of this machine answered in time.
     async fn ask(&self) -> bool {
-        let (registry, registry_check) = &self.registry;
-        let (sessions, sessions_check) = &self.sessions;
+        let (registry, of_registry) = &self.registry;
+        let (sessions, of_sessions) = &self.sessions;
+        let (idle, used) = registry.connections();
+        self.metrics.set_registry_connections(idle, used);
         let (registry, sessions) = tokio::join!(
             tokio::time::timeout(self.interval, registry.ping()),
             tokio::time::timeout(self.interval, sessions.ping()),
         );
-        let registry = note(registry_check, registry, self.interval);
-        let sessions = note(sessions_check, sessions, self.interval);
-        registry && sessions
+        let registry = note(of_registry, registry, self.interval);
+        let sessions = note(of_sessions, sessions, self.interval);
+        (registry || self.registry.0.is_remote()) && sessions
     }
 }
 
 fn note(
-    check: &Check,
+    Watched { check, up }: &Watched,
     answer: Result<Result<(), StoreError>, tokio::time::error::Elapsed>,
     limit: Duration,
 ) -> bool {
+    up.set(i64::from(matches!(answer, Ok(Ok(())))));
     match answer {
         Ok(Ok(())) => {
             check.pass();
@@ -98,7 +120,13 @@ mod tests {
         let registry = Registry::open(&url, 1).await.unwrap();
         let sessions = SessionStore::open(&directory.join("s.db")).await.unwrap();
         readiness.started();
-        StoreWatch::new(registry, sessions, readiness, Some(Duration::from_secs(9)))
+        StoreWatch::new(
+            registry,
+            sessions,
+            readiness,
+            &Metrics::new(),
+            Some(Duration::from_secs(9)),
+        )
     }
 
     #[tokio::test]
@@ -114,6 +142,8 @@ mod tests {
             .iter()
             .filter(|check| check.failure.is_some())
             .collect();
+        let ups = [&watch.registry.1.up, &watch.sessions.1.up].map(IntGauge::get);
+        assert_eq!(ups, [1, 0]);
         assert_eq!(failing.len(), 1);
         assert_eq!(failing[0].name, "sessions");
     }

@@ -31,38 +31,39 @@ fn problem(collected: &mut Collected, key: &str, message: &str) {
     collected.problem(origin, format!("{key}: {message}"));
 }
 
-/// Where things are kept: this release knows the embedded stores only.
+/// Where things are kept. A second node on the same registry needs all three to be shared, and sessions and blobs cannot
+/// be yet: only the registry may be elsewhere.
 fn check_backends(config: &Config, collected: &mut Collected) {
-    const CLUSTER: [&str; 6] = [
-        "postgres://",
-        "postgresql://",
-        "redis://",
-        "rediss://",
-        "s3://",
-        "s3a://",
+    let places = [
+        (
+            "registry.url",
+            &config.registry.url,
+            "sqlite:///",
+            Some("postgres://user@host/database"),
+        ),
+        ("sessions.url", &config.sessions.url, "sqlite:///", None),
+        ("blobs.url", &config.blobs.url, "file:///", None),
     ];
-    let urls = [
-        ("registry.url", &config.registry.url, "sqlite:///"),
-        ("sessions.url", &config.sessions.url, "sqlite:///"),
-        ("blobs.url", &config.blobs.url, "file:///"),
-    ];
-    for (key, url, embedded) in urls {
+    for (key, url, embedded, remote) in places {
         let Some(url) = url.as_ref().map(Secret::expose) else {
             continue;
         };
         // The address may carry a password: only its scheme is shown.
-        if let Some(scheme) = CLUSTER.iter().find(|scheme| url.starts_with(**scheme)) {
-            let message = format!(
-                "{scheme} is for a cluster, and this release runs embedded only: leave {key} out, or name a place on this machine with {embedded}"
-            );
-            problem(collected, key, &message);
-        } else if !url.starts_with(embedded) || url.len() == embedded.len() {
-            problem(
-                collected,
-                key,
-                &format!("expected {embedded} and an absolute path"),
-            );
+        let (scheme, place) = url.split_once("://").unwrap_or(("", url));
+        let is_remote = remote.is_some() && matches!(scheme, "postgres" | "postgresql");
+        if !place.is_empty() && (is_remote || url.starts_with(embedded) && place != "/") {
+            continue;
         }
+        let message = if matches!(scheme, "redis" | "rediss" | "s3") {
+            format!(
+                "{scheme}:// is for several nodes, which this release cannot run yet: leave {key} out, or name a place on this machine with {embedded}"
+            )
+        } else if let Some(remote) = remote {
+            format!("expected {embedded} and an absolute path, or {remote}")
+        } else {
+            format!("expected {embedded} and an absolute path")
+        };
+        problem(collected, key, &message);
     }
 }
 

@@ -8,9 +8,10 @@ use super::{
 section! {
     /// The registry of record: products, devices, resources, tasks, deliveries.
     pub struct RegistryConfig in "registry" {
-        /// Where it is: nothing for SQLite in the data directory, or `sqlite:///an/absolute/path`.
+        /// Where it is: nothing for SQLite in the data directory, `sqlite:///an/absolute/path`, or
+        /// `postgres://user:password@host/database` (see docs/cluster.md).
         url: Option<Secret> = None, Optional(Hidden, "");
-        /// Connections that read; one more writes. Each costs about 2 MB of page cache.
+        /// Connections that read; one more writes. Each costs about 2 MB of page cache, or a process of PostgreSQL.
         read_connections: u32 = 4, Count(1..=64);
     }
 }

@@ -344,18 +344,25 @@ fn a_listener_that_cannot_be_served_as_it_is_written_is_refused() {
 }
 
 #[test]
-fn a_cluster_is_refused_in_a_sentence() {
-    let file = "[registry]\nurl = \"postgres://user:hunter2@db/headgate\"\n\
-                [sessions]\nurl = \"redis://cache\"\n[blobs]\nurl = \"s3://bucket\"\n";
+fn a_registry_may_be_elsewhere_and_what_several_nodes_need_is_refused_in_a_sentence() {
+    let url = "postgres://user:hunter2@db/headgate";
+    let config = load(&format!("[registry]\nurl = \"{url}\"\n"), &[]);
+    assert_eq!(config.registry.url.as_ref().map(Secret::expose), Some(url));
+    let file = "[sessions]\nurl = \"redis://:hunter2@cache\"\n[blobs]\nurl = \"s3://bucket\"\n";
     let told = problems(file, &[]);
-    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(
         told[0],
-        "headgate.toml:2: registry.url: postgres:// is for a cluster, and this release runs \
-         embedded only: leave registry.url out, or name a place on this machine with sqlite:///"
+        "headgate.toml:2: sessions.url: redis:// is for several nodes, which this release cannot run \
+         yet: leave sessions.url out, or name a place on this machine with sqlite:///"
     );
-    assert!(told.iter().all(|line| line.contains("embedded only")));
     assert!(told.iter().all(|line| !line.contains("hunter2")));
+    assert_eq!(
+        problems("[registry]\nurl = \"mysql://u:hunter2@db/x\"\n", &[]),
+        [
+            "headgate.toml:2: registry.url: expected sqlite:/// and an absolute path, or postgres://user@host/database"
+        ]
+    );
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! The registry of record: accounts, products, devices, resources, tasks and deliveries, in SQL.
 //!
 //! One SQL text for every database that can hold it: `$n` placeholders (`?` where [`sql`] counts them), integers for times and booleans,
-//! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`. On SQLite one connection
-//! writes (so writers queue in order and never see "busy") and others read; the journal is a WAL with
-//! `synchronous = FULL`, so a committed change survives the loss of power.
+//! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`; [`dialect`] has what differs. One
+//! connection writes, so that changes follow one another, and others read.
 //! Invariants: a change and its audit entry are one transaction; nothing asks the database once per device
 //! where one statement serves many. All methods are cancel safe: a dropped future rolls its transaction back.
 
@@ -14,26 +13,27 @@ mod batch;
 mod binding;
 mod delivery;
 mod device;
+mod dialect;
 mod lookup;
 mod migrations;
+mod postgres;
 mod product;
 mod resource;
 mod retention;
 mod rows;
 mod sealed;
 mod sql;
+mod sqlite;
 mod target;
 mod task;
 mod task_edit;
+mod tx;
 mod upload;
 mod version;
 
-use std::{fmt::Write as _, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use sqlx::{
-    Any, AnyPool, ConnectOptions, Executor, Transaction,
-    any::{AnyConnectOptions, AnyPoolOptions},
-};
+use sqlx::AnyPool;
 
 pub use account::{OperatorRow, TokenRow};
 pub use app::{AppFilter, AppPatch, AppSecretRow};
@@ -43,12 +43,14 @@ pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, DeviceSlots, Seal
 pub use lookup::DeviceAuthRow;
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;
+pub use sqlite::sqlite_url;
 pub use target::TargetDevice;
 pub use task::TaskFilter;
 pub use task_edit::TaskEdited;
 pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
 pub use version::NewVersion;
 
+use self::{dialect::Dialect, tx::Tx};
 use crate::{
     model::{self, Id, IdGenerator, InvalidPage, Page},
     store::StoreError,
@@ -62,36 +64,55 @@ pub const BLOCK: usize = 500;
 pub struct Registry {
     write: AnyPool,
     read: AnyPool,
+    dialect: Dialect,
     ids: Arc<IdGenerator>,
 }
 
+/// The connections of a database that has been opened.
+struct Pools {
+    write: AnyPool,
+    read: AnyPool,
+}
+
 impl Registry {
-    /// Opens (and creates, where it is a file that does not exist) the database and brings its tables up to date.
+    /// Opens the database, whose tables are made where there are none.
     ///
-    /// `url` is `sqlite:` and a path, as [`sqlite_url`] makes it; `read_connections` is at least 1 and costs a
-    /// thread and up to 2 MB of page cache each.
+    /// `url` is `sqlite:` and a path, as [`sqlite_url`] makes it, or `postgres://user:password@host/database`.
+    /// SQLite's tables are brought up to date; PostgreSQL's must be, see [`Registry::migrate`].
+    /// `read_connections` is at least 1; each costs a thread and up to 2 MB of page cache, or a process of the server.
     ///
     /// # Errors
-    /// [`StoreError::Unsupported`] for another kind of database, [`StoreError::Migration`] when the tables are
-    /// of a later version, else what the database says.
+    /// [`StoreError::Unsupported`] for another kind of database; [`StoreError::Refused`] when the tables are of a
+    /// later version, or what was configured cannot be used; else what the database says.
     pub async fn open(url: &str, read_connections: u32) -> Result<Self, StoreError> {
-        if !url.starts_with("sqlite:") {
-            let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
-            return Err(StoreError::Unsupported(scheme.to_owned()));
-        }
-        sqlx::any::install_default_drivers();
-        // No statement is logged: parameters are not, but times and counts belong to the metrics.
-        let options = AnyConnectOptions::from_str(url)?.disable_statement_logging();
-        let write = pool(1, WRITE_PRAGMAS).connect_with(options.clone()).await?;
-        migrations::run(&write).await?;
-        let read = pool(read_connections.max(1), READ_PRAGMAS)
-            .connect_with(options)
-            .await?;
+        let dialect = dialect(url)?;
+        let read_connections = read_connections.max(1);
+        let Pools { write, read } = match dialect {
+            Dialect::Sqlite => sqlite::open(url, read_connections).await?,
+            Dialect::Postgres => postgres::open(url, read_connections).await?,
+        };
         Ok(Self {
             write,
             read,
+            dialect,
             ids: Arc::new(IdGenerator::new(u16::from_ne_bytes(model::random()?))),
         })
+    }
+
+    /// Brings the tables up to date while no gateway uses them; says from which version (0: none) to which.
+    ///
+    /// # Errors
+    /// As of [`Registry::open`].
+    pub async fn migrate(url: &str) -> Result<(i64, i64), StoreError> {
+        match dialect(url)? {
+            Dialect::Sqlite => sqlite::migrate(url).await,
+            Dialect::Postgres => postgres::migrate(url).await,
+        }
+    }
+
+    /// Whether the database is another process, which may be away while this one is well.
+    pub fn is_remote(&self) -> bool {
+        self.dialect == Dialect::Postgres
     }
 
     /// A new id for a record.
@@ -105,7 +126,20 @@ impl Registry {
     /// What the database says when it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.read).await?;
+        // A busy connection shows by itself that it works. One that is lost is made anew here, and its lock taken.
+        if self.is_remote() && (self.write.num_idle() > 0 || self.write.size() == 0) {
+            sqlx::query("SELECT 1").execute(&self.write).await?;
+        }
         Ok(())
+    }
+
+    /// Connections that wait for work, and those that have some.
+    pub fn connections(&self) -> (usize, usize) {
+        let pools = [&self.write, &self.read];
+        let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
+        let all: u32 = pools.iter().map(|pool| pool.size()).sum();
+        let all = usize::try_from(all).unwrap_or(usize::MAX);
+        (idle.min(all), all.saturating_sub(idle))
     }
 
     /// Writes everything out and closes all connections; what is asked afterwards fails.
@@ -161,8 +195,8 @@ impl Registry {
         Ok(tx.commit().await?)
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(self.write.begin().await?)
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx::new(self.write.begin().await?, self.dialect))
     }
 }
 
@@ -181,45 +215,13 @@ fn id_cursor(page: &Page) -> Result<Option<i64>, StoreError> {
     Ok(Some(id.as_i64()))
 }
 
-/// The address of a SQLite file that is created when it does not exist.
-pub fn sqlite_url(path: &Path) -> String {
-    let mut url = String::from("sqlite://");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
-            url.push(char::from(*byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ok = write!(url, "%{byte:02X}");
-        }
-    }
-    url.push_str("?mode=rwc");
-    url
+fn dialect(url: &str) -> Result<Dialect, StoreError> {
+    sqlx::any::install_default_drivers();
+    Dialect::of(url).ok_or_else(|| {
+        let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+        StoreError::Unsupported(scheme.to_owned())
+    })
 }
-
-fn pool(connections: u32, pragmas: &'static str) -> AnyPoolOptions {
-    AnyPoolOptions::new()
-        .min_connections(1)
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        // A worker thread answers for the connection: asking it first would only cost a round trip.
-        .test_before_acquire(false)
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                connection.execute(pragmas).await?;
-                Ok(())
-            })
-        })
-}
-
-/// How long a statement waits for a connection before it fails: longer than any queue that still makes sense.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-
-const WRITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-     PRAGMA busy_timeout = 10000; PRAGMA journal_size_limit = 67108864;";
-const READ_PRAGMAS: &str =
-    "PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;";
 
 #[cfg(test)]
 mod tests;

@@ -9,12 +9,12 @@
 mod coap;
 mod groups;
 mod maker;
+mod stores;
 
 use std::{ops::Deref, sync::Arc, time::SystemTime};
 
 use prometheus::{
-    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 pub use self::coap::Coap;
@@ -24,6 +24,7 @@ pub use self::groups::{
     Retained, TlsCertificates, Uploads, Wills,
 };
 pub(super) use self::maker::Maker;
+use self::stores::Stores;
 pub use super::labels::{
     DisconnectReason, DropReason, PauseReason, SessionKind, UploadChunk, UploadEnd, WillEnd,
 };
@@ -49,8 +50,6 @@ const PACKET_TYPES: [&str; 16] = [
     "auth",
 ];
 
-/// Seconds: from a memory look-up to a slow disk.
-const STORE_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 /// Seconds: from memory alone to a disk that does not keep up.
 const PUBLISH_BUCKETS: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0,
@@ -159,7 +158,7 @@ pub struct Families {
     messages_dropped: Vec<IntCounter>,
     packets_in: [IntCounter; 16],
     packets_out: [IntCounter; 16],
-    store_seconds: HistogramVec,
+    stores: Stores,
 }
 
 impl Metrics {
@@ -270,12 +269,7 @@ impl Families {
                 .collect(),
             packets_in: packets("in"),
             packets_out: packets("out"),
-            store_seconds: make.histograms(
-                "store_seconds",
-                "Time of store calls.",
-                &["store", "operation"],
-                STORE_BUCKETS,
-            ),
+            stores: Stores::new(make),
             process: ProcessMetrics::new(),
             registry,
         }
@@ -313,7 +307,20 @@ impl Families {
 
     /// Time of an operation of a store; looked up by name, so callers keep it.
     pub fn store_seconds(&self, store: &'static str, operation: &'static str) -> Histogram {
-        self.store_seconds.with_label_values(&[store, operation])
+        self.stores.seconds.with_label_values(&[store, operation])
+    }
+
+    /// Whether a store answers; looked up by name, so callers keep it.
+    pub fn store_up(&self, store: &'static str) -> IntGauge {
+        self.stores.up.with_label_values(&[store])
+    }
+
+    /// Connections to the registry's database that wait for work, and those that have some.
+    pub fn set_registry_connections(&self, idle: usize, used: usize) {
+        let gauges = &self.stores.registry_connections;
+        for (gauge, count) in gauges.iter().zip([idle, used]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Everything in the text format of Prometheus, the process's own figures read now.

@@ -57,7 +57,7 @@ fn every_mistake_is_told_at_once() {
     let file = dir.path().join("headgate.toml");
     fs::write(
         &file,
-        "[mqtt]\nlisten = 1\nmax_conns = 2\n[blobs]\nurl = \"s3://b\"\n",
+        "[mqtt]\nlisten = 1\nmax_conns = 2\n[blobs]\nurl = \"gs://b\"\n",
     )
     .expect("written");
     let file = file.to_str().expect("UTF-8");
@@ -68,5 +68,5 @@ fn every_mistake_is_told_at_once() {
     for (line, number) in told.iter().zip([2, 3, 5]) {
         assert!(line.starts_with(&format!("{file}:{number}: ")), "{line}");
     }
-    assert!(told[2].contains("embedded only"), "{}", told[2]);
+    assert!(told[2].contains("expected file:///"), "{}", told[2]);
 }

@@ -12,6 +12,7 @@ mod events;
 mod gateway;
 mod http;
 mod identity;
+mod postgres;
 mod sdk;
 mod transfer;
 mod upload;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     gateway::{App, Device, Gateway, Site},
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
+    postgres::Postgres,
     sdk::{Library, Sdk, library, library_or_path},
     transfer::{Announced, chunk_of},
     upload::{Sending, announcement, md5},

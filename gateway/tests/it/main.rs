@@ -24,6 +24,7 @@ mod login;
 mod malformed;
 mod metrics;
 mod persistent;
+mod postgres;
 mod proof;
 mod queue;
 mod rates;

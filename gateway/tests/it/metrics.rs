@@ -34,6 +34,8 @@ const FAMILIES: &[&str] = &[
     "headgate_event_streams",
     "headgate_session_takeovers_total",
     "headgate_store_seconds",
+    "headgate_store_up",
+    "headgate_registry_connections",
     "headgate_tls_certificate_not_after_seconds",
     "headgate_build_info",
     "headgate_draining",

@@ -1,12 +1,12 @@
 //! Operators and API tokens.
 
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{Actor, Id, Millis, Page, Paged, Role},
     store::{
         StoreError,
-        registry::{Registry, rows::Fields, sql::Sql},
+        registry::{Registry, Tx, rows::Fields, sql::Sql},
     },
 };
 
@@ -107,7 +107,7 @@ impl Registry {
     pub async fn token(&self, digest: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
         let mut sql = Sql::new(SELECT_TOKEN);
         sql.push(" WHERE digest = ").bind(digest.as_slice());
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         row.as_ref().map(read_token).transpose()
     }
 
@@ -119,7 +119,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let tokens = rows.iter().map(read_token).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(tokens, page.limit, |token| token.id.to_string()))
     }
@@ -155,10 +155,7 @@ fn read_token(row: &AnyRow) -> Result<TokenRow, StoreError> {
 
 const SELECT_TOKEN: &str = "SELECT id, name, role, digest, created_at, last_used_at FROM api_token";
 
-async fn insert_token(
-    tx: &mut Transaction<'static, Any>,
-    token: &TokenRow,
-) -> Result<(), StoreError> {
+async fn insert_token(tx: &mut Tx, token: &TokenRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_token (id, account_id, name, role, digest, created_at) \
          VALUES ($1, 1, $2, $3, $4, $5)",

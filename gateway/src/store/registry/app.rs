@@ -1,14 +1,14 @@
 //! Applications and the digests of their secrets.
 
 use headgate_protocol::identity::AppId;
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{Application, AuditEntry, CredentialSlot, Millis, Page, Paged},
     store::{
         StoreError,
         registry::{
-            Registry,
+            Registry, Tx,
             rows::Fields,
             sql::{self, Sql},
         },
@@ -119,7 +119,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let apps = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(apps, page.limit, |app| app.id.to_string()))
     }
@@ -228,7 +228,7 @@ impl Registry {
 }
 
 async fn put_secret(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     app: &AppId,
     slot: CredentialSlot,
     digest: &[u8; 32],

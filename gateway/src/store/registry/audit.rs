@@ -1,13 +1,13 @@
 //! Who changed what, and settings that all nodes share.
 
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::Row as _;
 
 use crate::{
     model::{AuditEntry, Page, Paged},
     store::{
         StoreError,
         registry::{
-            Registry,
+            Registry, Tx,
             rows::Fields,
             sql::{self, Sql},
         },
@@ -25,7 +25,7 @@ impl Registry {
     /// Adds an audit entry to a change, to be committed or lost together with it.
     pub(super) async fn record_in(
         &self,
-        tx: &mut Transaction<'static, Any>,
+        tx: &mut Tx,
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
         sql::query(
@@ -51,7 +51,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let entries = rows.iter().map(|row| {
             let fields = Fields(row);
             let entry = AuditEntry {

@@ -99,7 +99,7 @@ impl Registry {
             " AND (state IN ('waiting', 'running') OR (state = 'finished' AND failed = 0)) \
                  ORDER BY id DESC LIMIT 1",
         );
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         let Some(batch) = row.as_ref().map(read).transpose()? else {
             return Ok(None);
         };
@@ -123,7 +123,7 @@ impl Registry {
         sql.push(" WHERE id = ")
             .bind(id.as_i64())
             .push(" AND state <> 'deleting'");
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -143,7 +143,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let batches = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(batches, page.limit, |batch| {
             batch.id.to_string()
@@ -317,7 +317,7 @@ impl Registry {
         }
         sql.push(" ORDER BY r.row_index LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let found = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(found, page.limit, |found| {
             found.row.index.to_string()
@@ -342,7 +342,11 @@ impl Registry {
                  LEFT JOIN device_credential c ON c.device_id = d.id \
                  LEFT JOIN device_fingerprint f ON f.device_id = d.id ORDER BY d.id",
             );
-            for row in &sql.build_rows(block.len())?.fetch_all(&self.read).await? {
+            for row in &sql
+                .build_rows(self.dialect, block.len())?
+                .fetch_all(&self.read)
+                .await?
+            {
                 take_registered(row, &mut found)?;
             }
         }

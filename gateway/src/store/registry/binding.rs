@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use headgate_protocol::identity::{AppId, DeviceId};
-use sqlx::{Any, Transaction};
 
 use crate::{
     model::{AuditEntry, Binding, Millis, Page, Paged},
     store::{
         StoreError,
-        registry::{BLOCK, Registry, rows::Fields, sql::Sql},
+        registry::{BLOCK, Registry, Tx, rows::Fields, sql::Sql},
     },
 };
 
@@ -77,7 +76,9 @@ impl Registry {
                     .bind(at.as_i64());
             })
             .push(" ON CONFLICT (app_id, device_id) DO NOTHING");
-            sql.build_rows(new.len())?.execute(&mut *tx).await?;
+            sql.build_rows(tx.dialect(), new.len())?
+                .execute(&mut *tx)
+                .await?;
             bound.added.append(&mut new);
         }
         if !bound.added.is_empty() {
@@ -104,7 +105,7 @@ impl Registry {
             let mut sql = Sql::new("DELETE FROM app_device WHERE app_id = ");
             sql.bind(app.as_str()).push(" AND device_id IN ");
             sql.texts(block).push(" RETURNING device_id");
-            for row in &sql.build()?.fetch_all(&mut *tx).await? {
+            for row in &sql.build(tx.dialect())?.fetch_all(&mut *tx).await? {
                 removed.push(Fields(row).parsed("device_id")?);
             }
         }
@@ -124,7 +125,7 @@ impl Registry {
         }
         sql.push(" ORDER BY device_id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let bindings = rows
             .iter()
             .map(|row| {
@@ -158,7 +159,7 @@ struct Count {
 }
 
 async fn counts(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     app: &AppId,
     devices: &[DeviceId],
 ) -> Result<HashMap<DeviceId, Count>, StoreError> {
@@ -171,7 +172,7 @@ async fn counts(
         )
         .texts(devices)
         .push(" GROUP BY d.id");
-    let rows = sql.build()?.fetch_all(&mut **tx).await?;
+    let rows = sql.build(tx.dialect())?.fetch_all(&mut **tx).await?;
     rows.iter()
         .map(|row| {
             let fields = Fields(row);
@@ -184,7 +185,7 @@ async fn counts(
         .collect()
 }
 
-async fn check_app(tx: &mut Transaction<'static, Any>, app: &AppId) -> Result<(), StoreError> {
+async fn check_app(tx: &mut Tx, app: &AppId) -> Result<(), StoreError> {
     let row = sqlx::query("SELECT 1 FROM application WHERE id = $1")
         .bind(app.as_str())
         .fetch_optional(&mut **tx)

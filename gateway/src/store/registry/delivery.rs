@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{
@@ -12,7 +12,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry,
+            BLOCK, Registry, Tx,
             rows::{Fields, state_number},
             sql::Sql,
         },
@@ -37,7 +37,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let deliveries = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(deliveries, page.limit, |delivery| {
             delivery.id.to_string()
@@ -48,7 +48,7 @@ impl Registry {
     pub async fn delivery(&self, id: Id) -> Result<Option<Delivery>, StoreError> {
         let mut sql = Sql::new(SELECT);
         sql.push(" WHERE id = ").bind(id.as_i64());
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -89,7 +89,7 @@ impl Registry {
                  d.detail, d.created_at, d.pushed_at, d.delivering_at, d.finished_at FROM part \
                  JOIN delivery d ON d.id = part.id ORDER BY 1, 5",
             );
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(read).collect()
     }
 
@@ -107,7 +107,10 @@ impl Registry {
                 .bind(task.as_i64())
                 .push(" AND id IN ")
                 .numbers(block.iter().map(|id| id.as_i64()));
-            let rows = sql.build_rows(block.len())?.fetch_all(&self.read).await?;
+            let rows = sql
+                .build_rows(self.dialect, block.len())?
+                .fetch_all(&self.read)
+                .await?;
             for row in &rows {
                 found.push(read(row)?);
             }
@@ -128,7 +131,7 @@ impl Registry {
             .bind(after.map_or(0, Id::as_i64))
             .push(" ORDER BY id LIMIT ")
             .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX));
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(read).collect()
     }
 
@@ -277,10 +280,7 @@ impl Merged {
 }
 
 /// Moves the stored attempt of deliveries that begin a greater one to the attempts before, and begins it.
-async fn start_attempts(
-    tx: &mut Transaction<'static, Any>,
-    block: &[Merged],
-) -> Result<u64, StoreError> {
+async fn start_attempts(tx: &mut Tx, block: &[Merged]) -> Result<u64, StoreError> {
     let later: Vec<Merged> = block
         .iter()
         .filter(|merged| merged.attempt > 1)
@@ -296,7 +296,10 @@ async fn start_attempts(
          d.pushed_at, d.delivering_at, d.finished_at FROM change JOIN delivery d ON d.id = change.id \
          WHERE d.attempt < change.attempt AND d.state <> 3",
     );
-    let archived = sql.build_rows(later.len())?.execute(&mut **tx).await?;
+    let archived = sql
+        .build_rows(tx.dialect(), later.len())?
+        .execute(&mut **tx)
+        .await?;
     if archived.rows_affected() == 0 {
         return Ok(0);
     }
@@ -309,12 +312,15 @@ async fn start_attempts(
          FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
          AND delivery.state <> 3",
     );
-    let begun = sql.build_rows(later.len())?.execute(&mut **tx).await?;
+    let begun = sql
+        .build_rows(tx.dialect(), later.len())?
+        .execute(&mut **tx)
+        .await?;
     Ok(begun.rows_affected())
 }
 
 /// Moves deliveries on within their attempt.
-async fn step(tx: &mut Transaction<'static, Any>, block: &[Merged]) -> Result<u64, StoreError> {
+async fn step(tx: &mut Tx, block: &[Merged]) -> Result<u64, StoreError> {
     let sql = with_changes(
         block,
         "UPDATE delivery SET state = change.state, reason = change.reason, detail = change.detail, \
@@ -324,7 +330,10 @@ async fn step(tx: &mut Transaction<'static, Any>, block: &[Merged]) -> Result<u6
          FROM change WHERE delivery.id = change.id AND delivery.attempt = change.attempt \
          AND delivery.state < change.state AND delivery.state < 3",
     );
-    let stepped = sql.build_rows(block.len())?.execute(&mut **tx).await?;
+    let stepped = sql
+        .build_rows(tx.dialect(), block.len())?
+        .execute(&mut **tx)
+        .await?;
     Ok(stepped.rows_affected())
 }
 

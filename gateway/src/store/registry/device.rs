@@ -1,7 +1,7 @@
 //! Devices, their aliases and their sealed credentials.
 
 use headgate_protocol::identity::{AppId, DeviceId, ProductId};
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{
@@ -11,7 +11,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry,
+            BLOCK, Registry, Tx,
             rows::{self, Fields},
             sql::{self, Sql},
         },
@@ -328,7 +328,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let devices = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(devices, page.limit, |device| {
             device.id.to_string()
@@ -347,18 +347,16 @@ impl Registry {
                 ") UPDATE device SET last_seen_at = seen.at FROM seen WHERE device.id = seen.id \
                  AND (device.last_seen_at IS NULL OR device.last_seen_at < seen.at)",
             );
-            sql.build_rows(block.len())?.execute(&mut *tx).await?;
+            sql.build_rows(tx.dialect(), block.len())?
+                .execute(&mut *tx)
+                .await?;
         }
         Ok(tx.commit().await?)
     }
 }
 
 /// Notes that a device was changed.
-async fn touch(
-    tx: &mut Transaction<'static, Any>,
-    id: &DeviceId,
-    at: Millis,
-) -> Result<(), StoreError> {
+async fn touch(tx: &mut Tx, id: &DeviceId, at: Millis) -> Result<(), StoreError> {
     let updated = sqlx::query("UPDATE device SET updated_at = $1 WHERE id = $2")
         .bind(at.as_i64())
         .bind(id.as_str())
@@ -371,11 +369,7 @@ async fn touch(
     Ok(())
 }
 
-async fn insert_aliases(
-    tx: &mut Transaction<'static, Any>,
-    device: &Device,
-    aliases: &[Alias],
-) -> Result<(), StoreError> {
+async fn insert_aliases(tx: &mut Tx, device: &Device, aliases: &[Alias]) -> Result<(), StoreError> {
     let mut sql = Sql::new("INSERT INTO device_alias (alias, kind, device_id) VALUES ");
     sql.rows(aliases, |row, alias| {
         row.bind(alias.alias.as_str())
@@ -383,7 +377,11 @@ async fn insert_aliases(
             .bind(device.id.as_str());
     })
     .push(" ON CONFLICT (alias) DO NOTHING");
-    let inserted = sql.build()?.execute(&mut **tx).await?.rows_affected();
+    let inserted = sql
+        .build(tx.dialect())?
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
     if inserted == aliases.len() as u64 {
         return Ok(());
     }
@@ -393,7 +391,7 @@ async fn insert_aliases(
         .push(" AND device_id <> ")
         .bind(device.id.as_str())
         .push(" LIMIT 1");
-    let row = sql.build()?.fetch_one(&mut **tx).await?;
+    let row = sql.build(tx.dialect())?.fetch_one(&mut **tx).await?;
     Err(StoreError::Conflict {
         what: "device alias",
         with: format!("device {}", Fields(&row).text("device_id")?),
@@ -401,10 +399,7 @@ async fn insert_aliases(
 }
 
 /// Which device has the id or the node id that a new one wants.
-async fn device_clash(
-    tx: &mut Transaction<'static, Any>,
-    device: &Device,
-) -> Result<StoreError, StoreError> {
+async fn device_clash(tx: &mut Tx, device: &Device) -> Result<StoreError, StoreError> {
     let row =
         sqlx::query("SELECT id FROM device WHERE id = $1 OR (product_id = $2 AND node_id = $3)")
             .bind(device.id.as_str())
@@ -425,7 +420,7 @@ async fn device_clash(
 }
 
 async fn put_credential(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     device: &DeviceId,
     credential: &SealedCredential,
     at: Millis,
@@ -446,7 +441,7 @@ async fn put_credential(
 }
 
 async fn put_fingerprint(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     device: &DeviceId,
     slot: CredentialSlot,
     fingerprint: Fingerprint,

@@ -63,7 +63,7 @@ impl Registry {
                  LEFT JOIN device_fingerprint f ON f.device_id = d.id WHERE a.alias IN ",
             );
             sql.texts(block).push(" ORDER BY a.alias");
-            for row in &sql.build()?.fetch_all(&self.read).await? {
+            for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
                 let fields = Fields(row);
                 let alias = fields.text("alias")?;
                 // A device with two credentials is two rows in succession.
@@ -87,7 +87,7 @@ impl Registry {
         for block in ids.chunks(BLOCK) {
             let mut sql = Sql::new(SELECT);
             sql.push(" WHERE id IN ").texts(block);
-            for row in &sql.build()?.fetch_all(&self.read).await? {
+            for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
                 found.push(device::read(row)?);
             }
         }
@@ -108,7 +108,7 @@ impl Registry {
                 .bind(product.as_str())
                 .push(" AND node_id IN ")
                 .texts(block);
-            for row in &sql.build()?.fetch_all(&self.read).await? {
+            for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
                 found.push(device::read(row)?);
             }
         }

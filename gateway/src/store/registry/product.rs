@@ -1,7 +1,7 @@
 //! Products.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use headgate_protocol::identity::ProductId;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry,
+            BLOCK, Registry, Tx,
             rows::{self, Fields},
             sql::Sql,
         },
@@ -171,7 +171,7 @@ impl Registry {
         for block in ids.chunks(BLOCK) {
             let mut sql = Sql::new(SELECT);
             sql.push(" WHERE id IN ").texts(block);
-            for row in &sql.build()?.fetch_all(&self.read).await? {
+            for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
                 found.push(read(row)?);
             }
         }
@@ -186,7 +186,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let products = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(products, page.limit, |product| {
             product.id.to_string()
@@ -195,10 +195,7 @@ impl Registry {
 }
 
 /// Refuses a change after which a device of the product could no longer prove who it is.
-async fn refuse_lost_auth(
-    tx: &mut Transaction<'static, Any>,
-    product: &Product,
-) -> Result<(), StoreError> {
+async fn refuse_lost_auth(tx: &mut Tx, product: &Product) -> Result<(), StoreError> {
     for kind in [AuthKind::Secret, AuthKind::X509, AuthKind::None] {
         let needs_coap = kind == AuthKind::None && !product.transports.coap;
         if product.auth_kinds.contains(&kind) && !needs_coap {
@@ -226,11 +223,7 @@ async fn refuse_lost_auth(
 }
 
 /// Gives every device of a product its alias of a kind.
-async fn add_aliases(
-    tx: &mut Transaction<'static, Any>,
-    product: &ProductId,
-    kind: AliasKind,
-) -> Result<(), StoreError> {
+async fn add_aliases(tx: &mut Tx, product: &ProductId, kind: AliasKind) -> Result<(), StoreError> {
     let (insert, clash) = match kind {
         AliasKind::TencentClientId => (ADD_TENCENT, CLASH_TENCENT),
         AliasKind::NodeId | AliasKind::DeviceId => (ADD_NODE, CLASH_NODE),
@@ -255,7 +248,7 @@ async fn add_aliases(
 }
 
 async fn remove_aliases(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     product: &ProductId,
     kind: AliasKind,
 ) -> Result<(), StoreError> {

@@ -1,14 +1,14 @@
 //! Resources and their quota.
 
 use headgate_protocol::identity::{ProductId, ResourceName};
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{AuditEntry, BlobId, Id, Millis, Page, Paged, Resource, StateCounts},
     store::{
         StoreError,
         registry::{
-            Registry,
+            Registry, Tx,
             rows::{Fields, stored},
             sql::{self, Sql},
             version::{self, ALL_VERSIONS, NewVersion},
@@ -205,7 +205,7 @@ impl Registry {
             .bind(product.as_str())
             .push(" AND name = ")
             .bind(name.as_str());
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -233,7 +233,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let resources = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(resources, page.limit, |resource| {
             resource.id.to_string()
@@ -258,10 +258,7 @@ impl Registry {
     }
 }
 
-pub(super) async fn check_quota(
-    tx: &mut Transaction<'static, Any>,
-    limits: QuotaLimits,
-) -> Result<(), StoreError> {
+pub(super) async fn check_quota(tx: &mut Tx, limits: QuotaLimits) -> Result<(), StoreError> {
     let row = sqlx::query(USAGE).fetch_one(&mut **tx).await?;
     let usage = usage(&row)?;
     if usage.count > limits.max_count {
@@ -280,7 +277,7 @@ pub(super) async fn check_quota(
 }
 
 async fn name_taken(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     product: &ProductId,
     name: &ResourceName,
 ) -> Result<StoreError, StoreError> {
@@ -295,7 +292,7 @@ async fn name_taken(
     })
 }
 
-async fn one(tx: &mut Transaction<'static, Any>, id: Id) -> Result<Resource, StoreError> {
+async fn one(tx: &mut Tx, id: Id) -> Result<Resource, StoreError> {
     let row = sqlx::query(SELECT_ONE)
         .bind(id.as_i64())
         .fetch_optional(&mut **tx)

@@ -31,7 +31,7 @@ impl Registry {
         }
         sql.push(" ORDER BY finished_at LIMIT ")
             .bind(i64::from(limit));
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(|row| Fields(row).id("id")).collect()
     }
 
@@ -45,7 +45,7 @@ impl Registry {
             .bind(task.as_i64())
             .push(" AND finished_at IS NOT NULL) ORDER BY id LIMIT ")
             .bind(i64::from(limit));
-        let rows = sql.build()?.fetch_all(&mut *tx).await?;
+        let rows = sql.build(tx.dialect())?.fetch_all(&mut *tx).await?;
         let mut gone = StateCounts::default();
         let mut last = 0;
         for row in &rows {
@@ -101,7 +101,7 @@ impl Registry {
             .push(" ORDER BY at LIMIT ")
             .bind(i64::from(limit))
             .push(")");
-        let done = sql.build()?.execute(&self.write).await?;
+        let done = sql.build(self.dialect)?.execute(&self.write).await?;
         Ok(done.rows_affected())
     }
 }

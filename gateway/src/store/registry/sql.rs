@@ -2,12 +2,14 @@
 
 use sqlx::{Any, Arguments as _, AssertSqlSafe, Encode, Type, any::AnyArguments, query::Query};
 
-use crate::store::{StoreError, registry::BLOCK};
+use crate::store::{
+    StoreError,
+    registry::{BLOCK, dialect::Dialect},
+};
 
 /// A statement in the making: text of this crate and values, bound in the order of their placeholders.
 ///
-/// The placeholders are `?`, which SQLite binds by position. It would find each `$n` by walking the list of all,
-/// ten times the work for a full block; a database that knows only `$n` is given it here.
+/// The placeholders are `?` until it is built: [`Dialect::statement`] says why.
 pub(super) struct Sql {
     text: String,
     arguments: AnyArguments,
@@ -88,20 +90,25 @@ impl Sql {
     }
 
     /// The statement, kept prepared on its connection. For texts of which there are few.
-    pub(super) fn build(self) -> Result<Query<'static, Any, AnyArguments>, StoreError> {
+    pub(super) fn build(
+        self,
+        dialect: Dialect,
+    ) -> Result<Query<'static, Any, AnyArguments>, StoreError> {
         count();
-        match self.error {
-            Some(error) => Err(error.into()),
-            None => Ok(sqlx::query_with(AssertSqlSafe(self.text), self.arguments)),
+        if let Some(error) = self.error {
+            return Err(error.into());
         }
+        let text = AssertSqlSafe(dialect.statement(self.text));
+        Ok(sqlx::query_with(text, self.arguments))
     }
 
     /// The statement, prepared for this one run unless it is a full block. For multi-row texts.
     pub(super) fn build_rows(
         self,
+        dialect: Dialect,
         rows: usize,
     ) -> Result<Query<'static, Any, AnyArguments>, StoreError> {
-        Ok(self.build()?.persistent(rows == BLOCK || rows == 1))
+        Ok(self.build(dialect)?.persistent(rows == BLOCK || rows == 1))
     }
 }
 

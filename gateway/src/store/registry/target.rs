@@ -45,7 +45,7 @@ impl Registry {
             .bind(after.map_or("", DeviceId::as_str))
             .push(" ORDER BY id LIMIT ")
             .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX));
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter()
             .map(|row| {
                 let fields = Fields(row);

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use headgate_protocol::identity::ProductId;
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{AuditEntry, Delivery, Id, Millis, Page, Paged, RunState, StateCounts, Task},
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry,
+            BLOCK, Registry, Tx,
             rows::{self, Fields, state_number},
             sql::{self, Sql},
         },
@@ -128,7 +128,7 @@ impl Registry {
     pub async fn tasks_being_made(&self) -> Result<Vec<Task>, StoreError> {
         let mut sql = Sql::new(SELECT);
         sql.push(" WHERE creation IN ('not_started', 'creating') ORDER BY id");
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(read).collect()
     }
 
@@ -151,7 +151,11 @@ impl Registry {
             .bind(id.as_i64())
             .push(" AND run IN ")
             .texts(&from.iter().map(|run| run.as_str()).collect::<Vec<_>>());
-        let updated = sql.build()?.execute(&mut *tx).await?.rows_affected();
+        let updated = sql
+            .build(tx.dialect())?
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
         if updated == 0 {
             return Ok(false);
         }
@@ -189,7 +193,7 @@ impl Registry {
     pub async fn task(&self, id: Id) -> Result<Option<(Task, StateCounts)>, StoreError> {
         let mut sql = Sql::new(SELECT);
         sql.push(" WHERE id = ").bind(id.as_i64());
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         let Some(row) = row else { return Ok(None) };
         let task = read(&row)?;
         let counts = self.counts(&[id]).await?;
@@ -219,7 +223,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let tasks = rows
             .iter()
             .map(|row| Ok((read(row)?, with_past(row, StateCounts::default())?)))
@@ -245,7 +249,7 @@ impl Registry {
         );
         sql.numbers(tasks.iter().map(|id| id.as_i64()))
             .push(" GROUP BY task_id, state");
-        for row in &sql.build()?.fetch_all(&self.read).await? {
+        for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
             let fields = Fields(row);
             let counts = found.entry(fields.id("task_id")?).or_default();
             *counts.of_mut(fields.state("state")?) = fields.number("deliveries")?;
@@ -256,7 +260,7 @@ impl Registry {
 
 /// Stores deliveries of a task, one statement for each [`BLOCK`], and makes sure that their devices are there.
 async fn insert_deliveries(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     task: Id,
     deliveries: &[Delivery],
 ) -> Result<(), StoreError> {
@@ -273,7 +277,9 @@ async fn insert_deliveries(
                 .bind(state_number(delivery.state))
                 .bind(delivery.created_at.as_i64());
         });
-        sql.build_rows(block.len())?.execute(&mut **tx).await?;
+        sql.build_rows(tx.dialect(), block.len())?
+            .execute(&mut **tx)
+            .await?;
     }
     // A device may have been deleted since it was looked up: it would be waited for for ever.
     let Some(first) = deliveries.first() else {

@@ -68,7 +68,7 @@ impl Registry {
             .push(" WHERE id = ")
             .bind(id.as_i64());
         let mut tx = self.begin().await?;
-        sql.build()?.execute(&mut *tx).await?;
+        sql.build(tx.dialect())?.execute(&mut *tx).await?;
         Ok(tx.commit().await?)
     }
 

@@ -4,14 +4,14 @@
 //! there is in all stands in a row of its own that every change keeps right.
 
 use headgate_protocol::identity::{DeviceId, ProductId};
-use sqlx::{Any, Transaction, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use crate::{
     model::{AuditEntry, BlobId, Digests, Id, Millis, Page, Paged, Upload, UploadPhase},
     store::{
         StoreError,
         registry::{
-            Registry, id_cursor,
+            Registry, Tx, id_cursor,
             rows::{Fields, stored},
             sql::Sql,
         },
@@ -153,7 +153,7 @@ impl Registry {
             .push(" AND name = ")
             .bind(name)
             .push(" AND state = 1");
-        let row = sql.build()?.fetch_optional(&self.read).await?;
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -161,7 +161,7 @@ impl Registry {
     pub async fn open_uploads(&self) -> Result<Vec<Upload>, StoreError> {
         let mut sql = Sql::new(SELECT);
         sql.push(" WHERE state = 0 ORDER BY id");
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(read).collect()
     }
 
@@ -197,7 +197,7 @@ impl Registry {
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let uploads = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(uploads, page.limit, |upload| {
             upload.id.to_string()
@@ -214,13 +214,13 @@ impl Registry {
         sql.bind(time.as_i64())
             .push(" ORDER BY finished_at LIMIT ")
             .bind(i64::from(most));
-        let rows = sql.build()?.fetch_all(&self.read).await?;
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(|row| Fields(row).id("id")).collect()
     }
 }
 
 async fn announce(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     upload: &Upload,
     instead_of: Option<Id>,
     limits: UploadLimits,
@@ -284,7 +284,7 @@ fn within(unit: &'static str, value: u64, limit: u64) -> Result<(), StoreError> 
     Ok(())
 }
 
-async fn insert(tx: &mut Transaction<'static, Any>, upload: &Upload) -> Result<(), StoreError> {
+async fn insert(tx: &mut Tx, upload: &Upload) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO device_resource (id, account_id, device_id, product_id, node_id, name, version, state, size, \
          md5, sha256, created_at) VALUES ($1, 1, $2, $3, $4, $5, 0, 0, $6, $7, $8, $9)",
@@ -304,7 +304,7 @@ async fn insert(tx: &mut Transaction<'static, Any>, upload: &Upload) -> Result<(
 }
 
 async fn store(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     id: Id,
     blob: BlobId,
     digests: &Digests,
@@ -334,7 +334,7 @@ async fn store(
         .push(" AND name = ")
         .bind(upload.name.as_str())
         .push(" AND state = 1");
-    let former = sql.build()?.fetch_optional(&mut **tx).await?;
+    let former = sql.build(tx.dialect())?.fetch_optional(&mut **tx).await?;
     let mut version = 1;
     if let Some(row) = &former {
         let fields = Fields(row);
@@ -358,7 +358,7 @@ async fn store(
     Ok(outcome)
 }
 
-async fn delete(tx: &mut Transaction<'static, Any>, id: Id) -> Result<StoredUpload, StoreError> {
+async fn delete(tx: &mut Tx, id: Id) -> Result<StoredUpload, StoreError> {
     let mut outcome = StoredUpload::default();
     let row = sqlx::query("DELETE FROM device_resource WHERE id = $1 RETURNING size, blob_id")
         .bind(id.as_i64())
@@ -387,10 +387,7 @@ async fn delete(tx: &mut Transaction<'static, Any>, id: Id) -> Result<StoredUplo
 }
 
 /// The size of an upload that has not been stored meanwhile.
-async fn size_of_open(
-    tx: &mut Transaction<'static, Any>,
-    id: Id,
-) -> Result<Option<u64>, StoreError> {
+async fn size_of_open(tx: &mut Tx, id: Id) -> Result<Option<u64>, StoreError> {
     let row = sqlx::query("SELECT size FROM device_resource WHERE id = $1 AND state = 0")
         .bind(id.as_i64())
         .fetch_optional(&mut **tx)
@@ -398,11 +395,7 @@ async fn size_of_open(
     row.map(|row| Fields(&row).number("size")).transpose()
 }
 
-async fn count_usage(
-    tx: &mut Transaction<'static, Any>,
-    uploads: i64,
-    bytes: i64,
-) -> Result<(), StoreError> {
+async fn count_usage(tx: &mut Tx, uploads: i64, bytes: i64) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE upload_usage SET uploads = uploads + $1, bytes = bytes + $2 WHERE account_id = 1",
     )

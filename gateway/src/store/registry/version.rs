@@ -1,13 +1,11 @@
 //! Versions of resources, and the count of references to each blob.
 
-use sqlx::{Any, Transaction};
-
 use crate::{
     model::{AuditEntry, BlobId, Digests, Id, Millis, Resource, ResourceVersion},
     store::{
         StoreError,
         registry::{
-            Registry,
+            Registry, Tx,
             resource::{self, QuotaLimits},
             rows::{Fields, stored},
         },
@@ -133,7 +131,7 @@ impl Registry {
 
 /// Stores a version and counts its reference to the bytes; equal bytes are kept once.
 pub(super) async fn store(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     resource: Id,
     number: u32,
     version: &NewVersion,
@@ -174,7 +172,7 @@ pub(super) struct VersionChoice {
 }
 
 pub(super) async fn delete(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     resource: Id,
     choice: VersionChoice,
 ) -> Result<Vec<BlobId>, StoreError> {

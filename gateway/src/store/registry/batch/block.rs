@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use headgate_protocol::identity::ProductId;
-use sqlx::{Any, Transaction};
 
 use super::row_number;
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     },
     store::{
         StoreError,
-        registry::{BLOCK, Registry, SealedCredential, rows::Fields, sql::Sql},
+        registry::{BLOCK, Registry, SealedCredential, Tx, rows::Fields, sql::Sql},
     },
 };
 
@@ -104,7 +103,7 @@ impl Registry {
 }
 
 async fn products_unchanged(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Tx,
     products: &[(ProductId, Millis)],
 ) -> Result<bool, StoreError> {
     if products.is_empty() {
@@ -114,7 +113,7 @@ async fn products_unchanged(
     let mut sql = Sql::new("SELECT id, updated_at FROM product WHERE id IN ");
     sql.texts(&ids);
     let mut stored = HashMap::new();
-    for row in &sql.build()?.fetch_all(&mut **tx).await? {
+    for row in &sql.build(tx.dialect())?.fetch_all(&mut **tx).await? {
         let fields = Fields(row);
         stored.insert(fields.text("id")?.to_owned(), fields.time("updated_at")?);
     }
@@ -124,10 +123,7 @@ async fn products_unchanged(
 }
 
 /// Drops every candidate one of whose names is another device's, stored or before it in the block.
-async fn refuse_taken_names(
-    tx: &mut Transaction<'static, Any>,
-    block: &mut Block,
-) -> Result<(), StoreError> {
+async fn refuse_taken_names(tx: &mut Tx, block: &mut Block) -> Result<(), StoreError> {
     let names: Vec<&str> = block
         .candidates
         .iter()
@@ -137,7 +133,7 @@ async fn refuse_taken_names(
     for part in names.chunks(BLOCK) {
         let mut sql = Sql::new("SELECT alias, device_id FROM device_alias WHERE alias IN ");
         sql.texts(part);
-        for row in &sql.build()?.fetch_all(&mut **tx).await? {
+        for row in &sql.build(tx.dialect())?.fetch_all(&mut **tx).await? {
             let fields = Fields(row);
             owners.insert(
                 fields.text("alias")?.to_owned(),
@@ -173,10 +169,7 @@ async fn refuse_taken_names(
     Ok(())
 }
 
-async fn insert_devices(
-    tx: &mut Transaction<'static, Any>,
-    candidates: &[Candidate],
-) -> Result<(), StoreError> {
+async fn insert_devices(tx: &mut Tx, candidates: &[Candidate]) -> Result<(), StoreError> {
     if candidates.is_empty() {
         return Ok(());
     }
@@ -196,7 +189,9 @@ async fn insert_devices(
             .bind(device.created_at.as_i64())
             .bind(device.updated_at.as_i64());
     });
-    sql.build_rows(candidates.len())?.execute(&mut **tx).await?;
+    sql.build_rows(tx.dialect(), candidates.len())?
+        .execute(&mut **tx)
+        .await?;
     let aliases: Vec<(&Device, &Alias)> = candidates
         .iter()
         .flat_map(|candidate| {
@@ -213,15 +208,14 @@ async fn insert_devices(
                 .bind(alias.kind.as_str())
                 .bind(device.id.as_str());
         });
-        sql.build_rows(part.len())?.execute(&mut **tx).await?;
+        sql.build_rows(tx.dialect(), part.len())?
+            .execute(&mut **tx)
+            .await?;
     }
     insert_credentials(tx, candidates).await
 }
 
-async fn insert_credentials(
-    tx: &mut Transaction<'static, Any>,
-    candidates: &[Candidate],
-) -> Result<(), StoreError> {
+async fn insert_credentials(tx: &mut Tx, candidates: &[Candidate]) -> Result<(), StoreError> {
     let secrets: Vec<(&Device, &SealedCredential)> = candidates
         .iter()
         .filter_map(|candidate| Some((&candidate.device, candidate.secret.as_ref()?)))
@@ -237,7 +231,9 @@ async fn insert_credentials(
                 .bind(secret.sealed.as_slice())
                 .bind(device.created_at.as_i64());
         });
-        sql.build_rows(secrets.len())?.execute(&mut **tx).await?;
+        sql.build_rows(tx.dialect(), secrets.len())?
+            .execute(&mut **tx)
+            .await?;
     }
     let fingerprints: Vec<(&Device, Fingerprint)> = candidates
         .iter()
@@ -253,14 +249,14 @@ async fn insert_credentials(
                 .bind(fingerprint.as_bytes().as_slice())
                 .bind(device.created_at.as_i64());
         });
-        sql.build_rows(fingerprints.len())?
+        sql.build_rows(tx.dialect(), fingerprints.len())?
             .execute(&mut **tx)
             .await?;
     }
     Ok(())
 }
 
-async fn insert_rows(tx: &mut Transaction<'static, Any>, block: &Block) -> Result<(), StoreError> {
+async fn insert_rows(tx: &mut Tx, block: &Block) -> Result<(), StoreError> {
     let mut sql = Sql::new(
         "INSERT INTO device_batch_row (batch_id, row_index, line, state, product_id, node_id, device_id, code, \
          message, secret_made_at) VALUES ",
@@ -278,6 +274,8 @@ async fn insert_rows(tx: &mut Transaction<'static, Any>, block: &Block) -> Resul
             .bind(error.map(|error| error.message.clone()))
             .bind(row.secret_made_at.map(Millis::as_i64));
     });
-    sql.build_rows(block.rows.len())?.execute(&mut **tx).await?;
+    sql.build_rows(tx.dialect(), block.rows.len())?
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }

@@ -49,8 +49,7 @@ fn conflict(result: Result<(), StoreError>) -> (&'static str, String) {
     }
 }
 
-#[tokio::test]
-async fn devices_are_stored_changed_and_deleted() {
+pub(super) async fn devices_are_stored_changed_and_deleted() {
     let fixture = Fixture::with_product("meter").await;
     let product = product("meter");
     let stored = device("meter", "n1");
@@ -103,8 +102,7 @@ async fn devices_are_stored_changed_and_deleted() {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })));
 }
 
-#[tokio::test]
-async fn a_name_that_another_device_has_is_refused_naming_it() {
+pub(super) async fn a_name_that_another_device_has_is_refused_naming_it() {
     let fixture = Fixture::new().await;
     let (one, two) = (many_names("AAAAAAAAAA"), many_names("BBBBBBBBBB"));
     fixture.add_product(&one).await;
@@ -144,8 +142,7 @@ async fn a_name_that_another_device_has_is_refused_naming_it() {
     ));
 }
 
-#[tokio::test]
-async fn a_product_that_allows_more_gives_its_devices_more_names() {
+pub(super) async fn a_product_that_allows_more_gives_its_devices_more_names() {
     let fixture = Fixture::new().await;
     let plain = product("AAAAAAAAAA");
     fixture.add_product(&plain).await;
@@ -170,8 +167,7 @@ async fn a_product_that_allows_more_gives_its_devices_more_names() {
     assert_eq!(known().await, ["AAAAAAAAAA_n1"]);
 }
 
-#[tokio::test]
-async fn names_that_would_clash_keep_a_product_as_it_is() {
+pub(super) async fn names_that_would_clash_keep_a_product_as_it_is() {
     let fixture = Fixture::new().await;
     let (one, two) = (many_names("AAAAAAAAAA"), product("BBBBBBBBBB"));
     fixture.add_product(&one).await;
@@ -198,8 +194,7 @@ async fn names_that_would_clash_keep_a_product_as_it_is() {
     );
 }
 
-#[tokio::test]
-async fn one_query_finds_many_devices_with_both_credentials() {
+pub(super) async fn one_query_finds_many_devices_with_both_credentials() {
     let fixture = Fixture::with_product("meter").await;
     let product = product("meter");
     for node in 0..1_030 {
@@ -236,8 +231,7 @@ async fn one_query_finds_many_devices_with_both_credentials() {
     );
 }
 
-#[tokio::test]
-async fn a_replaced_credential_leaves_the_other() {
+pub(super) async fn a_replaced_credential_leaves_the_other() {
     let fixture = Fixture::with_product("meter").await;
     let device = device("meter", "n1");
     add(&fixture, &product("meter"), &device).await.unwrap();
@@ -262,8 +256,7 @@ async fn a_replaced_credential_leaves_the_other() {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })));
 }
 
-#[tokio::test]
-async fn devices_are_filtered() {
+pub(super) async fn devices_are_filtered() {
     let fixture = Fixture::with_product("meter").await;
     fixture.add_product(&product("pump")).await;
     for (kind, node, name) in [
@@ -326,8 +319,7 @@ async fn devices_are_filtered() {
     }
 }
 
-#[tokio::test]
-async fn last_seen_only_moves_on() {
+pub(super) async fn last_seen_only_moves_on() {
     let fixture = Fixture::with_product("meter").await;
     let product = product("meter");
     let ids: Vec<DeviceId> = (0..600)
@@ -349,8 +341,7 @@ async fn last_seen_only_moves_on() {
     fixture.touch_last_seen(&[]).await.unwrap();
 }
 
-#[tokio::test]
-async fn debug_shows_no_sealed_secret() {
+pub(super) async fn debug_shows_no_sealed_secret() {
     let sealed = credential(CredentialSlot::Primary, 113);
     assert!(!format!("{sealed:?}").contains("113"));
     let fixture = Fixture::with_product("meter").await;
@@ -360,8 +351,7 @@ async fn debug_shows_no_sealed_secret() {
     assert!(!format!("{found:?}").contains("[1, 1"));
 }
 
-#[tokio::test]
-async fn a_certificate_device_is_found_with_its_fingerprints() {
+pub(super) async fn a_certificate_device_is_found_with_its_fingerprints() {
     let fixture = Fixture::with_product("meter").await;
     let product = product("meter");
     let credentials = DeviceCredentials {

@@ -29,8 +29,7 @@ async fn add(fixture: &Fixture, name: &str, version: &NewVersion) -> (Resource, 
     (resource, blob)
 }
 
-#[tokio::test]
-async fn resources_are_stored_and_read() {
+pub(super) async fn resources_are_stored_and_read() {
     let fixture = Fixture::with_product("meter").await;
     let new = version(1, 7, 100);
     let (stored, blob) = add(&fixture, "固件-1", &new).await;
@@ -59,8 +58,7 @@ async fn resources_are_stored_and_read() {
     assert!(matches!(in_use, Err(StoreError::InUse { .. })));
 }
 
-#[tokio::test]
-async fn a_name_is_taken_once_in_a_product() {
+pub(super) async fn a_name_is_taken_once_in_a_product() {
     let fixture = Fixture::with_product("meter").await;
     let (first, _) = add(&fixture, "fw", &version(1, 1, 10)).await;
     let new = version(2, 2, 10);
@@ -89,8 +87,7 @@ async fn a_name_is_taken_once_in_a_product() {
     assert_eq!(same.unwrap().updated_at, at(6));
 }
 
-#[tokio::test]
-async fn equal_bytes_are_kept_once_until_the_last_goes() {
+pub(super) async fn equal_bytes_are_kept_once_until_the_last_goes() {
     let fixture = Fixture::with_product("meter").await;
     let (one, blob) = add(&fixture, "one", &version(1, 7, 10)).await;
     let (two, same) = add(&fixture, "two", &version(2, 7, 10)).await;
@@ -110,8 +107,7 @@ async fn equal_bytes_are_kept_once_until_the_last_goes() {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })));
 }
 
-#[tokio::test]
-async fn the_quota_is_checked_with_the_change_and_counts_current_versions() {
+pub(super) async fn the_quota_is_checked_with_the_change_and_counts_current_versions() {
     let fixture = Fixture::with_product("meter").await;
     let limits = QuotaLimits {
         max_count: 2,
@@ -178,8 +174,7 @@ async fn the_quota_is_checked_with_the_change_and_counts_current_versions() {
     ));
 }
 
-#[tokio::test]
-async fn old_versions_stay_while_a_task_delivers_them() {
+pub(super) async fn old_versions_stay_while_a_task_delivers_them() {
     let fixture = Fixture::with_product("meter").await;
     let (resource, first) = add(&fixture, "fw", &version(1, 1, 10)).await;
     let task = tasks::task(&fixture, &resource);
@@ -249,8 +244,7 @@ async fn old_versions_stay_while_a_task_delivers_them() {
     );
 }
 
-#[tokio::test]
-async fn resources_are_listed_newest_first_and_filtered() {
+pub(super) async fn resources_are_listed_newest_first_and_filtered() {
     let fixture = Fixture::with_product("meter").await;
     for (index, name) in (1..).zip(["alpha", "beta", "gamma"]) {
         add(&fixture, name, &version(index, index, 10)).await;

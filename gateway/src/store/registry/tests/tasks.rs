@@ -1,5 +1,7 @@
 //! Tasks, and the steps of deliveries in every order that they can come in.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::{
     CreationState, Delivery, DeliveryChange, DeliveryState, Resource, RunState, StateCounts,
@@ -98,8 +100,7 @@ fn change(delivery: Id, attempt: u32, to: DeliveryState, millis: i64) -> Deliver
     }
 }
 
-#[tokio::test]
-async fn a_task_of_ten_thousand_is_stored_whole() {
+pub(super) async fn a_task_of_ten_thousand_is_stored_whole() {
     let (fixture, task, deliveries) = with_task(10_000).await;
     let (stored, counts) = fixture.task(task.id).await.unwrap().unwrap();
     assert_eq!(stored, task);
@@ -117,8 +118,7 @@ async fn a_task_of_ten_thousand_is_stored_whole() {
     assert_eq!(fixture.open_deliveries().await.unwrap().len(), 10_000);
 }
 
-#[tokio::test]
-async fn a_task_without_its_resource_or_with_a_broken_row_stores_nothing() {
+pub(super) async fn a_task_without_its_resource_or_with_a_broken_row_stores_nothing() {
     let (fixture, mut task, _) = with_task(1).await;
     task.id = fixture.next_id();
     task.resource_version = 2;
@@ -137,8 +137,7 @@ async fn a_task_without_its_resource_or_with_a_broken_row_stores_nothing() {
     assert_eq!(fixture.open_deliveries().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_task_for_a_device_that_is_gone_stores_nothing() {
+pub(super) async fn a_task_for_a_device_that_is_gone_stores_nothing() {
     let (fixture, mut task, _) = with_task(1).await;
     task.id = fixture.next_id();
     let mut rows = deliveries(&fixture, &task, 3);
@@ -148,8 +147,7 @@ async fn a_task_for_a_device_that_is_gone_stores_nothing() {
     assert_eq!(fixture.task(task.id).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_task_is_made_in_blocks_or_leaves_nothing() {
+pub(super) async fn a_task_is_made_in_blocks_or_leaves_nothing() {
     let (fixture, first, _) = with_task(1).await;
     for (error, creation, run) in [
         (None, CreationState::Created, RunState::Running),
@@ -196,8 +194,7 @@ async fn a_task_is_made_in_blocks_or_leaves_nothing() {
     }
 }
 
-#[tokio::test]
-async fn devices_of_a_filter_come_in_blocks_in_their_order() {
+pub(super) async fn devices_of_a_filter_come_in_blocks_in_their_order() {
     let (fixture, _, _) = with_task(1).await;
     let product = "meter".parse().unwrap();
     let first = fixture.target_devices(&product, None, None).await.unwrap();
@@ -218,8 +215,7 @@ async fn devices_of_a_filter_come_in_blocks_in_their_order() {
     );
 }
 
-#[tokio::test]
-async fn what_is_old_is_deleted_in_blocks_and_counts_stay() {
+pub(super) async fn what_is_old_is_deleted_in_blocks_and_counts_stay() {
     let (fixture, task, rows) = with_task(1_000).await;
     let ends: Vec<_> = rows
         .iter()
@@ -280,8 +276,7 @@ async fn what_is_old_is_deleted_in_blocks_and_counts_stay() {
     assert_eq!(fixture.purge_audit(later, 1).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn an_attempt_that_an_operator_asked_for_begins_a_round() {
+pub(super) async fn an_attempt_that_an_operator_asked_for_begins_a_round() {
     let (fixture, task, rows) = with_task(1).await;
     let id = rows[0].id;
     let by_hand = DeliveryChange {
@@ -312,8 +307,7 @@ async fn an_attempt_that_an_operator_asked_for_begins_a_round() {
     assert_eq!(found.len(), 1);
 }
 
-#[tokio::test]
-async fn tasks_are_listed_newest_first_with_their_counts() {
+pub(super) async fn tasks_are_listed_newest_first_with_their_counts() {
     let (fixture, first, _) = with_task(3).await;
     let mut second = first.clone();
     second.id = fixture.next_id();
@@ -345,8 +339,7 @@ async fn tasks_are_listed_newest_first_with_their_counts() {
     assert_eq!(list(other).await, []);
 }
 
-#[tokio::test]
-async fn a_final_run_state_is_stamped() {
+pub(super) async fn a_final_run_state_is_stamped() {
     let (fixture, task, _) = with_task(1).await;
     let mut from = RunState::Running;
     for (run, finished_at) in [
@@ -370,8 +363,7 @@ async fn a_final_run_state_is_stamped() {
     assert!(!gone.await.unwrap());
 }
 
-#[tokio::test]
-async fn steps_never_lead_back() {
+pub(super) async fn steps_never_lead_back() {
     // (steps as batches, the state and stamps that come of them)
     type Batches = &'static [&'static [(DeliveryState, i64)]];
     type Stamps = (Option<i64>, Option<i64>, Option<i64>);
@@ -435,8 +427,7 @@ async fn steps_never_lead_back() {
     }
 }
 
-#[tokio::test]
-async fn a_failure_keeps_its_reason_and_a_new_attempt_begins_without() {
+pub(super) async fn a_failure_keeps_its_reason_and_a_new_attempt_begins_without() {
     let (fixture, task, deliveries) = with_task(1).await;
     let id = deliveries[0].id;
     let mut failed = change(id, 1, Failed, 20);
@@ -486,8 +477,7 @@ async fn a_failure_keeps_its_reason_and_a_new_attempt_begins_without() {
     assert_eq!(fixture.delivery_attempts(task.id).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn one_batch_may_hold_several_attempts() {
+pub(super) async fn one_batch_may_hold_several_attempts() {
     let (fixture, _, deliveries) = with_task(2).await;
     let (one, two) = (deliveries[0].id, deliveries[1].id);
     let steps = [
@@ -507,8 +497,7 @@ async fn one_batch_may_hold_several_attempts() {
     assert_eq!(stored.state, Pushed);
 }
 
-#[tokio::test]
-async fn a_delivered_delivery_begins_no_attempt() {
+pub(super) async fn a_delivered_delivery_begins_no_attempt() {
     let (fixture, _, deliveries) = with_task(1).await;
     let id = deliveries[0].id;
     let delivered = [change(id, 1, Delivered, 1)];
@@ -518,8 +507,7 @@ async fn a_delivered_delivery_begins_no_attempt() {
     assert_eq!(fixture.delivery_attempts(id).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn many_steps_are_one_transaction() {
+pub(super) async fn many_steps_are_one_transaction() {
     let (fixture, task, deliveries) = with_task(1_700).await;
     let ids = deliveries.iter().map(|delivery| delivery.id);
     let steps: Vec<_> = ids
@@ -549,8 +537,7 @@ async fn many_steps_are_one_transaction() {
     assert_eq!(fixture.apply_delivery_changes(&[]).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_device_with_an_open_delivery_is_not_deleted() {
+pub(super) async fn a_device_with_an_open_delivery_is_not_deleted() {
     let (fixture, task, deliveries) = with_task(1).await;
     let device = device("meter", "n0");
     let in_use = fixture.delete_device(&device.id, &audit("x")).await;
@@ -566,8 +553,7 @@ async fn a_device_with_an_open_delivery_is_not_deleted() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_change_that_is_dropped_half_way_is_whole_or_nothing_and_blocks_nobody() {
+pub(super) async fn a_change_that_is_dropped_half_way_is_whole_or_nothing_and_blocks_nobody() {
     let (fixture, task, _) = with_task(1).await;
     let mut other = task.clone();
     let mut dropped = 0;

@@ -63,8 +63,7 @@ async fn delete(fixture: &Fixture, id: Id) -> StoredUpload {
         .unwrap()
 }
 
-#[tokio::test]
-async fn quotas_hold_per_device_and_in_all_and_a_refusal_holds_up_no_other() {
+pub(super) async fn quotas_hold_per_device_and_in_all_and_a_refusal_holds_up_no_other() {
     let fixture = Fixture::new().await;
     let (first, large) = (
         upload(&fixture, "a", "x", 600),
@@ -103,8 +102,7 @@ async fn quotas_hold_per_device_and_in_all_and_a_refusal_holds_up_no_other() {
     );
 }
 
-#[tokio::test]
-async fn a_stored_upload_takes_the_place_of_the_one_of_its_name() {
+pub(super) async fn a_stored_upload_takes_the_place_of_the_one_of_its_name() {
     let fixture = Fixture::new().await;
     let (first, second) = (
         upload(&fixture, "a", "x", 10),
@@ -131,8 +129,7 @@ async fn a_stored_upload_takes_the_place_of_the_one_of_its_name() {
     );
 }
 
-#[tokio::test]
-async fn equal_bytes_are_kept_once_whoever_has_them() {
+pub(super) async fn equal_bytes_are_kept_once_whoever_has_them() {
     let fixture = Fixture::with_product("meter").await;
     let (first, second) = (
         upload(&fixture, "a", "x", 10),
@@ -150,8 +147,7 @@ async fn equal_bytes_are_kept_once_whoever_has_them() {
     assert!(fixture.blobs().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn lists_are_cut_by_what_is_asked_and_go_on_where_they_ended() {
+pub(super) async fn lists_are_cut_by_what_is_asked_and_go_on_where_they_ended() {
     let fixture = Fixture::new().await;
     let limits = UploadLimits {
         max_count_per_device: 100,
