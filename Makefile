@@ -67,19 +67,22 @@ dtls-tools:
 # Other people's clients, from the lists in gateway/tests/clients; made anew when a list changes.
 CLIENTS := $(or $(CARGO_TARGET_DIR),target)/tmp/clients
 LISTS := gateway/tests/clients
+# What the console's tests steer a browser with; the browser itself is the system's.
+BROWSER := $(or $(CARGO_TARGET_DIR),target)/tmp/browser
 
 test: build-tools dtls-tools test-tools fmt clippy unit doctest
 
 test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
+	$(call need,chromium,chromium fonts-dejavu-core)
 	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze coap-client-notls,mosquitto-clients curl ca-certificates systemd libcoap3-bin)
 
 .PHONY: test-clients
 test-clients:
 	$(call need,python3 node npm,python3 python3-venv nodejs npm)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
-	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/made
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/made $(BROWSER)/made
 
 # pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
 $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
@@ -105,6 +108,12 @@ $(CLIENTS)/prometheus/made:
 	touch $@
 
 $(CLIENTS)/made: $(LISTS)/package.json $(LISTS)/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)/
+	cd $(@D) && npm ci --silent --no-audit --no-fund
+	touch $@
+
+$(BROWSER)/made: gateway/tests/browser/package.json gateway/tests/browser/package-lock.json
 	mkdir -p $(@D)
 	cp $^ $(@D)/
 	cd $(@D) && npm ci --silent --no-audit --no-fund

@@ -4,6 +4,7 @@
 mod advice;
 mod certificates;
 mod coap;
+mod console;
 mod keys;
 mod listeners;
 mod registry;

@@ -10,6 +10,7 @@ mod auth;
 mod check;
 mod coap;
 mod conformance;
+mod console;
 pub mod data_dir;
 mod delivery;
 mod files;
@@ -47,6 +48,7 @@ pub use self::{
     auth::AuthConfig,
     coap::CoapConfig,
     conformance::ConformanceConfig,
+    console::ConsoleConfig,
     delivery::DeliveryConfig,
     files::FilesConfig,
     http::HttpConfig,
@@ -97,6 +99,8 @@ pub struct Config {
     pub coap: CoapConfig,
     /// The HTTP API.
     pub http: HttpConfig,
+    /// The console.
+    pub console: ConsoleConfig,
     /// The device files listener.
     pub files: FilesConfig,
     /// Metrics and health.
@@ -183,6 +187,7 @@ impl Config {
             listeners: Self::take_listeners(from),
             coap: section(from),
             http: section(from),
+            console: section(from),
             files: section(from),
             metrics: section(from),
             registry: section(from),
@@ -224,6 +229,7 @@ impl Config {
             section(&self.mqtt),
             section(&self.coap),
             section(&self.http),
+            section(&self.console),
             section(&self.files),
             section(&self.metrics),
             section(&self.registry),

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod coap;
+pub mod console;
 pub mod dev_cert;
 pub mod files;
 pub mod http;

@@ -9,6 +9,7 @@ use crate::{
     config::{Config, ListenerConfig, MqttConfig, Profile, data_dir::Ports},
     edge::{
         accept::{self, Gate},
+        console::{self, Console},
         files::{self, DeviceFiles},
         http::{self, ApiState, listener::Plain},
         mqtt::{self, ListenerSetup},
@@ -39,6 +40,7 @@ pub(super) struct Listeners {
 /// What the listeners lead to.
 pub(super) struct Served {
     pub(super) api: ApiState,
+    pub(super) console: Console,
     pub(super) node: Arc<Node>,
     pub(super) readiness: Readiness,
     /// The owner of listeners and connections, which ends before the rest.
@@ -112,6 +114,7 @@ impl Listeners {
         }
         let Served {
             api,
+            console,
             node,
             readiness,
             edges,
@@ -141,7 +144,7 @@ impl Listeners {
                 files::serve(listener, acceptor, source, &files, &metrics, stop).await;
             });
         }
-        serve_api(self.http, own_http, config, api, &edges);
+        serve_http(self.http, own_http, config, (console, api), &edges);
         // Metrics and health outlive the connections: a drain can be watched to its end.
         if let Some(listener) = self.metrics {
             let (metrics, stop) = (node.metrics.clone(), shutdown.clone());
@@ -151,15 +154,15 @@ impl Listeners {
     }
 }
 
-fn serve_api(
+fn serve_http(
     listener: TcpListener,
     tls: Option<ServerTls>,
     config: &Config,
-    api: ApiState,
+    (console, api): (Console, ApiState),
     edges: &Shutdown,
 ) {
     let (http_config, stop) = (config.http.clone(), edges.clone());
-    let router = http::router(api);
+    let router = console::router(console, http::router(api));
     if let Some(tls) = tls {
         let acceptor = tls.http_acceptor();
         edges.spawn(async move {

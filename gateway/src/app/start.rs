@@ -11,7 +11,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    advice,
+    advice, console,
     listeners::{Listeners, Served},
 };
 use crate::{
@@ -139,8 +139,8 @@ pub struct App {
 }
 
 /// The stores, open.
-struct Stores {
-    registry: Registry,
+pub(super) struct Stores {
+    pub(super) registry: Registry,
     sessions: SessionStore,
     blobs: BlobStore,
 }
@@ -227,6 +227,7 @@ impl App {
         )
         .spawn(shutdown);
         let served = Served {
+            console: console::open(&config, &stores, &api, &metrics, &readiness),
             api,
             node: Arc::clone(&node),
             readiness: readiness.clone(),

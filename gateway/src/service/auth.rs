@@ -6,8 +6,10 @@
 mod application;
 mod changes;
 mod device;
+mod lockout;
 mod lookup;
 mod operator;
+mod session;
 mod throttle;
 
 use std::{io, sync::Arc};
@@ -15,6 +17,7 @@ use std::{io, sync::Arc};
 pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
 pub use device::{AuthenticatedDevice, ChainVerifier, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
+pub use session::{OperatorSession, OperatorSessions, SignInError};
 pub use throttle::Throttle;
 
 use headgate_protocol::credential::Unproven;

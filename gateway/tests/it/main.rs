@@ -12,6 +12,7 @@ mod coap_clients;
 mod config;
 mod conformance;
 mod connect;
+mod console;
 mod deploy;
 mod failures;
 mod files;

@@ -35,7 +35,7 @@ const SLICE_BYTES: u64 = 256 * 1024;
         ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of")),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
         (status = 206, content_type = "application/octet-stream", body = Vec<u8>), Problems))]
-pub(super) async fn download(
+pub(in crate::edge) async fn download(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
@@ -58,20 +58,20 @@ pub(super) async fn download(
 
 /// Bytes that are kept, whatever they are.
 #[derive(Debug)]
-pub(super) struct Stored<'a> {
+pub(in crate::edge) struct Stored<'a> {
     /// What whoever saves them may call them.
-    pub(super) name: &'a str,
+    pub(in crate::edge) name: &'a str,
     /// How many.
-    pub(super) size: u64,
+    pub(in crate::edge) size: u64,
     /// Their SHA-256.
-    pub(super) sha256: [u8; 32],
+    pub(in crate::edge) sha256: [u8; 32],
     /// Their MD5.
-    pub(super) md5: [u8; 16],
+    pub(in crate::edge) md5: [u8; 16],
 }
 
 /// The answer to a request for bytes, whole or a range; `read` gives those from the first to
 /// (exclusive) the second number.
-pub(super) fn respond<R, F, E>(
+pub(in crate::edge) fn respond<R, F, E>(
     stored: &Stored<'_>,
     headers: &HeaderMap,
     read: R,

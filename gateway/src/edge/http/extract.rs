@@ -16,7 +16,7 @@ use serde_json::error::Category;
 use super::problem::{Kind, Problem};
 
 /// How long a buffered body may take to arrive.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(in crate::edge) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body; unknown fields are refused where the type says so, and every type of this API does.
 #[derive(Debug)]
@@ -38,7 +38,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 }
 
 /// Reads a body whole, within the limit of its route and [`BODY_TIMEOUT`].
-pub(super) async fn buffer<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+pub(in crate::edge) async fn buffer<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Problem> {
     let reading = Bytes::from_request(request, state);
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
         Err(_elapsed) => Err(Problem::new(
@@ -60,7 +63,7 @@ pub(super) async fn buffer<S: Send + Sync>(request: Request, state: &S) -> Resul
 }
 
 /// Parses `bytes` as exactly one JSON value of type `T`.
-pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(in crate::edge) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| json_problem(&error.path().to_string(), error.inner()))?;
@@ -130,7 +133,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The media type of the body in lower case, without its parameters.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(in crate::edge) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(
         value

@@ -22,21 +22,21 @@ use super::{
 };
 
 /// The part that holds the file.
-pub(super) const FILE: &str = "file";
+pub(in crate::edge) const FILE: &str = "file";
 
 /// What a form may have besides its file: boundaries, heads and fields.
-pub(super) const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
+pub(in crate::edge) const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
 
 /// Most bytes of a text field.
 const MAX_FIELD_BYTES: usize = 4_096;
 
 /// Text fields by name.
 #[derive(Debug, Default)]
-pub(super) struct Fields(BTreeMap<&'static str, String>);
+pub(in crate::edge) struct Fields(BTreeMap<&'static str, String>);
 
 impl Fields {
     /// Takes a field that must be there.
-    pub(super) fn needed(&mut self, name: &'static str) -> Result<String, Problem> {
+    pub(in crate::edge) fn needed(&mut self, name: &'static str) -> Result<String, Problem> {
         let value = self.0.remove(name);
         value.ok_or_else(|| {
             let detail = format!("the field {name} must stand before the part {FILE}");
@@ -45,21 +45,21 @@ impl Fields {
     }
 
     /// Takes a field that may be there; an empty one is as good as none.
-    pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {
+    pub(in crate::edge) fn optional(&mut self, name: &'static str) -> Option<String> {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 }
 
 /// A form of which nothing has been read.
 #[derive(Debug)]
-pub(super) struct Form {
+pub(in crate::edge) struct Form {
     multipart: Multipart<'static>,
     bound: Bound,
 }
 
 impl Form {
     /// Takes the body of a request whose file may have `max_file_bytes`.
-    pub(super) fn of(request: Request, max_file_bytes: u64) -> Result<Self, Problem> {
+    pub(in crate::edge) fn of(request: Request, max_file_bytes: u64) -> Result<Self, Problem> {
         let max_bytes = max_file_bytes.saturating_add(MAX_OVERHEAD_BYTES);
         let headers = request.headers();
         let announced = headers
@@ -90,7 +90,7 @@ impl Form {
     }
 
     /// Reads the fields up to the file; `allowed` are the names that may be there.
-    pub(super) async fn fields(
+    pub(in crate::edge) async fn fields(
         mut self,
         allowed: &[&'static str],
     ) -> Result<(Fields, Field<'static>), Problem> {
@@ -123,7 +123,10 @@ impl Form {
 }
 
 /// Reads a part whole; more than `max_bytes` are refused.
-pub(super) async fn whole(mut part: Field<'static>, max_bytes: usize) -> Result<Bytes, Problem> {
+pub(in crate::edge) async fn whole(
+    mut part: Field<'static>,
+    max_bytes: usize,
+) -> Result<Bytes, Problem> {
     let mut whole = BytesMut::new();
     while let Some(bytes) = timely(part.chunk()).await? {
         if whole.len() + bytes.len() > max_bytes {
@@ -146,7 +149,7 @@ async fn timely<T>(reading: impl Future<Output = multer::Result<T>>) -> Result<T
 }
 
 /// What is wrong with a form, or with the connection that it comes over.
-pub(super) fn problem_of(error: &multer::Error) -> Problem {
+pub(in crate::edge) fn problem_of(error: &multer::Error) -> Problem {
     let multer::Error::StreamReadFailed(cause) = error else {
         return malformed(error.to_string());
     };
@@ -161,7 +164,7 @@ pub(super) fn problem_of(error: &multer::Error) -> Problem {
 }
 
 /// A file that is larger than it may be.
-pub(super) fn too_large(max_bytes: u64) -> Problem {
+pub(in crate::edge) fn too_large(max_bytes: u64) -> Problem {
     Problem::new(
         Kind::TooLarge,
         format!("the file is larger than {max_bytes} bytes"),

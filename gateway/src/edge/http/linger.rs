@@ -43,7 +43,7 @@ impl HttpBody for Shared {
 }
 
 /// The layer for routes that stream their body.
-pub(super) async fn linger(request: Request, next: Next) -> Response {
+pub(in crate::edge) async fn linger(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let shared = Arc::new(Mutex::new(body));
     let body = Body::new(Shared(Arc::clone(&shared)));

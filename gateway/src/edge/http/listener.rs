@@ -8,10 +8,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Response};
+use axum::{
+    extract::ConnectInfo,
+    http::{Request, Response},
+};
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -104,11 +108,14 @@ pub async fn run<A, S, B>(
             accepted = accept(&listener, &slots) => accepted,
         };
         match accepted {
-            Ok((tcp, slot)) => {
+            Ok((tcp, peer, slot)) => {
                 let connection = serve_connection(
                     tcp,
                     acceptor.clone(),
-                    service.clone(),
+                    Stamped {
+                        service: service.clone(),
+                        peer,
+                    },
                     limits.clone(),
                     shutdown.clone(),
                 );
@@ -130,6 +137,27 @@ pub async fn run<A, S, B>(
         biased;
         () = shutdown.stopping() => {}
         () = ended => {}
+    }
+}
+
+/// A service whose requests say where they come from.
+#[derive(Clone)]
+struct Stamped<S> {
+    service: S,
+    peer: SocketAddr,
+}
+
+impl<S, B> hyper::service::Service<Request<B>> for Stamped<S>
+where
+    S: hyper::service::Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.service.call(request)
     }
 }
 
@@ -157,14 +185,14 @@ impl Drop for Counted {
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
     loop {
         match listener.accept().await {
-            Ok((tcp, _peer)) => return Ok((tcp, slot)),
+            Ok((tcp, peer)) => return Ok((tcp, peer, slot)),
             // The peer was gone before we came to it: no fault of ours and no reason to pause.
             Err(error) if is_peers(&error) => {}
             Err(error) => return Err(error),

@@ -385,6 +385,27 @@ impl Problem {
         self.0.kind
     }
 
+    /// The status that goes with it.
+    pub fn status(&self) -> StatusCode {
+        self.0.kind.status()
+    }
+
+    /// What is wrong in this request.
+    pub fn detail(&self) -> &str {
+        &self.0.body.detail
+    }
+
+    /// The field that is wrong, where it is one.
+    pub fn wrong_field(&self) -> Option<&str> {
+        self.0.body.field.as_deref()
+    }
+
+    /// Rows that cannot be used, as many as are listed, and how many there are in all.
+    pub fn wrong_rows(&self) -> (&[RowProblem], usize) {
+        let rows = &self.0.body.errors;
+        (rows, self.0.body.error_count.unwrap_or(rows.len()))
+    }
+
     /// The body as a value, for assertions.
     #[cfg(test)]
     pub(super) fn to_json(&self) -> serde_json::Value {

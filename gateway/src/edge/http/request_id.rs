@@ -15,7 +15,7 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_LEN: usize = 64;
 
 /// Outermost layer: takes over or makes the id, and stamps it into the answer.
-pub(super) async fn stamp(request: Request, next: Next) -> Response {
+pub(in crate::edge) async fn stamp(request: Request, next: Next) -> Response {
     let id = request
         .headers()
         .get(HEADER)

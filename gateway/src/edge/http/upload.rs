@@ -16,15 +16,15 @@ use super::{
 /// A stream of bytes ended early; why is in the [`Slot`] that goes with it.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the upload ended early")]
-pub(super) struct EndedEarly;
+pub(in crate::edge) struct EndedEarly;
 
 /// Keeps the problem that ended a stream, while only [`EndedEarly`] travels through the service.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<Problem>>>);
+pub(in crate::edge) struct Slot(Arc<Mutex<Option<Problem>>>);
 
 impl Slot {
     /// The problem that ended the stream, or else what the service said.
-    pub(super) fn or(&self, service: impl Into<Problem>) -> Problem {
+    pub(in crate::edge) fn or(&self, service: impl Into<Problem>) -> Problem {
         let found = self.0.lock().take();
         found.unwrap_or_else(|| service.into())
     }
@@ -37,20 +37,20 @@ impl Slot {
 
 /// What the bytes are announced to be; what is `None` is not checked.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Announced {
+pub(in crate::edge) struct Announced {
     /// SHA-256 of all bytes; checked by the service, which computes it anyway.
-    pub(super) sha256: Option<[u8; 32]>,
+    pub(in crate::edge) sha256: Option<[u8; 32]>,
     /// MD5 of all bytes; checked here.
-    pub(super) md5: Option<[u8; 16]>,
+    pub(in crate::edge) md5: Option<[u8; 16]>,
     /// How many bytes; checked by the service.
-    pub(super) size: Option<u64>,
+    pub(in crate::edge) size: Option<u64>,
 }
 
 /// The bytes that the service reads.
-pub(super) type Upload = BoxStream<'static, Result<Bytes, EndedEarly>>;
+pub(in crate::edge) type Upload = BoxStream<'static, Result<Bytes, EndedEarly>>;
 
 /// The file of a form.
-pub(super) fn of_part(part: Field<'static>, announced: Announced) -> (Upload, Slot) {
+pub(in crate::edge) fn of_part(part: Field<'static>, announced: Announced) -> (Upload, Slot) {
     checked(
         part.map(|read| read.map_err(|error| form::problem_of(&error))),
         announced,
@@ -58,7 +58,7 @@ pub(super) fn of_part(part: Field<'static>, announced: Announced) -> (Upload, Sl
 }
 
 /// A body that is the file.
-pub(super) fn of_body(body: axum::body::Body, announced: Announced) -> (Upload, Slot) {
+pub(in crate::edge) fn of_body(body: axum::body::Body, announced: Announced) -> (Upload, Slot) {
     let slices = body.into_data_stream().map(|read| {
         read.map_err(|error| {
             let error = SourceError::from(error);
@@ -123,7 +123,10 @@ impl Checker {
 }
 
 /// Reads a digest in hexadecimal, in either case.
-pub(super) fn digest<const N: usize>(name: &'static str, text: &str) -> Result<[u8; N], Problem> {
+pub(in crate::edge) fn digest<const N: usize>(
+    name: &'static str,
+    text: &str,
+) -> Result<[u8; N], Problem> {
     let mut digest = [0; N];
     match hex::decode_to_slice(text, &mut digest) {
         Ok(()) => Ok(digest),

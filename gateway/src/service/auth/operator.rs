@@ -139,7 +139,11 @@ impl TokenAuthenticator {
     ///
     /// # Cancel safety
     /// Safe; a check that runs goes on to its end.
-    pub async fn password(&self, name: &str, password: &str) -> Result<Actor, AuthError> {
+    pub(super) async fn operator(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> Result<(Id, Actor), AuthError> {
         if password.len() > MAX_PASSWORD_BYTES {
             return Err(AuthError::Refused);
         }
@@ -162,12 +166,12 @@ impl TokenAuthenticator {
                     .is_ok())
             })
             .await?;
-        row.filter(|_| is_right)
-            .map(|row| Actor {
-                name: row.name,
-                role: row.role,
-            })
-            .ok_or(AuthError::Refused)
+        let row = row.filter(|_| is_right).ok_or(AuthError::Refused)?;
+        let actor = Actor {
+            name: row.name,
+            role: row.role,
+        };
+        Ok((row.id, actor))
     }
 
     /// At the first start, makes an operator `admin` and an API token of the same role; later starts do nothing.
@@ -315,7 +319,7 @@ mod tests {
 
         let actor = auth.token(&made.token).await.unwrap();
         assert_eq!(actor.role, Role::Admin);
-        let actor = auth.password("admin", &made.password).await.unwrap();
+        let (_, actor) = auth.operator("admin", &made.password).await.unwrap();
         assert_eq!((actor.name.as_str(), actor.role), ("admin", Role::Admin));
 
         let again = authenticator(&dir).await;
@@ -355,7 +359,7 @@ mod tests {
             ("root", &made.password),
             ("admin", &"x".repeat(MAX_PASSWORD_BYTES + 1)),
         ] {
-            let refused = auth.password(name, password).await;
+            let refused = auth.operator(name, password).await;
             assert!(matches!(refused, Err(AuthError::Refused)), "{name}");
         }
     }

@@ -7,7 +7,7 @@
 //! fleet may sit behind one address. Who is connected at this moment is not asked at all; whoever calls sees to that.
 //! Invariants: every table is bounded and swept; names stand there as keyed hashes; time comes from the caller.
 
-mod table;
+pub(super) mod table;
 
 use std::{
     hash::{BuildHasher as _, Hash, RandomState},
@@ -218,7 +218,7 @@ impl Entry for Known {
 }
 
 /// The network of an address: what one subscriber, or one carrier's translator, has to itself.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 72)).into(),

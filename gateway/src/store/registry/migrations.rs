@@ -107,4 +107,5 @@ const FILES: &[(i64, &str, &str)] = &[
     (5, "upload", include_str!("migrations/0005_upload.sql")),
     (6, "login", include_str!("migrations/0006_login.sql")),
     (8, "delivery", include_str!("migrations/0008_delivery.sql")),
+    (9, "console", include_str!("migrations/0009_console.sql")),
 ];

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 /// What stands in a table until it has no effect any more.
-pub(super) trait Entry {
+pub(in crate::service::auth) trait Entry {
     /// From when on it has none.
     fn ends(&self) -> Instant;
 }
@@ -16,13 +16,13 @@ pub(super) trait Entry {
 /// Entries by the hash of what they are about, in shards with a lock each.
 ///
 /// A full shard is swept; is it still full, then the one of a few entries that ends first makes room.
-pub(super) struct Table<E> {
+pub(in crate::service::auth) struct Table<E> {
     shards: Box<[Mutex<HashMap<u64, E>>]>,
     shard_capacity: usize,
 }
 
 impl<E: Entry> Table<E> {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(in crate::service::auth) fn new(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shard_capacity: capacity.div_ceil(SHARDS).max(1),
@@ -30,12 +30,12 @@ impl<E: Entry> Table<E> {
     }
 
     /// Whether there is an entry of this key for which something holds.
-    pub(super) fn any(&self, key: u64, holds: impl FnOnce(&E) -> bool) -> bool {
+    pub(in crate::service::auth) fn any(&self, key: u64, holds: impl FnOnce(&E) -> bool) -> bool {
         self.shard(key).lock().get(&key).is_some_and(holds)
     }
 
     /// Changes the entry of a key, which is made where there is none.
-    pub(super) fn update(
+    pub(in crate::service::auth) fn update(
         &self,
         key: u64,
         now: Instant,
@@ -59,12 +59,12 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    pub(super) fn remove(&self, key: u64) {
+    pub(in crate::service::auth) fn remove(&self, key: u64) {
         self.shard(key).lock().remove(&key);
     }
 
     /// Drops what has ended, and the memory that it took.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(in crate::service::auth) fn sweep(&self, now: Instant) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.retain(|_, entry| entry.ends() > now);
@@ -74,7 +74,7 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::service::auth) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 

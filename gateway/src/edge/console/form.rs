@@ -1,0 +1,140 @@
+//! Forms: what was sent, whether it may be used, and what is wrong with it.
+//!
+//! [`Posted`] is the only way to the fields of a form, and [`Upload`] to a form with a file; both refuse what was not
+//! made for the session that sends it.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts as _, Request},
+    http::Uri,
+};
+use multer::Field;
+
+use super::{fault::Fault, session::Visit, text::TEXTS};
+use crate::edge::http::{
+    extract::{buffer, media_type},
+    form::{Fields, Form},
+    problem::{Kind, Problem},
+};
+
+/// The field that shows for which session a form was made.
+const TOKEN: &str = "csrf";
+
+/// The fields of a form.
+#[derive(Debug)]
+pub(super) struct Posted(Vec<(String, String)>);
+
+impl Posted {
+    /// A field without the blanks around it; empty where it is missing.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.raw(name).trim()
+    }
+
+    /// A field as it was sent.
+    pub(super) fn raw(&self, name: &str) -> &str {
+        let mut fields = self.0.iter();
+        fields
+            .find_map(|(key, value)| (key == name).then_some(value.as_str()))
+            .unwrap_or_default()
+    }
+
+    /// Reads a body of `application/x-www-form-urlencoded`.
+    pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Self, Fault> {
+        let is_form =
+            media_type(request.headers()).as_deref() == Some("application/x-www-form-urlencoded");
+        if !is_form {
+            return Err(Fault::bad_request(TEXTS.fault.no_form));
+        }
+        let body = buffer(request, state).await?;
+        Ok(Self(form_urlencoded::parse(&body).into_owned().collect()))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Posted {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
+        let (mut parts, body) = request.into_parts();
+        let visit = Visit::from_request_parts(&mut parts, state).await?;
+        let posted = Self::read(Request::from_parts(parts, body), state).await?;
+        if visit.session.made(posted.raw(TOKEN)) {
+            Ok(posted)
+        } else {
+            Err(Fault::forged())
+        }
+    }
+}
+
+/// A form with a file, of which the fields have been read.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// The fields before the file.
+    pub(super) fields: Fields,
+    /// The file, to be streamed.
+    pub(super) file: Field<'static>,
+}
+
+impl Upload {
+    /// Reads the fields of `allowed`; the file may have `max_file_bytes`.
+    ///
+    /// # Errors
+    /// The fault of a form that was not made for this session; else what is wrong with the form.
+    pub(super) async fn read(
+        request: Request,
+        visit: &Visit,
+        allowed: &[&'static str],
+        max_file_bytes: u64,
+    ) -> Result<Result<Self, Problem>, Fault> {
+        let names: Vec<&'static str> = [TOKEN].into_iter().chain(allowed.iter().copied()).collect();
+        let read = match Form::of(request, max_file_bytes) {
+            Ok(form) => form.fields(&names).await,
+            Err(problem) => Err(problem),
+        };
+        let (mut fields, file) = match read {
+            Ok(read) => read,
+            Err(problem) if problem.kind() == Kind::Incomplete => return Err(problem.into()),
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if visit
+            .session
+            .made(&fields.optional(TOKEN).unwrap_or_default())
+        {
+            Ok(Ok(Self { fields, file }))
+        } else {
+            Err(Fault::forged())
+        }
+    }
+}
+
+/// What is wrong with the fields of a form, to be shown beside them.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<(&'static str, String)>);
+
+impl Errors {
+    /// One field and what is wrong with it; `""` is the form as a whole.
+    pub(super) fn one(field: &'static str, message: impl Into<String>) -> Self {
+        Self(vec![(field, message.into())])
+    }
+
+    /// Adds one.
+    pub(super) fn add(&mut self, field: &'static str, message: impl Into<String>) {
+        self.0.push((field, message.into()));
+    }
+
+    /// What is wrong with a field.
+    pub(super) fn of(&self, field: &str) -> Option<&str> {
+        let mut all = self.0.iter();
+        all.find_map(|(name, message)| (*name == field).then_some(message.as_str()))
+    }
+
+    /// Whether nothing is wrong.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A value of a query; the first where there are several.
+pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
+    let query = uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .find_map(|(key, value)| (key == name && !value.is_empty()).then(|| value.into_owned()))
+}

@@ -1,0 +1,262 @@
+//! `/resources`: platform resources, what became of them, and their bytes.
+
+mod change;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode},
+    middleware::from_fn,
+    response::Response,
+    routing::get,
+};
+
+use super::{
+    Console,
+    fault::Fault,
+    form::Errors,
+    layout::{Layout, Place, render, render_with},
+    paging::{ListQuery, Ways},
+    session::Visit,
+    show,
+    text::{TEXTS, Texts, fill},
+};
+use crate::{
+    edge::http::{
+        content::{self, Stored},
+        linger::linger,
+    },
+    model::{DeliveryState, Id, Page, Resource},
+    service::{ResourceFilter, TaskFilter},
+};
+
+/// The filters of the list.
+const FILTERS: &[&str] = &["text", "product"];
+
+/// The routes of this file and of those below.
+pub(super) fn routes() -> Router<Arc<Console>> {
+    // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
+    let streamed = Router::new()
+        .route("/resources", get(list).post(change::add))
+        .route(
+            "/resources/{id}/content",
+            get(download).post(change::replace),
+        )
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(linger));
+    Router::new()
+        .merge(streamed)
+        .route("/resources/new", get(change::add_page))
+        .route("/resources/{id}", get(one))
+        .route(
+            "/resources/{id}/edit",
+            get(change::edit_page).post(change::edit),
+        )
+        .route(
+            "/resources/{id}/delete",
+            get(change::delete_page).post(change::delete),
+        )
+}
+
+#[derive(Template)]
+#[template(path = "console/resources/list.html")]
+struct ListPage {
+    t: &'static Texts,
+    layout: Layout,
+    text: String,
+    product: String,
+    products: Vec<String>,
+    rows: Vec<Row>,
+    ways: Ways,
+}
+
+#[derive(Template)]
+#[template(path = "console/resources/details.html")]
+struct DetailsPage {
+    t: &'static Texts,
+    layout: Layout,
+    row: Row,
+    size_bytes: String,
+    sha256: String,
+    md5: String,
+    parts: usize,
+    created: String,
+    counts: Vec<(&'static str, String)>,
+    tasks: Vec<TaskRow>,
+    errors: Errors,
+}
+
+/// A resource as it is listed.
+struct Row {
+    id: String,
+    name: String,
+    product: String,
+    version: u32,
+    size: String,
+    changed: String,
+    description: String,
+}
+
+/// A task that delivers the resource.
+struct TaskRow {
+    id: String,
+    name: String,
+    version: u32,
+    run: &'static str,
+    delivered: u64,
+    failed: u64,
+    total: u32,
+    created: String,
+}
+
+impl From<&Resource> for Row {
+    fn from(resource: &Resource) -> Self {
+        Self {
+            id: resource.id.to_string(),
+            name: resource.name.to_string(),
+            product: resource.product_id.to_string(),
+            version: resource.version,
+            size: show::bytes(resource.size),
+            changed: show::time(resource.updated_at),
+            description: resource.description.clone(),
+        }
+    }
+}
+
+impl DetailsPage {
+    fn exact(&self) -> String {
+        fill(self.t.resources.bytes, &[("size", &self.size_bytes)])
+    }
+
+    fn parts_of(&self) -> String {
+        fill(self.t.resources.parts_of, &[("count", &self.parts)])
+    }
+}
+
+async fn list(
+    State(console): State<Arc<Console>>,
+    visit: Visit,
+    query: ListQuery,
+) -> Result<Response, Fault> {
+    let (text, product) = (query.value("text"), query.value("product"));
+    let filter = ResourceFilter {
+        product: product.parse().ok(),
+        text: (!text.is_empty()).then(|| text.to_owned()),
+    };
+    let found = console
+        .services
+        .resources
+        .resources(&filter, &query.page())
+        .await?;
+    let page = ListPage {
+        t: &TEXTS,
+        layout: Layout::new(&visit, Place::Resources, TEXTS.resources.title),
+        text: text.to_owned(),
+        product: product.to_owned(),
+        products: products(&console).await?,
+        ways: query.ways(&found, FILTERS),
+        rows: found.items.iter().map(Row::from).collect(),
+    };
+    Ok(render(&page))
+}
+
+async fn one(
+    State(console): State<Arc<Console>>,
+    visit: Visit,
+    Path(id): Path<Id>,
+) -> Result<Response, Fault> {
+    details(&console, &visit, id, StatusCode::OK, Errors::default()).await
+}
+
+/// The page of a resource, with what is wrong with new bytes for it.
+async fn details(
+    console: &Console,
+    visit: &Visit,
+    id: Id,
+    status: StatusCode,
+    errors: Errors,
+) -> Result<Response, Fault> {
+    let resources = &console.services.resources;
+    let resource = resources.resource(id).await?;
+    let version = resources.version(id, resource.version).await?;
+    let counts = resources.statistics(id).await?;
+    let filter = TaskFilter {
+        resource: Some(id),
+        ..TaskFilter::default()
+    };
+    let tasks = console
+        .services
+        .delivery
+        .tasks(&filter, &Page::default())
+        .await?;
+    let page = DetailsPage {
+        t: &TEXTS,
+        layout: Layout::new(visit, Place::Resources, resource.name.as_str()),
+        row: Row::from(&resource),
+        size_bytes: show::grouped(version.size),
+        sha256: hex::encode(version.sha256),
+        md5: hex::encode(version.md5),
+        parts: version.part_digests.len() / 32,
+        created: show::time(resource.created_at),
+        counts: DeliveryState::ALL
+            .iter()
+            .map(|state| (state.as_str(), show::grouped(counts.of(*state))))
+            .collect(),
+        tasks: tasks
+            .items
+            .into_iter()
+            .map(|view| TaskRow {
+                id: view.task.id.to_string(),
+                name: view.task.name,
+                version: view.task.resource_version,
+                run: view.task.run.as_str(),
+                delivered: view.counts.delivered,
+                failed: view.counts.failed,
+                total: view.task.total,
+                created: show::time(view.task.created_at),
+            })
+            .collect(),
+        errors,
+    };
+    Ok(render_with(status, &page))
+}
+
+async fn download(
+    State(console): State<Arc<Console>>,
+    _visit: Visit,
+    Path(id): Path<Id>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    let resources = console.services.resources.clone();
+    let resource = resources.resource(id).await?;
+    let version = resources.version(id, resource.version).await?;
+    let stored = Stored {
+        name: resource.name.as_str(),
+        size: version.size,
+        sha256: version.sha256,
+        md5: version.md5,
+    };
+    let blob = version.blob;
+    let answer = content::respond(&stored, &headers, move |start, end| {
+        let resources = resources.clone();
+        async move { resources.read(&blob, start..end).await }
+    });
+    Ok(answer?)
+}
+
+/// The ids of products, as many as fit a choice.
+async fn products(console: &Console) -> Result<Vec<String>, Fault> {
+    let page = Page {
+        limit: Page::MAX_LIMIT,
+        cursor: None,
+    };
+    let found = console.services.registry.products(&page).await?;
+    let ids = found
+        .items
+        .into_iter()
+        .map(|product| product.id.to_string());
+    Ok(ids.collect())
+}

@@ -1,0 +1,83 @@
+//! The catalogue: every word that the console shows, by page.
+//!
+//! A language is one value of [`Texts`]: the compiler says which words it lacks, and which no page uses any more. Words
+//! with a gap name it in braces and are completed by [`fill`]. Rules that a field breaks come from the services.
+
+pub(super) mod common;
+mod overview;
+mod resources;
+
+use std::fmt::Display;
+
+/// Declares the words of one page and gives them in English.
+macro_rules! texts {
+    ($(#[$doc:meta])+ $name:ident { $($key:ident: $text:literal,)+ }) => {
+        $(#[$doc])+
+        #[derive(Debug)]
+        pub(in crate::edge::console) struct $name {
+            $(pub(in crate::edge::console) $key: &'static str,)+
+        }
+
+        impl $name {
+            /// English.
+            pub(in crate::edge::console) const EN: Self = Self { $($key: $text,)+ };
+        }
+    };
+}
+use texts;
+
+/// All words.
+#[derive(Debug)]
+pub(super) struct Texts {
+    pub(super) common: common::Common,
+    pub(super) nav: common::Nav,
+    pub(super) notice: common::Notices,
+    pub(super) state: common::States,
+    pub(super) fault: common::Faults,
+    pub(super) sign_in: common::SignIn,
+    pub(super) overview: overview::Overview,
+    pub(super) resources: resources::Resources,
+}
+
+/// The words that are shown.
+pub(super) static TEXTS: Texts = Texts {
+    common: common::Common::EN,
+    nav: common::Nav::EN,
+    notice: common::Notices::EN,
+    state: common::States::EN,
+    fault: common::Faults::EN,
+    sign_in: common::SignIn::EN,
+    overview: overview::Overview::EN,
+    resources: resources::Resources::EN,
+};
+
+/// Puts values into the gaps of a text: `{count}` by `("count", &count)`.
+pub(super) fn fill(text: &str, values: &[(&str, &dyn Display)]) -> String {
+    let mut filled = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let Some((name, after)) = after.split_once('}') else {
+            rest = after;
+            break;
+        };
+        if let Some((_, value)) = values.iter().find(|(known, _)| *known == name) {
+            filled.push_str(&value.to_string());
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_filled_once() {
+        let filled = fill("{a} of {b}", &[("a", &"{b}"), ("b", &7)]);
+        assert_eq!(filled, "{b} of 7");
+        assert_eq!(fill("no gap", &[]), "no gap");
+    }
+}
