@@ -48,9 +48,12 @@ pub(crate) struct ConnectArgs {
     /// How long all devices stay once the last one is connected, e.g. 60s.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub(crate) hold: Duration,
-    /// Each device carries out the TLS handshake, says nothing and leaves: what is left of a run without this is login.
+    /// Each device carries out the handshake of TLS or DTLS, says nothing and leaves: what is left of a run without this is login.
     #[arg(long)]
     pub(crate) handshake_only: bool,
+    /// By CoAP: after --hold each device asks once what waits for it, and fails where it gets no answer.
+    #[arg(long)]
+    pub(crate) ask: bool,
 }
 
 /// Options of `swarm deliver`.
@@ -231,7 +234,7 @@ impl Cli {
     pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(line)?;
         if let Some(option) = coap::misplaced(&cli.command) {
-            let text = format!("{option} is for --proto mqtt");
+            let text = format!("{option} has no meaning with this --proto");
             return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
         }
         if let Command::Deliver(args) = &cli.command
@@ -306,6 +309,7 @@ mod tests {
             "swarm connect --proto coap --plain",
             "swarm deliver --proto coap --block 1000",
             "swarm deliver --proto coap --loss 2",
+            "swarm connect --ask",
         ] {
             assert!(
                 Cli::read(line.split(' ').map(OsString::from)).is_err(),

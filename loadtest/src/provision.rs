@@ -106,10 +106,12 @@ impl Provision {
             return Ok(());
         }
         let mut body = json!({ "id": self.product, "name": self.product });
-        if self.kind.proto == Proto::Coap {
+        if self.kind.proto != Proto::Mqtt {
             body["transports"] = json!({ "mqtt": false, "coap": true });
-            body["auth_kinds"] = json!(["none"]);
             body["reachable_after_uplink_secs"] = json!(self.kind.reachable_secs);
+        }
+        if self.kind.proto == Proto::Coap {
+            body["auth_kinds"] = json!(["none"]);
         }
         self.api
             .post::<IgnoredAny>("/api/v1/products", &body)
@@ -156,7 +158,9 @@ impl Provision {
                 "device_id": identity.device_id,
             });
             match self.kind.proto {
-                Proto::Mqtt => body["secret"] = json!(secret(seed, &identity.device_id)),
+                Proto::Mqtt | Proto::Coaps => {
+                    body["secret"] = json!(secret(seed, &identity.device_id));
+                }
                 Proto::Coap => body["auth"] = json!("none"),
             }
             body
@@ -203,12 +207,12 @@ impl Provision {
     /// The CSV of some devices.
     fn rows(&self, part: &[Identity], seed: u64) -> String {
         let mut text = String::from(match self.kind.proto {
-            Proto::Mqtt => "node_id,product_id,secret\n",
+            Proto::Mqtt | Proto::Coaps => "node_id,product_id,secret\n",
             Proto::Coap => "node_id,product_id,auth_type\n",
         });
         for identity in part {
             let last = match self.kind.proto {
-                Proto::Mqtt => secret(seed, &identity.device_id),
+                Proto::Mqtt | Proto::Coaps => secret(seed, &identity.device_id),
                 Proto::Coap => "none".to_owned(),
             };
             // Writing to a string does not fail.

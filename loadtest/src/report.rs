@@ -29,6 +29,9 @@ pub(crate) struct Report {
     pub(crate) devices: Devices,
     /// The connecting phase.
     pub(crate) connect: Connect,
+    /// Devices that asked once after they had stayed and were answered, with `--ask`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answered: Option<u64>,
     /// The delivery, for `deliver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delivery: Option<Delivery>,
@@ -247,6 +250,7 @@ impl Report {
                 reconnects: stats.reconnects.get(),
                 planned_drops: stats.planned_drops.get(),
             },
+            answered: None,
             delivery: None,
             uploads: None,
             datagrams: Datagrams::of(stats),

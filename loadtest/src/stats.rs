@@ -42,6 +42,8 @@ pub(crate) struct Stats {
     pub(crate) left: Counter,
     /// Fast devices that came to any end.
     pub(crate) fast_ended: Counter,
+    /// Devices that asked after they had stayed, and were answered.
+    pub(crate) answered: Counter,
     /// What became of datagrams, by CoAP.
     pub(crate) datagrams: Datagrams,
     times: Mutex<Times>,
@@ -171,6 +173,7 @@ impl Default for Stats {
             failed: Counter::default(),
             left: Counter::default(),
             fast_ended: Counter::default(),
+            answered: Counter::default(),
             datagrams: Datagrams::default(),
             times: Mutex::new(Times(times)),
             errors: Mutex::default(),

@@ -54,6 +54,8 @@ pub(crate) struct Swarm {
     pub(crate) stats: Stats,
     /// Connections being made.
     pub(crate) connecting: Semaphore,
+    /// Has devices that stay ask once, by CoAP.
+    pub(crate) ask: CancellationToken,
     /// Ends all devices.
     pub(crate) stop: CancellationToken,
     /// Keeps the source addresses of runs apart.
@@ -85,7 +87,10 @@ impl Swarm {
             },
             coap: match args.proto {
                 Proto::Mqtt => None,
-                Proto::Coap => Some(Arc::new(CoapPlan::new(&args.coap))),
+                Proto::Coap | Proto::Coaps => Some(Arc::new(CoapPlan::new(
+                    &args.coap,
+                    args.proto == Proto::Coaps,
+                ))),
             },
             version: version(args.mqtt),
             product: args.product.clone(),
@@ -99,6 +104,7 @@ impl Swarm {
             handshake_only: false,
             stats: Stats::default(),
             connecting: Semaphore::new(MAX_CONNECTING),
+            ask: CancellationToken::new(),
             stop: CancellationToken::new(),
             salt: std::process::id(),
             started: Instant::now(),

@@ -75,6 +75,7 @@ struct Ports {
     mqtts: Option<SocketAddr>,
     mqtt: Option<SocketAddr>,
     coap: Option<SocketAddr>,
+    coaps: Option<SocketAddr>,
     http: Option<SocketAddr>,
 }
 
@@ -88,6 +89,7 @@ impl Target {
         let ports = data_dir.map(read_ports).transpose()?.unwrap_or_default();
         let (listener, default_port) = match (args.proto, args.plain) {
             (Proto::Coap, _) => (ports.coap, 5683),
+            (Proto::Coaps, _) => (ports.coaps, 5684),
             (Proto::Mqtt, true) => (ports.mqtt, 1883),
             (Proto::Mqtt, false) => (ports.mqtts, 8883),
         };

@@ -15,11 +15,13 @@ pub(crate) enum Proto {
     Mqtt,
     /// CoAP over UDP.
     Coap,
+    /// CoAP over DTLS with Connection ID.
+    Coaps,
 }
 
 /// How devices speak CoAP, and what becomes of their datagrams.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "With --proto coap")]
+#[command(next_help_heading = "With --proto coap and coaps")]
 pub(crate) struct CoapArgs {
     /// Share of datagrams that are lost, either way, 0 to 1.
     #[arg(long, default_value = "0", value_parser = parse_share)]
@@ -50,16 +52,17 @@ pub(crate) struct CoapArgs {
     pub(crate) ack_timeout: Duration,
 }
 
-/// An option that has no meaning by CoAP and was given all the same.
+/// An option that has no meaning by CoAP, or by plain CoAP, and was given all the same.
 pub(super) fn misplaced(command: &Command) -> Option<&'static str> {
     let common = command.common();
-    if common.proto == Proto::Mqtt {
-        return None;
-    }
     match command {
+        Command::Connect(args) if args.ask && common.proto == Proto::Mqtt => Some("--ask"),
+        _ if common.proto == Proto::Mqtt => None,
         _ if common.plain => Some("--plain"),
         Command::Deliver(args) if args.mode != Mode::Window => Some("--mode"),
-        Command::Connect(args) if args.handshake_only => Some("--handshake-only"),
+        Command::Connect(args) if args.handshake_only && common.proto == Proto::Coap => {
+            Some("--handshake-only")
+        }
         _ => None,
     }
 }

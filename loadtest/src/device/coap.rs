@@ -4,24 +4,29 @@
 //! anew by the same rules as a lost connection.  Spec: RFC 7252, 7641, 7959, 9175.
 
 pub(crate) mod air;
+mod channel;
 mod dialogue;
 mod line;
+mod ping;
 mod sending;
 mod taking;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use headgate_protocol::coap::Szx;
+use headgate_dtls::Credential;
+use headgate_protocol::coap::{Code, Szx};
 use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
 
 use self::air::{Air, Weather};
+use self::channel::Channel;
 use self::dialogue::Dialogue;
 use self::line::Line;
 use self::sending::Sending;
 use self::taking::{Step, Taking};
 use super::error::DeviceError;
-use super::identity::{Fate, Identity};
+use super::identity::{Fate, Identity, secret};
 use super::work::Job;
 use super::{Device, End};
 use crate::cli::CoapArgs;
@@ -32,6 +37,8 @@ use crate::swarm::Swarm;
 /// What all devices by CoAP have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct CoapPlan {
+    /// They speak DTLS, with a pre-shared key.
+    pub(crate) is_secure: bool,
     /// What the network does to their datagrams.
     pub(crate) weather: Weather,
     /// Bytes a block.
@@ -58,8 +65,9 @@ pub(super) enum Errand {
 
 impl CoapPlan {
     /// What the command line says.
-    pub(crate) fn new(args: &CoapArgs) -> Self {
+    pub(crate) fn new(args: &CoapArgs, is_secure: bool) -> Self {
         Self {
+            is_secure,
             weather: Weather {
                 loss: args.loss,
                 duplicate: args.duplicate,
@@ -92,7 +100,7 @@ impl Errand {
     /// Does what is left of it on this line.
     async fn run(&mut self, line: &mut Line) -> Result<Step, DeviceError> {
         match self {
-            Self::Stay => line.stay().await.map(|()| Step::Done),
+            Self::Stay => stay(line).await,
             Self::Take(taking) => taking.run(line).await,
             Self::Send(sending) => sending.run(line).await,
         }
@@ -123,16 +131,26 @@ impl Device {
         };
         let start = start.unwrap_or_else(Instant::now);
         let deadline = Instant::now() + swarm.connect_timeout;
+        let opened = Box::pin(self.open(plan, start));
         let opened = tokio::select! {
             biased;
             () = swarm.stop.cancelled() => return End::Stopped,
-            opened = timeout_at(deadline, Box::pin(self.register(plan))) => opened,
+            opened = timeout_at(deadline, opened) => opened,
         };
         drop(permit);
-        let mut line = match opened {
+        let line = match opened {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return End::Lost(error),
-            Err(_elapsed) => return End::Lost(DeviceError::ConnectTimeout("registration")),
+            Err(_elapsed) => {
+                return End::Lost(DeviceError::ConnectTimeout("handshake and registration"));
+            }
+        };
+        let Some(mut line) = line else {
+            // The handshake was all.
+            self.note_up(start);
+            swarm.stop.cancelled().await;
+            swarm.stats.connected.sub(1);
+            return End::Stopped;
         };
         self.note_up(start);
         let end = tokio::select! {
@@ -148,7 +166,12 @@ impl Device {
         end
     }
 
-    async fn register(&mut self, plan: Arc<CoapPlan>) -> Result<Line, DeviceError> {
+    /// Handshake and registration; `None` where only the former was wanted.
+    async fn open(
+        &mut self,
+        plan: Arc<CoapPlan>,
+        start: Instant,
+    ) -> Result<Option<Line>, DeviceError> {
         let index = self.identity.index;
         self.registrations += 1;
         let swarm = Arc::clone(&self.swarm);
@@ -156,8 +179,32 @@ impl Device {
         let air = air.map_err(DeviceError::Connect)?;
         let stream = DIALOGUE_STREAM + (u64::from(index) << 16) + u64::from(self.registrations);
         let seed = Rng::new(swarm.seed ^ u64::from(swarm.salt), stream).next_u64();
-        let dialogue = Dialogue::new(air, plan.ack_timeout, seed);
-        Line::register(swarm, plan, dialogue, &self.identity).await
+        let channel = if plan.is_secure {
+            let channel = Channel::secure(air, &self.credential()?).await?;
+            if !self.ever_ready {
+                swarm.stats.record(Timing::Tls, start.elapsed());
+            }
+            channel
+        } else {
+            Channel::Plain(air)
+        };
+        if swarm.handshake_only {
+            return Ok(None);
+        }
+        let dialogue = Dialogue::new(channel, plan.ack_timeout, seed);
+        let line = Line::register(swarm, plan, dialogue, &self.identity);
+        line.await.map(Some)
+    }
+
+    /// The key that the gateway has too: the secret is its hexadecimal digits.
+    fn credential(&self) -> Result<Credential, DeviceError> {
+        let secret = secret(self.swarm.seed, &self.identity.device_id);
+        let key = hex::decode(secret);
+        let key = key.map_err(|error| DeviceError::Unexpected(error.to_string()))?;
+        Ok(Credential::Psk {
+            identity: self.identity.device_id.clone().into_bytes(),
+            key: Zeroizing::new(key),
+        })
     }
 
     fn note_up(&mut self, start: Instant) {
@@ -189,13 +236,30 @@ impl Device {
     }
 }
 
+/// Stays, and asks once when it is told to.
+async fn stay(line: &mut Line) -> Result<Step, DeviceError> {
+    let ask = line.swarm.ask.clone();
+    tokio::select! {
+        biased;
+        () = ask.cancelled() => {}
+        stayed = line.stay() => return stayed.map(|()| Step::Done),
+    }
+    let told = line.look().await?;
+    if told.code != Code::CONTENT {
+        return Err(DeviceError::Unexpected(line::text_of(&told)));
+    }
+    line.swarm.stats.answered.add(1);
+    line.stay().await.map(|()| Step::Done)
+}
+
 /// Whether a gateway answers at all.
 ///
 /// # Errors
 /// [`DeviceError`].
 pub(crate) async fn ping(swarm: &Arc<Swarm>, until: Instant) -> Result<bool, DeviceError> {
     let mut air = Air::open(Arc::clone(swarm), 0, 0).map_err(DeviceError::Connect)?;
-    dialogue::ping(&mut air, until).await
+    let is_secure = swarm.coap.as_ref().is_some_and(|plan| plan.is_secure);
+    ping::ping(&mut air, is_secure, until).await
 }
 
 /// Keeps tokens and message ids apart from the other uses of the seed.

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use headgate_dtls::{DtlsError, HandshakeFailure};
 use headgate_protocol::mqtt::{DecodeError, EncodeError, ReasonCode};
 
 use crate::verify::WrongBytes;
@@ -20,6 +21,12 @@ pub(crate) enum DeviceError {
     /// The TLS handshake.
     #[error("tls handshake: {0}")]
     Tls(#[source] io::Error),
+    /// The DTLS handshake.
+    #[error("dtls handshake: {0:?}")]
+    Dtls(HandshakeFailure),
+    /// DTLS could not be set up, or does not take a message.
+    #[error("dtls: {0}")]
+    DtlsLibrary(#[from] DtlsError),
     /// CONNACK with a refusal.
     #[error("login refused: {0:?}")]
     LoginRefused(ReasonCode),
@@ -91,6 +98,8 @@ impl DeviceError {
             Self::Connect(_) => "tcp_connect",
             Self::ConnectTimeout(_) => "connect_timeout",
             Self::Tls(_) => "tls",
+            Self::Dtls(_) => "dtls",
+            Self::DtlsLibrary(_) => "dtls_library",
             Self::LoginRefused(_) => "login_refused",
             Self::SubscribeRefused(_) => "subscribe_refused",
             Self::Closed => "closed_by_gateway",
@@ -132,6 +141,7 @@ impl DeviceError {
             Self::Connect(_)
             | Self::ConnectTimeout(_)
             | Self::Tls(_)
+            | Self::Dtls(_)
             | Self::Closed
             | Self::Disconnected(_)
             | Self::Io(_)

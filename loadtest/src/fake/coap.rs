@@ -1,11 +1,12 @@
 //! The CoAP side of the fake: registrations, one resource for everybody, uploads, faults on demand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use headgate_dtls::{self as dtls, ServerConfig, SessionId};
 use headgate_protocol::coap::{
     Block, Code, Endpoint, Event, Limits, Message, OptionNumber, Output, Parameters, Response, Szx,
 };
@@ -33,6 +34,8 @@ pub(crate) enum Fault {
 /// What it saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
+    /// Sessions that outlive a change of address.
+    pub(crate) sessions: usize,
     /// Registrations.
     pub(crate) registered: usize,
     /// Requests that came from where nobody had shown to be.
@@ -53,22 +56,45 @@ pub(crate) struct FakeCoap {
     _tasks: JoinSet<()>,
 }
 
+/// Finds the key of an identity.
+pub(crate) type Keys = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    /// Whoever is at this address.
+    At(SocketAddr),
+    /// The other end of a session.
+    In(SessionId),
+}
+
+/// The records below the messages.
+struct Secure {
+    dtls: dtls::Server,
+    keys: Keys,
+}
+
 struct Server {
-    endpoint: Endpoint<SocketAddr, ()>,
+    endpoint: Endpoint<Peer, ()>,
     bytes: Vec<u8>,
     name: String,
     digest: [u8; 32],
     fault: Fault,
     requests: u32,
     /// Where each registration was seen, and how often it asked.
-    registrations: HashMap<String, (HashSet<SocketAddr>, u32)>,
+    registrations: HashMap<String, (BTreeSet<Peer>, u32)>,
     uploads: HashMap<String, Vec<u8>>,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl FakeCoap {
-    /// Starts with a resource of this name.
-    pub(crate) async fn start(name: String, mut bytes: Vec<u8>, fault: Fault) -> Self {
+    /// Starts with a resource of this name, plain or, with a function that knows keys by identities, over DTLS.
+    pub(crate) async fn start(
+        name: String,
+        mut bytes: Vec<u8>,
+        fault: Fault,
+        keys: Option<Keys>,
+    ) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let digest = Sha256::digest(&bytes).into();
@@ -87,27 +113,24 @@ impl FakeCoap {
             uploads: HashMap::new(),
             seen: Arc::clone(&seen),
         };
+        let mut secure = keys.map(|keys| Secure {
+            dtls: dtls::Server::new(ServerConfig::default(), Instant::now()).unwrap(),
+            keys,
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut buffer = [0; 2_048];
-            while let Ok((len, peer)) = socket.recv_from(&mut buffer).await {
-                let now = Instant::now();
-                server.endpoint.handle_datagram(now, peer, &buffer[..len]);
-                while let Some(output) = server.endpoint.poll_output() {
-                    match output {
-                        Output::Transmit { peer, datagram } => {
-                            socket.send_to(&datagram, peer).await.unwrap();
-                        }
-                        Output::Event(Event::Request {
-                            exchange,
-                            peer,
-                            message,
-                        }) => {
-                            let response = server.answer(peer, &message);
-                            server.endpoint.respond(now, exchange, response);
-                        }
-                        Output::Event(_) => {}
-                    }
+            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+                let datagram = &buffer[..len];
+                let sent = match &mut secure {
+                    Some(secure) => secure.handle(&mut server, from, datagram),
+                    None => server.handle(Peer::At(from), datagram),
+                };
+                for (peer, datagram) in sent {
+                    let Peer::At(address) = peer else {
+                        panic!("a session has no socket")
+                    };
+                    socket.send_to(&datagram, address).await.unwrap();
                 }
             }
         });
@@ -124,8 +147,69 @@ impl FakeCoap {
     }
 }
 
+impl Secure {
+    /// Takes a datagram; gives what is to be sent.
+    fn handle(
+        &mut self,
+        server: &mut Server,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Vec<(Peer, Bytes)> {
+        let now = Instant::now();
+        self.dtls.handle_timeout(now);
+        self.dtls.handle_datagram(now, from, datagram);
+        let mut sent = Vec::new();
+        while let Some(output) = self.dtls.poll_output() {
+            match output {
+                dtls::Output::Transmit { peer, datagram } => {
+                    sent.push((Peer::At(peer), datagram.into()));
+                }
+                dtls::Output::Event(dtls::Event::KeyWanted { session, identity }) => {
+                    let key = (self.keys)(&identity);
+                    self.dtls.provide_key(now, session, key.as_deref());
+                }
+                dtls::Output::Event(dtls::Event::Connected { has_cid, .. }) => {
+                    server.seen.lock().sessions += usize::from(has_cid);
+                }
+                dtls::Output::Event(dtls::Event::Data { session, data }) => {
+                    for (peer, message) in server.handle(Peer::In(session), &data) {
+                        let Peer::In(session) = peer else {
+                            panic!("an answer goes where the request came from")
+                        };
+                        self.dtls.send(now, session, &message).unwrap();
+                    }
+                }
+                dtls::Output::Event(_) => {}
+            }
+        }
+        sent
+    }
+}
+
 impl Server {
-    fn answer(&mut self, peer: SocketAddr, message: &Message) -> Response {
+    /// Takes a message; gives what is to be sent.
+    fn handle(&mut self, peer: Peer, datagram: &[u8]) -> Vec<(Peer, Bytes)> {
+        let now = Instant::now();
+        self.endpoint.handle_datagram(now, peer, datagram);
+        let mut sent = Vec::new();
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                Output::Transmit { peer, datagram } => sent.push((peer, datagram)),
+                Output::Event(Event::Request {
+                    exchange,
+                    peer,
+                    message,
+                }) => {
+                    let response = self.answer(peer, &message);
+                    self.endpoint.respond(now, exchange, response);
+                }
+                Output::Event(_) => {}
+            }
+        }
+        sent
+    }
+
+    fn answer(&mut self, peer: Peer, message: &Message) -> Response {
         self.requests += 1;
         if self.fault == Fault::Busy && self.requests.is_multiple_of(5) {
             return Response::new(Code::SERVICE_UNAVAILABLE).with_uint(OptionNumber::MAX_AGE, 0);
@@ -183,14 +267,14 @@ impl Server {
         }
     }
 
-    fn register(&mut self, peer: SocketAddr, message: &Message) -> Response {
+    fn register(&mut self, peer: Peer, message: &Message) -> Response {
         if self.fault == Fault::Refuse {
             return Response::new(Code::FORBIDDEN);
         }
         // The same number each time: what it sends goes on where it stands.
         let id = message.query("ep").unwrap().to_owned();
         self.registrations
-            .insert(id.clone(), (HashSet::from([peer]), 0));
+            .insert(id.clone(), (BTreeSet::from([peer]), 0));
         self.seen.lock().registered += 1;
         Response::new(Code::CREATED)
             .with(OptionNumber::LOCATION_PATH, "rd")

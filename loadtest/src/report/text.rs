@@ -8,6 +8,12 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.write_verdict(f)?;
         self.write_connect(f)?;
+        if let Some(answered) = self.answered {
+            writeln!(
+                f,
+                "  answered       {answered} that asked after they had stayed"
+            )?;
+        }
         if let Some(delivery) = &self.delivery {
             write_delivery(delivery, f)?;
         }

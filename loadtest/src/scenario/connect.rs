@@ -54,13 +54,35 @@ pub(crate) async fn run(
         // What an idle connection holds shows once the buffers of the rush were given back.
         server.iter_mut().for_each(ServerWatch::on_idle);
     }
+    let asks = args.ask && waited == Waited::Reached;
+    if asks {
+        waited = ask(common.devices, &swarm, &limits).await;
+    }
     let server = server.map(|watch| watch.finish(swarm.stats.ever_connected.get(), 0));
     stop(&swarm, tasks).await;
     clean_up(provision, common.keep, &swarm).await;
     let mut report = Report::new("connect", common.devices, &swarm.stats, connect_secs);
     report.server = server;
+    report.answered = asks.then(|| swarm.stats.answered.get());
+    report.ok &= report
+        .answered
+        .is_none_or(|count| count == u64::from(common.devices));
     mark(&mut report, waited);
     Ok(report)
+}
+
+/// Has every device ask once, and waits until all were answered.
+async fn ask(devices: u32, swarm: &Swarm, limits: &Limits) -> Waited {
+    swarm.ask.cancel();
+    let stats = &swarm.stats;
+    let devices = u64::from(devices);
+    let mut phase = Phase::start("ask", devices, Unit::Devices);
+    limits
+        .wait(
+            || stats.answered.get() + stats.failed.get() >= devices,
+            || phase.update(stats.answered.get(), || troubles(swarm)),
+        )
+        .await
 }
 
 async fn hold(args: &ConnectArgs, swarm: &Swarm, limits: &Limits) -> Waited {

@@ -1,23 +1,22 @@
-//! Requests and responses of one device: the message layer over [`Air`].
+//! Requests and responses of one device: the message layer over a [`Channel`].
 //!
 //! One request at a time; what else comes, which is notifications, waits in a short queue.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use headgate_protocol::coap::{
-    Code, Counters, Endpoint, Event, Failure, Limits, Message, MessageType, OptionNumber, Output,
-    Parameters, Request, Token,
+    Counters, Endpoint, Event, Failure, Limits, Message, OptionNumber, Output, Parameters, Request,
+    Token,
 };
 use tokio::time::{Instant, sleep};
 
-use super::air::Air;
+use super::channel::Channel;
 use crate::device::error::DeviceError;
 
 /// What one device says and hears.
 pub(super) struct Dialogue {
-    air: Air,
+    channel: Channel,
     endpoint: Endpoint<(), u32>,
     asked: u32,
     come: VecDeque<(u32, Result<Message, Failure>)>,
@@ -28,7 +27,7 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     /// Nothing said yet.
-    pub(super) fn new(air: Air, ack_timeout: Duration, seed: u64) -> Self {
+    pub(super) fn new(channel: Channel, ack_timeout: Duration, seed: u64) -> Self {
         let parameters = Parameters {
             ack_timeout,
             ..Parameters::default()
@@ -39,7 +38,7 @@ impl Dialogue {
             ..Limits::default()
         };
         Self {
-            air,
+            channel,
             endpoint: Endpoint::new(parameters, limits, KNOWN, seed),
             asked: 0,
             come: VecDeque::new(),
@@ -101,12 +100,13 @@ impl Dialogue {
         // Nobody waits for it, and nobody would do anything where it fails.
         let _ = self.begin(request.non_confirmable());
         let _ = self.flush();
+        self.channel.close();
     }
 
     /// Neither hears nor says anything.
     pub(super) async fn sleep(&mut self, time: Duration) {
         sleep(time).await;
-        self.air.deafen();
+        self.channel.deafen();
     }
 
     /// Retransmissions since the last call, and messages that were given up.
@@ -153,7 +153,7 @@ impl Dialogue {
         self.flush()?;
         let due = self.endpoint.timeout().map(Instant::from_std);
         let due = due.map_or(until, |due| due.min(until));
-        let received = self.air.receive(due).await.map_err(DeviceError::Io)?;
+        let received = self.channel.receive(due).await?;
         let now = Instant::now().into_std();
         match received {
             Some(datagram) => self.endpoint.handle_datagram(now, (), &datagram),
@@ -166,7 +166,7 @@ impl Dialogue {
         while let Some(output) = self.endpoint.poll_output() {
             match output {
                 Output::Transmit { datagram, .. } => {
-                    self.air.send(&datagram).map_err(DeviceError::Io)?;
+                    self.channel.send(&datagram)?;
                 }
                 Output::Event(Event::Response { tag, message }) => self.note(tag, Ok(*message)),
                 Output::Event(Event::Failed { tag, failure }) => self.note(tag, Err(failure)),
@@ -186,43 +186,13 @@ impl Dialogue {
     }
 }
 
-/// Whether something answers a ping at the gateway's address.
-///
-/// # Errors
-/// [`DeviceError::Io`].
-pub(super) async fn ping(air: &mut Air, until: Instant) -> Result<bool, DeviceError> {
-    let ping = Message::empty(MessageType::Confirmable, PING_ID);
-    let datagram = ping.encode(MAX_MESSAGE_BYTES);
-    let datagram: Bytes = datagram.map_err(|error| DeviceError::Unexpected(error.to_string()))?;
-    loop {
-        air.send(&datagram).map_err(DeviceError::Io)?;
-        let again = (Instant::now() + PING_INTERVAL).min(until);
-        while let Some(answer) = air.receive(again).await.map_err(DeviceError::Io)? {
-            let message = Message::decode(&answer).ok();
-            let is_pong = |message: &Message| {
-                message.kind == MessageType::Reset
-                    && message.id == PING_ID
-                    && message.code == Code::EMPTY
-            };
-            if message.as_ref().is_some_and(is_pong) {
-                return Ok(true);
-            }
-        }
-        if Instant::now() >= until {
-            return Ok(false);
-        }
-    }
-}
-
 /// The options that a device acts on.
 const KNOWN: &[OptionNumber] = &[OptionNumber::BLOCK1, OptionNumber::BLOCK2];
 /// Messages of the gateway that are remembered for their duplicates.
 const MAX_REMEMBERED: usize = 64;
 /// What every link of the Internet carries: room for a block of 1,024 bytes and a long query.
-const MAX_MESSAGE_BYTES: usize = 1_280;
+pub(super) const MAX_MESSAGE_BYTES: usize = 1_280;
 /// Notifications that nobody has looked at.
 const MAX_COME: usize = 8;
 /// When nothing is due.
 const LONGEST_REST: Duration = Duration::from_mins(5);
-const PING_ID: headgate_protocol::coap::MessageId = headgate_protocol::coap::MessageId(1);
-const PING_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,21 +1,35 @@
 //! Whole runs of devices by CoAP against the fake.
 
 use super::*;
-use crate::fake::coap::{FakeCoap, Fault};
+use crate::device::identity::secret;
+use crate::fake::coap::{FakeCoap, Fault, Keys};
+
+/// The key of the device that has this identity; nobody else has one.
+fn key(identity: &[u8]) -> Option<Vec<u8>> {
+    let device = std::str::from_utf8(identity).ok()?;
+    let is_one = device.starts_with("swarm-coaps_s1-");
+    is_one.then(|| hex::decode(secret(1, device)).unwrap())
+}
 
 async fn run(fault: Fault, line: &str) -> (Result<Report, RunError>, FakeCoap) {
     let content = Content::generated(1, 30_000).unwrap();
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut content.reader(), &mut bytes).unwrap();
     let api = FakeApi::start().await;
-    let fake = FakeCoap::start(content.resource_name(), bytes, fault).await;
+    let keys = line.contains("--proto coaps").then_some(key as Keys);
+    let fake = FakeCoap::start(content.resource_name(), bytes, fault, keys).await;
+    let proto = if line.contains("--proto") {
+        ""
+    } else {
+        "--proto coap"
+    };
     let patience = if line.contains("--ack-timeout") {
         ""
     } else {
         "--ack-timeout 100ms"
     };
     let line = format!(
-        "swarm {line} {patience} --proto coap --host 127.0.0.1 --port {} --http-url http://{} --token token",
+        "swarm {line} {patience} {proto} --host 127.0.0.1 --port {} --http-url http://{} --token token",
         fake.address.port(),
         api.address
     );
@@ -139,4 +153,50 @@ async fn devices_by_coap_stay_and_leave() {
         }
     });
     assert!(left.await.is_ok());
+}
+
+#[tokio::test]
+async fn devices_that_stayed_ask_once_and_are_answered() {
+    for proto in ["coap", "coaps"] {
+        let line = format!("connect --proto {proto} -c 3 --hold 50ms --ask");
+        let report = run(Fault::None, &line).await.0.unwrap();
+        assert_eq!((report.ok, report.answered), (true, Some(3)), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_dtls_outlive_other_source_ports_and_losses() {
+    let line = "deliver --proto coaps -c 4 --size 30000 --loss 0.05 --reorder 0.05 --rebind 7";
+    let (report, fake) = run(Fault::None, line).await;
+    let report = report.unwrap();
+    assert!(report.ok, "{report}");
+    assert_eq!(report.delivery.as_ref().unwrap().bytes, 120_000);
+    let datagrams = report.datagrams.as_ref().unwrap();
+    assert!(
+        datagrams.rebinds >= 12 && datagrams.lost > 0,
+        "{datagrams:?}"
+    );
+    assert_eq!(report.connect.reconnects, 0, "{report}");
+    assert_eq!(report.connect.tls.as_ref().unwrap().count, 4);
+    fake.with_seen(|seen| {
+        assert_eq!((seen.sessions, seen.registered, seen.done), (4, 4, 4));
+        assert_eq!(seen.echoes, 0, "a session is known wherever it is");
+    });
+}
+
+#[tokio::test]
+async fn a_key_that_the_gateway_does_not_have_is_an_error_of_its_own() {
+    let line = "connect --proto coaps -c 1 --seed 2 --hold 0s --attempts 1";
+    let report = run(Fault::None, line).await.0.unwrap();
+    assert_eq!((report.ok, report.devices.failed), (false, 1), "{report}");
+    assert_eq!(report.errors["dtls"].count, 1);
+}
+
+#[tokio::test]
+async fn devices_that_only_shake_hands_by_dtls_never_register() {
+    let line = "connect --proto coaps -c 3 --hold 0s --handshake-only";
+    let (report, fake) = run(Fault::None, line).await;
+    let report = report.unwrap();
+    assert!(report.ok, "{report}");
+    fake.with_seen(|seen| assert_eq!((seen.sessions, seen.registered), (3, 0)));
 }
