@@ -1,4 +1,4 @@
-//! CoAP with other people's clients: libcoap's `coap-client` and aiocoap.
+//! CoAP with other people's clients: libcoap's `coap-client`, aiocoap and node-coap; and what docs/coap.md shows.
 
 use std::fs;
 
@@ -14,6 +14,20 @@ async fn ask(port: u16, method: &str, uri: &str, more: &[&str]) -> Printed {
     let port = port.to_string();
     let fixed = ["-v", "6", "-B", "20", "-p", &port, "-m", method];
     run(CLIENT, &[&fixed, more, &[uri]].concat()).await
+}
+
+/// Registers; gives the number of the registration.
+async fn registered(own: u16, base: &str) -> String {
+    let registered = ask(own, "post", &format!("{base}/rd?ep=n1&lt=600"), &[]).await;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&registered.stdout),
+        registered.stderr
+    );
+    let (_, rd) = said
+        .split_once("Location-Path:rd, Location-Path:")
+        .expect("a location");
+    rd.get(..16).expect("sixteen digits").to_owned()
 }
 
 /// A port that was free a moment ago.
@@ -57,16 +71,7 @@ async fn libcoaps_client_takes_a_resource_and_sends_a_file() {
     let work = tempfile::tempdir().expect("a directory");
     let own = free_port();
     let base = format!("coap://{}", gateway.ports.coap.expect("a listener"));
-    let registered = ask(own, "post", &format!("{base}/rd?ep=n1&lt=600"), &[]).await;
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&registered.stdout),
-        registered.stderr
-    );
-    let (_, rd) = said
-        .split_once("Location-Path:rd, Location-Path:")
-        .expect("a location");
-    let rd = rd.get(..16).expect("sixteen digits").to_owned();
+    let rd = registered(own, &base).await;
 
     let file = |name: &str| work.path().join(name).to_str().expect("UTF-8").to_owned();
     let (told, firmware, log) = (file("told"), file("firmware"), file("log"));
@@ -134,5 +139,122 @@ async fn aiocoap_takes_a_resource_sends_a_file_and_watches() {
     );
     gateway.delivery_in("delivered", &task, &device).await;
     assert_stored(&gateway, "by-aiocoap", &sent).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_coap_takes_a_resource_sends_a_file_and_watches() {
+    let bytes = content(40_000);
+    let (gateway, device, task) = with_work(&bytes).await;
+    let work = tempfile::tempdir().expect("a directory");
+    let sent = content(20_050);
+    let path = work.path().join("log");
+    fs::write(&path, &sent).expect("written");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/coap_device.mjs");
+    let port = gateway.ports.coap.expect("a listener").port().to_string();
+    let (modules, path) = (library("package.json"), path.to_str().expect("UTF-8"));
+    let own = free_port().to_string();
+    let arguments = [script, &modules, "127.0.0.1", &port, "n1", path, &own];
+    let ran = run("node", &arguments).await;
+    assert!(ran.success, "{}", ran.stderr);
+    let told: Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+    assert_eq!(told["sha256"], sha256(&bytes), "{told}");
+    assert_eq!(
+        (&told["done"], &told["stored"], &told["commands"]),
+        (&json!("2.04"), &json!("2.01"), &json!(["one", "two"])),
+        "{told}"
+    );
+    gateway.delivery_in("delivered", &task, &device).await;
+    assert_stored(&gateway, "by-node", &sent).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn libcoaps_client_takes_a_resource_over_a_network_that_loses() {
+    need(CLIENT);
+    let bytes = content(20_000);
+    let gateway = Gateway::with_coap(|_| {}).await;
+    let device = gateway.unsecured("n1", &Value::Null).await;
+    let resource = gateway.resource("N", "firmware", &bytes).await;
+    gateway.task(&resource, &[&device]).await;
+    let base = format!("coap://{}", gateway.ports.coap.expect("a listener"));
+    let (own, work) = (free_port(), tempfile::tempdir().expect("a directory"));
+    let file = |name: &str| work.path().join(name).to_str().expect("UTF-8").to_owned();
+    let rd = registered(own, &base).await;
+    let (told, firmware) = (file("told"), file("firmware"));
+    ask(own, "get", &format!("{base}/t?rd={rd}"), &["-o", &told])
+        .await
+        .ok();
+    let told: Value = serde_json::from_slice(&fs::read(told).expect("written")).expect("JSON");
+    let transfer = told["transfer"].as_str().expect("an id");
+    // Each of these datagrams is lost, and comes again.
+    let uri = format!("{base}/r/{transfer}?rd={rd}");
+    ask(own, "get", &uri, &["-l", "3,8,14", "-o", &firmware])
+        .await
+        .ok();
+    assert!(fs::read(firmware).expect("written") == bytes, "other bytes");
+    gateway.stop().await;
+}
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/coap.md");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_document_shows_is_run_as_it_stands_there() {
+    for program in [CLIENT, "bash", "curl"] {
+        need(program);
+    }
+    let gateway = Gateway::with_coap(|_| {}).await;
+    let work = tempfile::tempdir().expect("a directory");
+    let text = fs::read_to_string(DOCUMENT).expect("a document");
+    let (_, rest) = text
+        .split_once("\n## A session in commands\n")
+        .expect("the section");
+    let (section, _) = rest.split_once("\n## ").expect("another section");
+    let blocks = section.split("```sh\n").skip(1);
+    let mut script: String = blocks
+        .map(|block| block.split("```").next().unwrap_or_default())
+        .collect();
+    let own = free_port();
+    for (from, to) in [
+        (
+            "DATA=~/.local/state/headgate",
+            format!("DATA={}", gateway.data_dir.display()),
+        ),
+        (
+            "127.0.0.1:8080",
+            gateway.ports.http.expect("a listener").to_string(),
+        ),
+        (
+            "127.0.0.1:5683",
+            gateway.ports.coap.expect("a listener").to_string(),
+        ),
+        ("-p 61616", format!("-p {own}")),
+    ] {
+        assert!(script.contains(from), "the document no longer says {from}");
+        script = script.replace(from, &to);
+    }
+    let path = work.path().join("by-hand.sh");
+    let start = format!("set -eu -o pipefail\ncd {}\n", work.path().display());
+    fs::write(&path, start + &script).expect("written");
+    let ran = run("bash", &[path.to_str().expect("UTF-8")]).await;
+    let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.success, "{printed}\n{}", ran.stderr);
+
+    let read = |name: &str| fs::read(work.path().join(name)).expect(name);
+    assert!(read("by-coap.bin") == read("firmware.bin"), "other bytes");
+    assert!(printed.contains(r#""payload":"restart""#), "{printed}");
+    let told: Value = serde_json::from_slice(&read("told.json")).expect("JSON");
+    let transfer = told["transfer"].as_str().expect("an id");
+    let delivery = gateway.get(&format!("/deliveries/{transfer}")).await;
+    assert_eq!(delivery["state"], "delivered", "{printed}");
+    // It was cut half-way, went on, and is listed once, as a whole.
+    let standing: Value = serde_json::from_slice(&read("standing.json")).expect("JSON");
+    let offset = standing["offset"].as_u64().expect("a number");
+    assert!((4_000..20_000).contains(&offset), "{standing}");
+    let listed: Value = serde_json::from_slice(&read("uploads.json")).expect("JSON");
+    let items = listed["items"].as_array().expect("a list");
+    assert_eq!(items.len(), 1, "{listed}");
+    assert_eq!(items[0]["state"], "stored", "{listed}");
+    assert_stored(&gateway, "log", &read("log.bin")).await;
     gateway.stop().await;
 }

@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod coap;
 mod coap_clients;
+mod coap_options;
 mod config;
 mod conformance;
 mod connect;

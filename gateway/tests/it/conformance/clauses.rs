@@ -1,4 +1,4 @@
-//! The tables of `docs/conformance.md`: every row has a test or a reason, and every test is there.
+//! The tables of `docs/conformance.md` and `docs/coap-conformance.md`: every row has a test or a reason, and every test is there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,6 +56,42 @@ fn every_row_names_tests_that_are_there_or_a_reason() {
         counts[0] > 200 && counts[1] > 120 && counts[2] == 21,
         "{counts:?}"
     );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_description_of_coap_names_tests_that_are_there_or_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/coap-conformance.md")).expect("the table");
+    let mut sources = BTreeMap::new();
+    for dir in ["protocol/src", "gateway/src", "gateway/tests"] {
+        read_sources(&root.join(dir), &mut sources);
+    }
+    let (mut descriptions, mut purposes) = (BTreeSet::new(), BTreeSet::new());
+    let mut wrong = Vec::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, name, _, tests, _] = &cells[..] else {
+            continue;
+        };
+        let seen = if name.starts_with("TD_COAP_") {
+            &mut descriptions
+        } else if name.starts_with("MessageFormat_") || name.starts_with("Server_") {
+            &mut purposes
+        } else {
+            continue;
+        };
+        if !seen.insert((*name).to_owned()) || tests.is_empty() {
+            wrong.push(format!("{name}: twice, or neither a test nor a reason"));
+        }
+        let named = tests.split('`').skip(1).step_by(2);
+        for test in named.filter(|test| test.contains("::")) {
+            if !exists(test, &sources) {
+                wrong.push(format!("{name}: there is no {test}"));
+            }
+        }
+    }
+    assert_eq!((descriptions.len(), purposes.len()), (43, 57));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

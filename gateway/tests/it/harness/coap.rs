@@ -169,22 +169,36 @@ impl Coap {
         self.come.len()
     }
 
+    /// Knows nothing any more of an observation: what comes of it is rejected.
+    pub(crate) fn forget(&mut self, token: Token) {
+        self.endpoint.cancel((), token);
+    }
+
+    /// Responses and notifications that nobody has asked for yet.
+    pub(crate) fn heard(&self) -> usize {
+        self.come.len()
+    }
+
+    /// Messages of the gateway that were rejected.
+    pub(crate) fn resets(&self) -> u64 {
+        self.endpoint.counters().rejected
+    }
+
+    /// Takes in what comes until something is rejected.
+    pub(crate) async fn until_reset(&mut self) {
+        let rejected = async {
+            while self.resets() == 0 {
+                self.turn().await;
+            }
+            // It goes out with the next turn.
+            self.turn_output().await;
+        };
+        timeout(PATIENCE, rejected).await.expect("a Reset in time");
+    }
+
     async fn turn(&mut self) {
         let before = self.come.len();
-        while let Some(output) = self.endpoint.poll_output() {
-            match output {
-                Output::Transmit { datagram, .. } if !self.is_deaf => {
-                    self.send(&datagram).await;
-                }
-                Output::Event(Event::Response { tag, message }) => {
-                    self.come.push_back((tag, Ok(*message)));
-                }
-                Output::Event(Event::Failed { tag, failure }) => {
-                    self.come.push_back((tag, Err(failure)));
-                }
-                Output::Transmit { .. } | Output::Event(_) => {}
-            }
-        }
+        self.turn_output().await;
         if self.come.len() > before {
             return;
         }
@@ -201,6 +215,24 @@ impl Coap {
             }
             () = tokio::time::sleep_until(due.into()) => {
                 self.endpoint.handle_timeout(Instant::now());
+            }
+        }
+    }
+
+    /// Sends what is to be sent, and keeps what has come.
+    async fn turn_output(&mut self) {
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                Output::Transmit { datagram, .. } if !self.is_deaf => {
+                    self.send(&datagram).await;
+                }
+                Output::Event(Event::Response { tag, message }) => {
+                    self.come.push_back((tag, Ok(*message)));
+                }
+                Output::Event(Event::Failed { tag, failure }) => {
+                    self.come.push_back((tag, Err(failure)));
+                }
+                Output::Transmit { .. } | Output::Event(_) => {}
             }
         }
     }
