@@ -21,7 +21,7 @@ pub use self::{
 use crate::{
     config::{Config, data_dir::Ports},
     session::CloseReason,
-    shutdown::Shutdown,
+    shutdown::{Notice, Shutdown, notify},
 };
 
 /// What the gateway has to tell whoever started it.
@@ -48,6 +48,7 @@ pub async fn run(
     }
     tell(Progress::Ready(app.ports()));
     shutdown.draining().await;
+    notify(Notice::Stopping);
     app.end(&shutdown).await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use headgate::{
     app,
     cli::{self, Cli, Command, EXIT_FAILURE, SourceArgs, process, progress},
     config::{Config, RuntimeConfig},
-    shutdown::{Notice, Shutdown, Signals, notify},
+    shutdown::{Shutdown, Signals},
     telemetry::log,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -89,7 +89,6 @@ async fn run(config: Config) -> ExitCode {
                     return ExitCode::from(EXIT_FAILURE);
                 }
                 tracing::info!(signal, "draining");
-                notify(Notice::Stopping);
                 shutdown.drain();
             }
             ended = &mut app => return match ended {

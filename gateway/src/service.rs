@@ -2,10 +2,12 @@
 //!
 //! Services own no sockets and speak no SQL; edges and sessions call them, stores serve them.
 
+pub mod account;
 pub mod app;
 pub mod auth;
 pub mod delivery;
 pub mod link;
+pub mod node;
 pub mod presence;
 pub mod registration;
 pub mod registry;
@@ -20,6 +22,6 @@ pub mod will;
 
 /// How lists are narrowed and records changed, for callers that know no store.
 pub use crate::store::registry::{
-    AppFilter, AppPatch, DeviceFilter, DevicePatch, DeviceSlots, ResourceFilter, ResourcePatch,
-    TaskFilter, UploadFilter,
+    AppFilter, AppPatch, AuditFilter, DeviceFilter, DevicePatch, DeviceSlots, OperatorPatch,
+    ResourceFilter, ResourcePatch, TaskFilter, UploadFilter,
 };

@@ -26,7 +26,6 @@ mod will;
 
 use std::{
     fmt,
-    net::SocketAddr,
     task::{Context, Poll},
     time::Instant,
 };
@@ -42,7 +41,7 @@ pub use self::{
     device::{DeviceSession, Sent},
     handle::{Canceled, CloseReason, SessionHandle},
     inbox::InboxLimits,
-    inspect::SessionInfo,
+    inspect::{Ends, SessionInfo},
     node::{Node, NodeParts},
     signals::Signals,
     slots::{SendingSlots, Ticket},
@@ -133,11 +132,11 @@ impl Session {
         }
     }
 
-    /// Takes what others signalled, to be acted on; `address` is the client's, where the signals ask
-    /// for it.
-    pub fn handle_signals(&mut self, now: Instant, signals: Signals, address: Option<SocketAddr>) {
+    /// Takes what others signalled, to be acted on; `ends` are those of the connection, where the signals ask
+    /// for them.
+    pub fn handle_signals(&mut self, now: Instant, signals: Signals, ends: Ends) {
         match self {
-            Self::Device(device) => device.handle_signals(now, signals, address),
+            Self::Device(device) => device.handle_signals(now, signals, ends),
             Self::Application(application) => application.handle_signals(signals),
             Self::Conformance(client) => client.handle_signals(signals),
         }

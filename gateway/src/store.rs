@@ -38,6 +38,12 @@ pub enum StoreError {
         /// What needs it.
         by: String,
     },
+    /// The record is not any more as whoever wants to change it read it.
+    #[error("the {what} was changed meanwhile")]
+    Stale {
+        /// The record.
+        what: &'static str,
+    },
     /// More than the quota allows.
     #[error("more than the quota of {limit} {unit}")]
     Quota {

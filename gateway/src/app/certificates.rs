@@ -1,12 +1,16 @@
-//! Serves changed certificates: looks at their files at an interval and at SIGHUP.
+//! Serves changed certificates: looks at their files at an interval, at SIGHUP, and when an operator asks.
 
 use std::{io, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval_at},
+};
 
 use super::start::StartError;
 use crate::{
     edge::tls::Certificates,
+    service::node::Reload,
     shutdown::{Hangups, Shutdown},
     telemetry::metrics::Metrics,
 };
@@ -18,71 +22,100 @@ use crate::{
 pub(super) fn watch(
     certificates: Certificates,
     interval: Option<Duration>,
+    reloads: mpsc::Receiver<Reload>,
     metrics: &Metrics,
     edges: &Shutdown,
 ) -> Result<(), StartError> {
     let hangups = Hangups::install().map_err(StartError::Signals)?;
     note_end(&certificates, metrics);
-    let (metrics, stop) = (metrics.clone(), edges.clone());
+    let watch = Watch {
+        certificates,
+        metrics: metrics.clone(),
+        shutdown: edges.clone(),
+        last_fault: None,
+    };
+    let stop = edges.clone();
     edges.spawn(async move {
         tokio::select! {
             biased;
             () = stop.draining() => {}
-            () = run(&certificates, interval, hangups, &metrics, &stop) => {}
+            () = watch.run(interval, hangups, reloads) => {}
         }
     });
     Ok(())
 }
 
-async fn run(
-    certificates: &Certificates,
-    interval: Option<Duration>,
-    mut hangups: Hangups,
-    metrics: &Metrics,
-    shutdown: &Shutdown,
-) {
-    // A file that stays as it is is complained of once.
-    let mut last_fault = None;
-    let mut turns = interval.map(|interval| {
-        let mut turns = interval_at(tokio::time::Instant::now() + interval, interval);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        turns
-    });
-    loop {
-        let turn = async {
-            match &mut turns {
-                Some(turns) => {
-                    turns.tick().await;
+struct Watch {
+    certificates: Certificates,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    /// A file that stays as it is is complained of once.
+    last_fault: Option<String>,
+}
+
+impl Watch {
+    async fn run(
+        mut self,
+        interval: Option<Duration>,
+        mut hangups: Hangups,
+        mut reloads: mpsc::Receiver<Reload>,
+    ) {
+        let mut turns = interval.map(|interval| {
+            let mut turns = interval_at(tokio::time::Instant::now() + interval, interval);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            turns
+        });
+        loop {
+            let turn = async {
+                match &mut turns {
+                    Some(turns) => {
+                        turns.tick().await;
+                    }
+                    None => std::future::pending().await,
                 }
-                None => std::future::pending().await,
+            };
+            let (was_asked, asker) = tokio::select! {
+                () = hangups.recv() => (true, None),
+                Some(asker) = reloads.recv() => (true, Some(asker)),
+                () = turn => (false, None),
+            };
+            let outcome = self.look(was_asked).await;
+            if let Some(asker) = asker {
+                // Whoever asked may have gone.
+                let _gone = asker.send(outcome);
             }
-        };
-        let was_asked = tokio::select! {
-            () = hangups.recv() => true,
-            () = turn => false,
-        };
-        let reading = certificates.clone();
-        let read = shutdown.spawn_blocking(move || reading.reload()).await;
+        }
+    }
+
+    /// Looks once; gives how many had changed, or what is wrong.
+    async fn look(&mut self, was_asked: bool) -> Result<usize, String> {
+        let reading = self.certificates.clone();
+        let read = self.shutdown.spawn_blocking(move || reading.reload()).await;
         match read.map_err(io::Error::other) {
             Ok(Ok(changed)) => {
-                last_fault = None;
+                self.last_fault = None;
                 if changed > 0 {
-                    metrics.tls_certificates.changed.inc();
-                    note_end(certificates, metrics);
+                    self.metrics.tls_certificates.changed.inc();
+                    note_end(&self.certificates, &self.metrics);
                     tracing::info!(changed, "other certificates are served");
                 } else if was_asked {
                     tracing::info!("the certificates are as they were");
                 }
+                Ok(changed)
             }
             Ok(Err(error)) => {
                 let fault = error.to_string();
-                metrics.tls_certificates.failed.inc();
-                if was_asked || last_fault.as_ref() != Some(&fault) {
+                self.metrics.tls_certificates.failed.inc();
+                if was_asked || self.last_fault.as_ref() != Some(&fault) {
                     tracing::warn!(%error, "a certificate cannot be used: those from before are still served");
                 }
-                last_fault = Some(fault);
+                self.last_fault = Some(fault.clone());
+                Err(fault)
             }
-            Err(error) => tracing::warn!(%error, "the certificates could not be looked at"),
+            Err(error) => {
+                tracing::warn!(%error, "the certificates could not be looked at");
+                Err(error.to_string())
+            }
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::mpsc,
+};
 
 use super::{certificates, coap, start::StartError};
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
         ops::OpsListener,
         tls::{Certificates, ServerTls, TlsError},
     },
-    service::space::Space,
+    service::{node::Reload, space::Space},
     session::{ConformanceProfile, Node},
     shutdown::Shutdown,
     telemetry::health::Readiness,
@@ -43,6 +46,8 @@ pub(super) struct Served {
     pub(super) console: Console,
     pub(super) node: Arc<Node>,
     pub(super) readiness: Readiness,
+    /// Operators who have the certificates looked at.
+    pub(super) reloads: mpsc::Receiver<Reload>,
     /// The owner of listeners and connections, which ends before the rest.
     pub(super) edges: Shutdown,
 }
@@ -117,11 +122,13 @@ impl Listeners {
             console,
             node,
             readiness,
+            reloads,
             edges,
         } = served;
         certificates::watch(
             certificates,
             config.tls.reload_interval,
+            reloads,
             &node.metrics,
             &edges,
         )?;

@@ -22,14 +22,16 @@ use crate::{
     },
     edge::{
         dev_cert::{self, DevelopmentCertificateError},
-        http::{self, ApiState, idempotency::Answers},
+        http::{self, ApiState, idempotency::Answers, rate::Rates},
         tls::{ClientChains, ServerTls, TlsError},
     },
     service::{
+        account::AccountService,
         app::AppService,
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
+        node::NodeService,
         presence::Presence,
         registration::{RegistrationError, RegistrationParts, RegistrationService},
         registry::RegistryService,
@@ -199,7 +201,13 @@ impl App {
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let readiness = Readiness::new();
         let edges = Shutdown::new();
+        let (nodes, reloads) =
+            NodeService::new(stores.registry.clone(), readiness.clone(), shutdown.clone());
         let api = ApiState {
+            accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
+            nodes,
+            rates: Rates::new(&config.http),
+            authenticator: authenticator.clone(),
             registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
                 .with_watch(Arc::<SessionTable>::clone(&links))
                 .with_uplink(uplink.clone()),
@@ -218,19 +226,13 @@ impl App {
             answers: Answers::default(),
         };
         spawn_upkeep(&node, &presence, &tokens, shutdown);
-        StoreWatch::new(
-            stores.registry.clone(),
-            stores.sessions.clone(),
-            &readiness,
-            &metrics,
-            shutdown::watchdog(),
-        )
-        .spawn(shutdown);
+        watch_stores(&stores, &readiness, &metrics, shutdown);
         let served = Served {
             console: console::open(&config, &stores, &api, &metrics, &readiness),
             api,
             node: Arc::clone(&node),
             readiness: readiness.clone(),
+            reloads,
             edges: edges.clone(),
         };
         listeners.serve(&config, &tls, served, shutdown)?;
@@ -262,6 +264,18 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+/// Asks the stores again and again whether they answer.
+fn watch_stores(stores: &Stores, readiness: &Readiness, metrics: &Metrics, shutdown: &Shutdown) {
+    StoreWatch::new(
+        stores.registry.clone(),
+        stores.sessions.clone(),
+        readiness,
+        metrics,
+        shutdown::watchdog(),
+    )
+    .spawn(shutdown);
 }
 
 /// Says how the sessions of devices are reached.

@@ -23,6 +23,10 @@ section! {
         max_csv_bytes: usize = 2 * MIB, Size(16 * KIB..=64 * MIB);
         /// Connections open at one time; at the limit accepting waits. Each costs about 20 KB.
         max_connections: usize = 1000, Count(1..=100_000);
+        /// Requests that one operator, token or application may make in a second; more are answered with 429.
+        requests_per_sec: u32 = 1000, Count(1..=1_000_000);
+        /// Requests that one of them may make at once before `requests_per_sec` holds.
+        request_burst: u32 = 2000, Count(1..=1_000_000);
         /// Time for a request's head to arrive, and for the next request on a connection.
         header_timeout: Duration = secs(30), Span(secs(1)..=secs(600));
         /// A body of which no byte arrives for so long is given up.

@@ -26,16 +26,21 @@ pub mod idle;
 pub(super) mod linger;
 pub mod listener;
 mod messages;
+mod nodes;
 pub mod openapi;
+mod operators;
 pub mod problem;
 mod products;
 pub mod range;
+pub mod rate;
 mod report;
 pub mod request_id;
 mod resources;
 mod schema;
 mod sessions;
+mod tag;
 mod tasks;
+mod tokens;
 pub(super) mod upload;
 mod uploads;
 pub mod view;
@@ -59,13 +64,22 @@ use self::{
     listener::AcceptStream,
     openapi::Document,
     problem::{Kind, Problem},
+    rate::Rates,
 };
 use crate::{
     config::{ApplicationsConfig, DeliveryConfig, HttpConfig, MqttConfig, ResourceConfig},
     service::{
-        app::AppService, auth::TokenAuthenticator, delivery::DeliveryService,
-        registration::RegistrationService, registry::RegistryService, resource::ResourceService,
-        uplink::Uplink, upload::UploadService, vendor::Requests,
+        account::AccountService,
+        app::AppService,
+        auth::{DeviceAuthenticator, TokenAuthenticator},
+        delivery::DeliveryService,
+        node::NodeService,
+        registration::RegistrationService,
+        registry::RegistryService,
+        resource::ResourceService,
+        uplink::Uplink,
+        upload::UploadService,
+        vendor::Requests,
     },
     session::{ApplicationTable, SessionTable},
     shutdown::Shutdown,
@@ -137,6 +151,14 @@ pub struct ApiState {
     pub sessions: Arc<SessionTable>,
     /// Which applications are connected by MQTT.
     pub app_sessions: Arc<ApplicationTable>,
+    /// Operators, tokens and the audit.
+    pub accounts: AccountService,
+    /// The nodes.
+    pub nodes: NodeService,
+    /// Whoever counts logins that failed.
+    pub authenticator: DeviceAuthenticator,
+    /// How often a caller may ask.
+    pub rates: Rates,
     /// Applications.
     pub apps: AppService,
     /// Messages between devices and applications.
@@ -159,6 +181,9 @@ pub fn router(state: ApiState) -> Router {
     let max_body_bytes = state.limits.max_json_bytes.max(state.limits.max_csv_bytes);
     let (api, mut openapi) = OpenApiRouter::with_openapi(openapi::base())
         .merge(audit::routes())
+        .merge(operators::routes())
+        .merge(tokens::routes())
+        .merge(nodes::routes())
         .merge(products::routes())
         .merge(devices::routes())
         .merge(apps::routes())
@@ -179,6 +204,7 @@ pub fn router(state: ApiState) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(state.clone(), idempotency::replay))
+        .layer(from_fn_with_state(state.clone(), rate::limit))
         .layer(from_fn_with_state(state.clone(), auth::authenticate))
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .with_state(state);

@@ -28,7 +28,7 @@ use super::{
     tls::{DeviceStream, ReadOutcome},
 };
 use crate::{
-    session::{Batch, Node, Session, Signals},
+    session::{Batch, Ends, Node, Session, Signals},
     shutdown::Shutdown,
     telemetry::metrics::DisconnectReason,
 };
@@ -229,14 +229,19 @@ impl Live {
     }
 
     fn take_signals(&mut self, now: Instant, signals: Signals) {
-        let address = signals
-            .asks_for_address()
-            .then(|| match &self.proxied {
-                Some(client) => Some(**client),
-                None => self.stream.socket().peer_addr().ok(),
-            })
-            .flatten();
-        self.session.handle_signals(now, signals, address);
+        let ends = if signals.asks_for_address() {
+            let socket = self.stream.socket();
+            Ends {
+                client: match &self.proxied {
+                    Some(client) => Some(**client),
+                    None => socket.peer_addr().ok(),
+                },
+                listener: socket.local_addr().ok(),
+            }
+        } else {
+            Ends::default()
+        };
+        self.session.handle_signals(now, signals, ends);
     }
 
     /// Has the timer fire no later than it must; firing too early costs a look at the clock.

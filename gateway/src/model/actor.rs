@@ -1,6 +1,6 @@
 //! Who acts, and the record of what was done.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,15 +13,30 @@ pub struct Actor {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// From where it asks; `None` where that is the gateway itself.
+    pub origin: Option<IpAddr>,
 }
 
 impl Actor {
+    /// Someone of whom nothing else is known.
+    pub const fn new(name: String, role: Role) -> Self {
+        Self {
+            name,
+            role,
+            origin: None,
+        }
+    }
+
+    /// The same, asking from an address.
+    #[must_use]
+    pub const fn at(mut self, origin: Option<IpAddr>) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// The gateway itself, for changes that no one asked for.
     pub fn gateway() -> Self {
-        Self {
-            name: "gateway".to_owned(),
-            role: Role::Admin,
-        }
+        Self::new("gateway".to_owned(), Role::Admin)
     }
 
     /// An audit entry of this actor, stamped now. `action` is `<noun>.<verb>`, `detail` never holds a secret.
@@ -37,6 +52,9 @@ impl Actor {
             action: action.to_owned(),
             subject: subject.to_string(),
             detail: detail.into(),
+            origin: self
+                .origin
+                .map_or_else(String::new, |origin| origin.to_canonical().to_string()),
         }
     }
 }
@@ -93,6 +111,8 @@ pub struct AuditEntry {
     pub subject: String,
     /// More, as text for people; never a secret.
     pub detail: String,
+    /// From which address; empty where the gateway did it.
+    pub origin: String,
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ pub enum AppError {
         /// Which record has it.
         with: String,
     },
+    /// It is not any more as whoever wants to change it read it.
+    #[error("the {what} was changed meanwhile")]
+    Stale {
+        /// What.
+        what: &'static str,
+    },
     /// A field breaks a rule.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
@@ -72,6 +78,7 @@ impl From<StoreError> for AppError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
+            StoreError::Stale { what } => Self::Stale { what },
             StoreError::Conflict { what, with } => Self::Conflict { what, with },
             StoreError::Quota { unit, limit } => Self::TooMany { what: unit, limit },
             StoreError::Page(error) => Self::Invalid(InvalidField::from(error)),

@@ -17,8 +17,9 @@ use std::{io, sync::Arc};
 pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
 pub use device::{AuthenticatedDevice, ChainVerifier, DeviceAuthenticator, Peer};
 pub use operator::{Bootstrap, TokenAuthenticator};
+pub(in crate::service) use operator::{MAX_PASSWORD_BYTES, new_password, new_token};
 pub use session::{OperatorSession, OperatorSessions, SignInError};
-pub use throttle::Throttle;
+pub use throttle::{HttpLogin, Throttle};
 
 use headgate_protocol::credential::Unproven;
 

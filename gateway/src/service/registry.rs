@@ -3,7 +3,6 @@
 //! Every change is checked against the rules of the model, stored together with its audit entry, and made known
 //! to the device authenticator and to the sessions before the caller hears of it.
 
-mod access;
 mod credential;
 mod device;
 mod prepare;
@@ -13,7 +12,6 @@ use std::{fmt, sync::Arc};
 
 use headgate_protocol::identity::{DeviceId, ProductId};
 
-pub use access::Token;
 pub use device::{CreatedDevice, NewDevice};
 pub(in crate::service) use prepare::{prepare, sealed};
 
@@ -44,6 +42,12 @@ pub enum RegistryError {
         /// Which record has it.
         with: String,
     },
+    /// It is not any more as whoever wants to change it read it.
+    #[error("the {what} was changed meanwhile")]
+    Stale {
+        /// What.
+        what: &'static str,
+    },
     /// A field breaks a rule.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
@@ -70,6 +74,7 @@ impl From<StoreError> for RegistryError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
+            StoreError::Stale { what } => Self::Stale { what },
             StoreError::Conflict { what, with } => Self::Conflict { what, with },
             StoreError::InUse { what, by } => Self::InUse { what, by },
             StoreError::Page(error) => Self::Invalid(InvalidField::from(error)),

@@ -46,6 +46,12 @@ pub enum ResourceError {
         /// Which record has it.
         with: String,
     },
+    /// It is not any more as whoever wants to change it read it.
+    #[error("the {what} was changed meanwhile")]
+    Stale {
+        /// What.
+        what: &'static str,
+    },
     /// A field breaks a rule.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
@@ -99,6 +105,7 @@ impl From<StoreError> for ResourceError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
+            StoreError::Stale { what } => Self::Stale { what },
             StoreError::Conflict { what, with } => Self::Conflict { what, with },
             StoreError::InUse { what, by } => Self::InUse { what, by },
             StoreError::Quota { unit, limit } => Self::QuotaExceeded { unit, limit },

@@ -15,11 +15,7 @@ mod topics;
 mod uploads;
 mod vendor;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Instant,
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use headgate_protocol::{
     mqtt::{Connection, Event, Input, Packet, ReasonCode},
@@ -29,7 +25,7 @@ use headgate_protocol::{
 use self::{mail::Mail, uploads::UploadLane};
 use super::{
     handle::{CloseReason, SessionHandle},
-    inspect::SessionInfo,
+    inspect::{Ends, SessionInfo},
     link::Link,
     node::Node,
     pump::{ActiveTransfer, Slot},
@@ -178,9 +174,9 @@ impl DeviceSession {
         self.link.note_outbox(0);
     }
 
-    /// Takes what others signalled, to be acted on; `address` is the device's, where the signals ask
-    /// for it.
-    pub fn handle_signals(&mut self, now: Instant, signals: Signals, address: Option<SocketAddr>) {
+    /// Takes what others signalled, to be acted on; `ends` are those of its connection, where the signals ask
+    /// for them.
+    pub fn handle_signals(&mut self, now: Instant, signals: Signals, ends: Ends) {
         if signals.has(Signal::Close) {
             let (reason, why) = CloseReason::explain(self.handle.close_reason());
             self.link.close(reason, why);
@@ -203,7 +199,7 @@ impl DeviceSession {
             self.note_mail();
         }
         if signals.has(Signal::Inspect) {
-            self.answer_inspectors(address);
+            self.answer_inspectors(ends);
         }
         if signals.has(Signal::Wake) && self.announcing == Announcing::WhenWoken {
             self.announce();
@@ -211,7 +207,7 @@ impl DeviceSession {
         self.handle.release_memory();
     }
 
-    fn answer_inspectors(&self, address: Option<SocketAddr>) {
+    fn answer_inspectors(&self, ends: Ends) {
         let info = SessionInfo {
             since: self.handle.since,
             client_id: self
@@ -219,7 +215,8 @@ impl DeviceSession {
                 .as_deref()
                 .unwrap_or(self.device.device_id.as_str())
                 .to_owned(),
-            address,
+            address: ends.client,
+            listener: ends.listener,
             subscriptions: self.subscriptions.shown(),
             ..self.link.inspect()
         };

@@ -7,6 +7,15 @@ use headgate_protocol::mqtt::{ProtocolVersion, QoS};
 
 use crate::model::Millis;
 
+/// The two ends of a connection, as far as they are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Where the client is.
+    pub client: Option<SocketAddr>,
+    /// Which address of this node it came to.
+    pub listener: Option<SocketAddr>,
+}
+
 /// One session as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionInfo {
@@ -18,6 +27,8 @@ pub struct SessionInfo {
     pub version: Option<ProtocolVersion>,
     /// Where it comes from; `None` where the connection is going away.
     pub address: Option<SocketAddr>,
+    /// Where it came to: the address of a listener of this node.
+    pub listener: Option<SocketAddr>,
     /// How long it may be silent, half of it more before it is given up.
     pub keep_alive: Duration,
     /// Seconds that its session outlives the connection.

@@ -189,6 +189,7 @@ impl Link {
             client_id: String::new(),
             version: Some(self.version()),
             address: None,
+            listener: None,
             keep_alive: self.connection.keep_alive(),
             session_expiry_secs: self.connection.session_expiry_secs(),
             subscriptions: Vec::new(),

@@ -28,6 +28,7 @@ mod sqlite;
 mod target;
 mod task;
 mod task_edit;
+mod token;
 mod tx;
 mod upload;
 mod version;
@@ -36,8 +37,9 @@ use std::sync::Arc;
 
 use sqlx::AnyPool;
 
-pub use account::{OperatorRow, TokenRow};
+pub use account::{OperatorPatch, OperatorRow};
 pub use app::{AppFilter, AppPatch, AppSecretRow};
+pub use audit::AuditFilter;
 pub use batch::{Block, Candidate, Committed, Registered, RowWithSecret};
 pub use binding::Bound;
 pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, DeviceSlots, SealedCredential};
@@ -49,12 +51,13 @@ pub use sqlite::sqlite_url;
 pub use target::TargetDevice;
 pub use task::TaskFilter;
 pub use task_edit::TaskEdited;
+pub use token::TokenRow;
 pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
 pub use version::NewVersion;
 
 use self::{dialect::Dialect, tx::Tx};
 use crate::{
-    model::{self, Id, IdGenerator, InvalidPage, Page},
+    model::{self, Id, IdGenerator, InvalidPage, Millis, Page},
     store::StoreError,
 };
 
@@ -215,6 +218,19 @@ fn id_cursor(page: &Page) -> Result<Option<i64>, StoreError> {
     };
     let id: Id = text.parse().map_err(|_| InvalidPage::Cursor)?;
     Ok(Some(id.as_i64()))
+}
+
+/// Says what it means that a change of a record which is there touched no row: it is not as its caller read it.
+const fn was_current(what: &'static str, updated_rows: u64) -> Result<(), StoreError> {
+    if updated_rows == 0 {
+        return Err(StoreError::Stale { what });
+    }
+    Ok(())
+}
+
+/// When a record is said to be changed: later than ever before, since that time tells one state of it from another.
+fn after(updated_at: Millis, now: Millis) -> Millis {
+    now.max(Millis::from_i64(updated_at.as_i64().saturating_add(1)))
 }
 
 fn dialect(url: &str) -> Result<Dialect, StoreError> {

@@ -151,3 +151,45 @@ async fn a_body_that_is_no_json_is_a_problem() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_asks_too_often_is_told_when_to_come_back() {
+    let gateway = Gateway::with(|config| {
+        config.http.requests_per_sec = 1;
+        config.http.request_burst = 3;
+    })
+    .await;
+    let token = Some(gateway.token.as_str());
+    let mut refused = None;
+    // A second pays one request back while curl starts again and again.
+    for _ in 0..50 {
+        let answer = curl(&gateway, token, "/products", &[]).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    refused
+        .expect("too many requests")
+        .problem(429, "rate-limited");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_secrets_of_an_application_are_slowed_down_and_its_right_one_is_not() {
+    let gateway = Gateway::start().await;
+    let app = gateway.app("billing", &[]).await;
+    let try_secret = async |secret: &str| {
+        let token = Some(secret);
+        curl(&gateway, token, "/apps/billing", &[]).await.status
+    };
+    assert_eq!(try_secret(&app.secret).await, 200);
+    let mut seen = Vec::new();
+    for attempt in 0..8 {
+        seen.push(try_secret(&format!("hga_wrong{attempt}")).await);
+    }
+    assert_eq!(seen[0], 401, "{seen:?}");
+    assert!(seen.contains(&429), "{seen:?}");
+    assert_eq!(try_secret(&app.secret).await, 200);
+    gateway.stop().await;
+}

@@ -38,6 +38,13 @@ async fn sessions_are_listed_by_pages_and_filters_and_ended() {
     assert_eq!(shown["device_id"], "P_a");
     assert_eq!(shown["connection"]["protocol"], "mqtt-5");
     assert_eq!(shown["connection"]["session_expiry"], 0);
+    let listener = gateway.ports.mqtts.expect("a listener");
+    assert_eq!(shown["connection"]["listener"], listener.to_string());
+    let node = shown["node"].as_str().expect("a node");
+    let (here, port) = (
+        format!("node={node}"),
+        format!("listener={}", listener.port()),
+    );
     assert_eq!(shown["connection"]["subscriptions"][0]["qos"], 2);
     let mut seen = Vec::new();
     let mut cursor = String::new();
@@ -56,6 +63,10 @@ async fn sessions_are_listed_by_pages_and_filters_and_ended() {
         ("product=R", vec![]),
         ("kind=device&limit=1", vec!["device:P_a"]),
         ("persistent=true", vec![]),
+        ("node=elsewhere", vec![]),
+        (&*here, ids(&all)),
+        (&*port, ids(&all)[1..].to_vec()),
+        ("listener=1", vec![]),
     ] {
         let page = gateway.get(&format!("/sessions?{query}")).await;
         assert_eq!(ids(&page), expected, "{query}");

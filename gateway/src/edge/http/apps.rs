@@ -3,8 +3,8 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use headgate_protocol::identity::AppId;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use super::{
     extract::{JsonBody, PathOf, QueryOf},
     openapi::{BASE, Problems},
     problem::Problem,
+    tag,
     view::{
         AppPatchBody, AppSecretView, AppView, CreatedAppView, NewAppBody, PageQuery, PageView,
         ResetAppSecretBody,
@@ -93,28 +94,34 @@ async fn one(
     caller: Caller,
     State(state): State<ApiState>,
     PathOf(id): PathOf<AppId>,
-) -> Result<Json<AppView>, Problem> {
+) -> Result<Response, Problem> {
     caller.may_read_of(&id)?;
-    let mut view = AppView::from(state.apps.app(&id).await?);
+    let app = state.apps.app(&id).await?;
+    let updated_at = app.updated_at;
+    let mut view = AppView::from(app);
     view.devices = Some(state.apps.binding_count(&id).await?);
-    Ok(Json(view))
+    Ok(tag::tagged(updated_at, view))
 }
 
 /// Renames an application, or says whether it may come in. A disabled one's sessions and streams are ended.
 #[utoipa::path(patch, path = "/apps/{app}", tag = "apps", request_body = AppPatchBody,
-    params(("app" = String, Path, description = "The application's id")),
+    params(("app" = String, Path, description = "The application's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the application as it was read")),
     responses((status = 200, body = AppView), Problems))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
     PathOf(id): PathOf<AppId>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<AppPatchBody>,
-) -> Result<Json<AppView>, Problem> {
+) -> Result<Response, Problem> {
     let patch = AppPatch {
         name: body.name,
         enabled: body.enabled,
+        revision: tag::revision(&headers)?,
     };
-    Ok(Json(state.apps.patch(&actor, &id, patch).await?.into()))
+    let app = state.apps.patch(&actor, &id, patch).await?;
+    Ok(tag::tagged(app.updated_at, AppView::from(app)))
 }
 
 /// Deletes an application with its bindings and ends its sessions and streams.

@@ -1,7 +1,7 @@
-//! `/tokens` and `/audit`: who may do what, and what was done.
+//! `/audit`: what was done, by whom, and from where.
 
 use axum::{Json, extract::State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -16,45 +16,12 @@ use super::{
 };
 use crate::{
     model::{AuditEntry, Millis},
-    service::registry::Token,
+    service::AuditFilter,
 };
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(tokens))
-        .routes(routes!(audit))
-}
-
-/// An API token; never the token itself.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Token)]
-struct TokenView {
-    /// Its id.
-    id: String,
-    /// What it is called, as the audit shows it.
-    name: String,
-    /// What it may do: `viewer`, `operator` or `admin`.
-    role: &'static str,
-    /// When it was made.
-    #[schema(schema_with = schema::time)]
-    created_at: Millis,
-    /// When it was last used, to the minute; absent: never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = schema::time)]
-    last_used_at: Option<Millis>,
-}
-
-impl From<Token> for TokenView {
-    fn from(token: Token) -> Self {
-        Self {
-            id: token.id.to_string(),
-            name: token.name,
-            role: token.role.as_str(),
-            created_at: token.created_at,
-            last_used_at: token.last_used_at,
-        }
-    }
+    OpenApiRouter::new().routes(routes!(audit))
 }
 
 /// Something that was done.
@@ -66,6 +33,10 @@ struct AuditView {
     at: Millis,
     /// By whom: the name of an operator or a token, or `gateway`.
     actor: String,
+    /// From which address; absent where the gateway did it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    origin: String,
     /// What: a noun and a verb, such as `device.freeze`.
     action: String,
     /// To what.
@@ -79,6 +50,7 @@ impl From<AuditEntry> for AuditView {
         Self {
             at: entry.at,
             actor: entry.actor,
+            origin: entry.origin,
             action: entry.action,
             subject: entry.subject,
             detail: entry.detail,
@@ -86,28 +58,51 @@ impl From<AuditEntry> for AuditView {
     }
 }
 
-/// Lists API tokens and when they were last used.
-#[utoipa::path(get, path = "/tokens", tag = "access", params(PageQuery),
-    responses((status = 200, body = PageView<TokenView>), Problems))]
-async fn tokens(
-    _admin: Admin,
-    State(state): State<ApiState>,
-    QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<PageView<TokenView>>, Problem> {
-    Ok(Json(PageView::of(
-        state.registry.tokens(&query.page()?).await?,
-    )))
+/// Which entries are listed.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AuditQuery {
+    /// Entries at most, 1 to 500; default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Only what this operator or token did, by its name.
+    actor: Option<String>,
+    /// Only this, such as `device.freeze`; a noun alone is all that was done to its kind.
+    action: Option<String>,
+    /// Only what was done to this.
+    subject: Option<String>,
+    /// Only what was done at this time or later.
+    #[param(schema_with = schema::time)]
+    since: Option<Millis>,
+    /// Only what was done before this time.
+    #[param(schema_with = schema::time)]
+    until: Option<Millis>,
 }
 
-/// Lists what was changed and by whom, newest first.
-#[utoipa::path(get, path = "/audit", tag = "access", params(PageQuery),
+/// Lists what was changed, by whom and from where, newest first.
+#[utoipa::path(get, path = "/audit", tag = "access", params(AuditQuery),
     responses((status = 200, body = PageView<AuditView>), Problems))]
 async fn audit(
     _admin: Admin,
     State(state): State<ApiState>,
-    QueryOf(query): QueryOf<PageQuery>,
+    QueryOf(query): QueryOf<AuditQuery>,
 ) -> Result<Json<PageView<AuditView>>, Problem> {
+    let page = PageQuery {
+        limit: query.limit,
+        cursor: query.cursor,
+    }
+    .page()?;
+    let filter = AuditFilter {
+        actor: query.actor,
+        action: query.action,
+        subject: query.subject,
+        since: query.since,
+        until: query.until,
+    };
     Ok(Json(PageView::of(
-        state.registry.audit(&query.page()?).await?,
+        state.accounts.audit(&filter, &page).await?,
     )))
 }

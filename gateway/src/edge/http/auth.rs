@@ -3,11 +3,13 @@
 //! A layer turns what the `Authorization` header holds into an [`Actor`], or into an application, once
 //! per request; handlers name the role that they need by taking [`Viewer`], [`Operator`] or [`Admin`],
 //! or [`Caller`] where applications may come too.
-//! Invariants: no path below `/api/v1` answers a stranger anything but 401; an application meets only
+//! Invariants: no path below `/api/v1` answers a stranger anything but 401 and, after too many of these, 429; an application meets only
 //! what takes a [`Caller`]. Spec: RFC 6750, RFC 7617.
 
+use std::{net::SocketAddr, time::Instant};
+
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
     http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::Response,
@@ -23,7 +25,7 @@ use super::{
 };
 use crate::{
     model::{Actor, Role},
-    service::auth::{AppAuthenticator, AuthenticatedApp},
+    service::auth::{AppAuthenticator, AuthError, AuthenticatedApp, HttpLogin},
 };
 
 /// Someone who may read.
@@ -67,6 +69,16 @@ enum Credentials {
     Basic(String, Zeroizing<String>),
 }
 
+impl Credentials {
+    /// As what failures of it are counted.
+    fn login(&self) -> HttpLogin<'_> {
+        match self {
+            Self::Bearer(secret) => HttpLogin::Bearer(secret),
+            Self::Basic(id, _) => HttpLogin::Application(id),
+        }
+    }
+}
+
 /// Lets those in who bring a valid token or an application's secret, and notes who they are.
 pub(super) async fn authenticate(
     State(state): State<ApiState>,
@@ -78,19 +90,46 @@ pub(super) async fn authenticate(
             "send a token as \"Authorization: Bearer <token>\"",
         ));
     };
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|peer| peer.ip().to_canonical());
+    let login = credentials.login();
+    let throttle = state.authenticator.throttle();
+    if let Some(wait) = address.and_then(|from| throttle.http_wait(login, from, Instant::now())) {
+        let detail = "too many wrong tokens or secrets came from this network";
+        return Err(Problem::new(Kind::TooManyFailures, detail).with_wait(wait));
+    }
+    let found = look_up(&state, &credentials).await;
+    if let Some(from) = address {
+        match &found {
+            Ok(_) => throttle.http_succeeded(login, from, Instant::now()),
+            Err(AuthError::Refused) => throttle.http_failed(login, from, Instant::now()),
+            Err(_) => {}
+        }
+    }
     let extensions = request.extensions_mut();
-    match credentials {
-        Credentials::Bearer(secret) if AppAuthenticator::is_secret(&secret) => {
-            extensions.insert(state.apps.authenticate_bearer(&secret).await?);
+    match found? {
+        Caller::Actor(actor) => {
+            extensions.insert(actor.at(address));
         }
-        Credentials::Bearer(token) => {
-            extensions.insert(state.tokens.token(&token).await?);
-        }
-        Credentials::Basic(id, secret) => {
-            extensions.insert(state.apps.authenticate(&id, secret.as_bytes()).await?);
+        Caller::App(app) => {
+            extensions.insert(app);
         }
     }
     Ok(next.run(request).await)
+}
+
+async fn look_up(state: &ApiState, credentials: &Credentials) -> Result<Caller, AuthError> {
+    let (tokens, apps) = (&state.tokens, &state.apps);
+    match credentials {
+        Credentials::Bearer(secret) if AppAuthenticator::is_secret(secret) => {
+            apps.authenticate_bearer(secret).await.map(Caller::App)
+        }
+        Credentials::Bearer(token) => tokens.token(token).await.map(Caller::Actor),
+        Credentials::Basic(id, secret) => {
+            let app = apps.authenticate(id, secret.as_bytes()).await;
+            app.map(Caller::App)
+        }
+    }
 }
 
 /// What the `Authorization` header holds; the scheme's case does not matter.
@@ -183,7 +222,7 @@ mod tests {
         let (mut parts, ()) = axum::http::Request::new(()).into_parts();
         if let Some(role) = role {
             let name = "someone".to_owned();
-            parts.extensions.insert(Actor { name, role });
+            parts.extensions.insert(Actor::new(name, role));
         }
         parts
     }

@@ -3,8 +3,8 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use headgate_protocol::identity::{AppId, DeviceId, ProductId};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use super::{
     extract::{JsonBody, PathOf, QueryOf},
     openapi::{BASE, Problems},
     problem::Problem,
+    tag,
     view::{
         CreatedDeviceView, DeviceDetailView, DevicePatchBody, DeviceView, NewDeviceBody, PageQuery,
         PageView,
@@ -133,34 +134,36 @@ async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,
-) -> Result<Json<DeviceDetailView>, Problem> {
+) -> Result<Response, Problem> {
     let device = state.registry.device(&id).await?;
     let slots = state.registry.credentials(&id).await?;
-    Ok(Json(DeviceDetailView::of(device, &slots)))
+    let updated_at = device.updated_at;
+    Ok(tag::tagged(
+        updated_at,
+        DeviceDetailView::of(device, &slots),
+    ))
 }
 
 /// Renames a device, or says whether it may connect.
 #[utoipa::path(patch, path = "/devices/{device}", tag = "devices", request_body = DevicePatchBody,
-    params(("device" = String, Path, description = "The device's id in the whole gateway")),
+    params(("device" = String, Path, description = "The device's id in the whole gateway"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the device as it was read")),
     responses((status = 200, body = DeviceView), Problems))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<DevicePatchBody>,
-) -> Result<Json<DeviceView>, Problem> {
+) -> Result<Response, Problem> {
     let patch = DevicePatch {
         name: body.name,
         description: body.description,
         enabled: body.enabled,
+        revision: tag::revision(&headers)?,
     };
-    Ok(Json(
-        state
-            .registry
-            .patch_device(&actor, &id, &patch)
-            .await?
-            .into(),
-    ))
+    let device = state.registry.patch_device(&actor, &id, &patch).await?;
+    Ok(tag::tagged(device.updated_at, DeviceView::from(device)))
 }
 
 /// Lets a device in no more, and closes its connection.

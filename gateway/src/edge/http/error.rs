@@ -9,9 +9,11 @@ use super::{
 use crate::{
     model::InvalidField,
     service::{
+        account::AccountError,
         app::AppError,
         auth::AuthError,
         delivery::{DeliveryError, RowError, RowErrorCode},
+        node::NodeError,
         registration::{FileError, RegistrationError},
         registry::RegistryError,
         resource::ResourceError,
@@ -35,6 +37,7 @@ impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::NotFound { what } => Self::not_found(what),
+            RegistryError::Stale { .. } => Self::new(Kind::Stale, error.to_string()),
             RegistryError::Conflict { what, .. } => taken(what, error.to_string()),
             RegistryError::Invalid(error) => error.into(),
             RegistryError::InUse { ref by, .. } => in_use(by, error.to_string()),
@@ -45,10 +48,38 @@ impl From<RegistryError> for Problem {
     }
 }
 
+impl From<AccountError> for Problem {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::NotFound { what } => Self::not_found(what),
+            AccountError::Stale { .. } => Self::new(Kind::Stale, error.to_string()),
+            AccountError::Conflict { what, .. } => taken(what, error.to_string()),
+            AccountError::Invalid(error) => error.into(),
+            AccountError::InUse { ref by, .. } => in_use(by, error.to_string()),
+            AccountError::TooMany { .. } => Self::new(Kind::QuotaExceeded, error.to_string()),
+            AccountError::Auth(_) | AccountError::Random(_) | AccountError::Store(_) => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::NotFound => Self::not_found("node"),
+            NodeError::Certificate(_) => Self::new(Kind::WrongState, error.to_string()),
+            NodeError::Busy => Self::new(Kind::Overloaded, error.to_string()),
+            NodeError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
 impl From<AppError> for Problem {
     fn from(error: AppError) -> Self {
         match error {
             AppError::NotFound { what } => Self::not_found(what),
+            AppError::Stale { .. } => Self::new(Kind::Stale, error.to_string()),
             AppError::Conflict { what, .. } => taken(what, error.to_string()),
             AppError::Invalid(error) => error.into(),
             AppError::TooMany { .. } => Self::new(Kind::QuotaExceeded, error.to_string()),
@@ -130,6 +161,7 @@ impl From<ResourceError> for Problem {
     fn from(error: ResourceError) -> Self {
         match error {
             ResourceError::NotFound { what } => Self::not_found(what),
+            ResourceError::Stale { .. } => Self::new(Kind::Stale, error.to_string()),
             ResourceError::Conflict { what, .. } => taken(what, error.to_string()),
             ResourceError::Invalid(error) => error.into(),
             ResourceError::InUse { ref by, .. } => in_use(by, error.to_string()),
@@ -202,7 +234,7 @@ fn taken(what: &'static str, detail: String) -> Problem {
         "product id" | "application id" => "id",
         "device id" => "device_id",
         "node id" | "device alias" => "node_id",
-        "resource name" => "name",
+        "resource name" | "operator name" => "name",
         other => other,
     };
     Problem::new(Kind::AlreadyExists, detail).with_field(field)

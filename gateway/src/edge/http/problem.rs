@@ -68,6 +68,10 @@ pub enum Kind {
     ContentMismatch,
     /// This idempotency key was used for another request.
     KeyReused,
+    /// The caller asks more often than it may.
+    RateLimited,
+    /// Too many wrong credentials came from there lately: nothing was looked at.
+    TooManyFailures,
     /// As many messages wait for the device as may.
     MailboxFull,
     /// As many messages are retained as may be.
@@ -176,6 +180,16 @@ impl Kind {
                 "idempotency-key-reused",
                 "The key was used for another request",
             ),
+            Self::RateLimited => (
+                S::TOO_MANY_REQUESTS,
+                "rate-limited",
+                "Too many requests of one caller",
+            ),
+            Self::TooManyFailures => (
+                S::TOO_MANY_REQUESTS,
+                "too-many-failures",
+                "Too many wrong credentials",
+            ),
             Self::MailboxFull => (
                 S::TOO_MANY_REQUESTS,
                 "mailbox-full",
@@ -198,6 +212,17 @@ impl Kind {
                 "Too much is under way",
             ),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The gateway failed"),
+        }
+    }
+
+    /// When to try again, where nothing better is known.
+    const fn retry_after_secs(self) -> Option<u32> {
+        match self {
+            Self::MailboxFull | Self::RetainedFull => Some(60),
+            Self::TooManyStreams => Some(30),
+            Self::Overloaded => Some(5),
+            Self::RateLimited | Self::TooManyFailures | Self::KeyInProgress => Some(1),
+            _ => None,
         }
     }
 
@@ -275,7 +300,7 @@ impl Problem {
         let (status, slug, title) = kind.parts();
         Self(Box::new(Inner {
             kind,
-            retry_after_secs: None,
+            retry_after_secs: kind.retry_after_secs(),
             content_range: None,
             body: ProblemBody {
                 kind: format!("urn:headgate:problem:{slug}"),
@@ -364,6 +389,13 @@ impl Problem {
     pub fn with_retry_after(mut self, secs: u32) -> Self {
         self.0.retry_after_secs = Some(secs);
         self
+    }
+
+    /// Says how long to wait, in whole seconds.
+    #[must_use]
+    pub fn with_wait(self, wait: std::time::Duration) -> Self {
+        let secs = wait.as_millis().div_ceil(1_000).max(1);
+        self.with_retry_after(u32::try_from(secs).unwrap_or(u32::MAX))
     }
 
     /// Says how long the content is whose range was asked for.

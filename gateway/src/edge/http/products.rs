@@ -3,8 +3,8 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use headgate_protocol::identity::ProductId;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -15,6 +15,7 @@ use super::{
     extract::{JsonBody, PathOf, QueryOf},
     openapi::{BASE, Problems},
     problem::Problem,
+    tag,
     view::{PageQuery, PageView, ProductBody, ProductView},
 };
 
@@ -71,28 +72,31 @@ async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<ProductId>,
-) -> Result<Json<ProductView>, Problem> {
-    Ok(Json(state.registry.product(&id).await?.into()))
+) -> Result<Response, Problem> {
+    let product = state.registry.product(&id).await?;
+    Ok(tag::tagged(product.updated_at, ProductView::from(product)))
 }
 
 /// Replaces everything that is said of a product.
 #[utoipa::path(put, path = "/products/{product}", tag = "products", request_body = ProductBody,
-    params(("product" = String, Path, description = "The product's id")),
+    params(("product" = String, Path, description = "The product's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the product as it was read")),
     responses((status = 200, body = ProductView), Problems))]
 async fn replace(
     Admin(actor): Admin,
     State(state): State<ApiState>,
     PathOf(id): PathOf<ProductId>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<ProductBody>,
-) -> Result<Json<ProductView>, Problem> {
+) -> Result<Response, Problem> {
     if body.id.as_deref().is_some_and(|given| given != id.as_str()) {
         return Err(Problem::field("id", "a product's id cannot be changed"));
     }
     let product = state
         .registry
-        .update_product(&actor, body.into_product(id))
+        .update_product(&actor, body.into_product(id), tag::revision(&headers)?)
         .await?;
-    Ok(Json(product.into()))
+    Ok(tag::tagged(product.updated_at, ProductView::from(product)))
 }
 
 /// Deletes a product that has neither devices nor resources.

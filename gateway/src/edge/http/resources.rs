@@ -3,9 +3,9 @@
 use axum::{
     Json,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::from_fn,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use headgate_protocol::identity::{ProductId, ResourceName};
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use super::{
     linger::linger,
     openapi::{BASE, Problems},
     problem::Problem,
+    tag,
     upload::{self, Announced, digest},
     view::{CountsView, NewResourceForm, PageQuery, PageView, ResourcePatchBody, ResourceView},
 };
@@ -155,26 +156,35 @@ async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
-) -> Result<Json<ResourceView>, Problem> {
-    Ok(Json(state.resources.resource(id).await?.into()))
+) -> Result<Response, Problem> {
+    let resource = state.resources.resource(id).await?;
+    Ok(tag::tagged(
+        resource.updated_at,
+        ResourceView::from(resource),
+    ))
 }
 
 /// Changes a resource's name or description; its bytes and version stay.
 #[utoipa::path(patch, path = "/resources/{resource}", tag = "resources", request_body = ResourcePatchBody,
-    params(("resource" = String, Path, description = "The resource's id")),
+    params(("resource" = String, Path, description = "The resource's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the resource as it was read")),
     responses((status = 200, body = ResourceView), Problems))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<ResourcePatchBody>,
-) -> Result<Json<ResourceView>, Problem> {
+) -> Result<Response, Problem> {
     let patch = ResourcePatch {
         name: body.name,
         description: body.description,
+        revision: tag::revision(&headers)?,
     };
-    Ok(Json(
-        state.resources.patch(&actor, id, &patch).await?.into(),
+    let resource = state.resources.patch(&actor, id, &patch).await?;
+    Ok(tag::tagged(
+        resource.updated_at,
+        ResourceView::from(resource),
     ))
 }
 

@@ -87,6 +87,16 @@ pub(super) fn sent() -> Object {
     words(&["sent", "queued"])
 }
 
+/// What someone may do.
+pub(super) fn role() -> Object {
+    words(&["viewer", "operator", "admin"])
+}
+
+/// How far a node is.
+pub(super) fn node_state() -> Object {
+    words(&["ready", "not_ready", "draining"])
+}
+
 /// Whether an upload is whole.
 pub(super) fn upload_phase() -> Object {
     words(&["receiving", "stored"])

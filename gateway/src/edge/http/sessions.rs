@@ -52,6 +52,9 @@ struct SessionView {
     /// From where, as address and port.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// To which listener, as address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listener: Option<String>,
     /// Seconds.
     keep_alive: u64,
     /// Seconds that the session outlives the connection; 0: it ends with it.
@@ -86,6 +89,7 @@ impl From<SessionInfo> for SessionView {
                 None => "coap",
             },
             address: info.address.map(|address| address.to_string()),
+            listener: info.listener.map(|listener| listener.to_string()),
             keep_alive: info.keep_alive.as_secs(),
             session_expiry: info.session_expiry_secs,
             subscriptions: info.subscriptions.into_iter().map(Into::into).collect(),
@@ -164,6 +168,10 @@ struct SessionsQuery {
     /// Only sessions that outlive their connections, or only others. A page may then have fewer entries than asked for,
     /// and still a `next`.
     persistent: Option<bool>,
+    /// Only devices that came to this listener: its port, or its address and port. Pages as with `persistent`.
+    listener: Option<String>,
+    /// Only sessions on this node.
+    node: Option<String>,
 }
 
 /// Whose session it is.
@@ -186,6 +194,8 @@ struct ListedView {
     /// The device's id in the whole gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_id: Option<String>,
+    /// The node that it is on.
+    node: String,
     /// When the client connected.
     #[schema(value_type = String, format = DateTime)]
     since: crate::model::Millis,
@@ -207,6 +217,10 @@ async fn list(
 ) -> Result<Json<PageView<ListedView>>, Problem> {
     let page = Page::new(query.limit, query.cursor).map_err(invalid_page)?;
     let after = page.after().map_err(invalid_page)?;
+    if query.node.is_some_and(|node| node != state.nodes.id()) {
+        let (items, next) = (Vec::new(), None);
+        return Ok(Json(PageView { items, next }));
+    }
     let wants = |kind| query.kind.is_none_or(|asked| asked == kind);
     // One more than fits says that there is more.
     let limit = page.limit as usize + 1;
@@ -217,6 +231,7 @@ async fn list(
     let lists_apps = wants(SessionKind::Application)
         && query.product.is_none()
         && query.persistent.is_none()
+        && query.listener.is_none()
         && is_among_devices.is_none();
     if lists_apps {
         let apps = state.app_sessions.page(after.as_deref(), limit);
@@ -230,12 +245,22 @@ async fn list(
         found.extend(devices.into_iter().map(Found::Device));
     }
     let page = Paged::cut(found, page.limit, Found::name);
-    let views = page.items.iter().map(Found::view);
+    let views = page.items.iter().map(|found| found.view(state.nodes.id()));
     let mut items = futures_util::future::join_all(views).await;
     if let Some(persistent) = query.persistent {
         items.retain(|item| {
             let connection = item.connection.as_ref();
             connection.is_some_and(|shown| (shown.session_expiry > 0) == persistent)
+        });
+    }
+    if let Some(listener) = &query.listener {
+        items.retain(|item| {
+            let address = item
+                .connection
+                .as_ref()
+                .and_then(|of| of.listener.as_deref());
+            let port = address.and_then(|address| address.rsplit(':').next());
+            address == Some(listener) || port == Some(listener)
         });
     }
     Ok(Json(PageView {
@@ -277,12 +302,13 @@ impl Found {
         }
     }
 
-    async fn view(&self) -> ListedView {
+    async fn view(&self, node: &str) -> ListedView {
         match self {
             Self::Application(session) => ListedView {
                 id: self.name(),
                 kind: SessionKind::Application,
                 device_id: None,
+                node: node.to_owned(),
                 since: session.since(),
                 connection: None,
             },
@@ -292,6 +318,7 @@ impl Found {
                     id: self.name(),
                     kind: SessionKind::Device,
                     device_id: Some(session.device_id.to_string()),
+                    node: node.to_owned(),
                     since: session.since,
                     connection: answer.ok().and_then(Result::ok).map(Into::into),
                 }

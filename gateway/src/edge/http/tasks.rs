@@ -23,7 +23,7 @@ use super::{
     linger::linger,
     openapi::{BASE, Problems},
     problem::{Kind, Problem},
-    report,
+    report, tag,
     view::{
         ChosenBody, DeliveryView, NewTaskBody, NewTaskForm, PageQuery, PageView, TaskPatchBody,
         TaskView,
@@ -275,32 +275,11 @@ async fn edit(
     let change = TaskEdit {
         name: body.name,
         policy: body.policy,
-        revision: expected(&headers)?,
+        revision: tag::expected(&headers)?,
     };
     let delivery = state.delivery.clone();
     let editing = async move { delivery.edit_task(&actor, id, change).await };
     Ok(tagged(carry_through(&state, editing).await?))
-}
-
-/// The revision that `If-Match` names; `*` is any.
-fn expected(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
-    }
-    let tag = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    match tag {
-        Some(tag) if !tag.contains('"') => Ok(Some(tag.to_owned())),
-        _ => Err(Problem::new(
-            Kind::InvalidHeader,
-            "If-Match must be one strong entity tag, or *",
-        )),
-    }
 }
 
 /// Which deliveries are listed.

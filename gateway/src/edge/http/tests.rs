@@ -1,5 +1,6 @@
 //! The API as its clients see it, over real services.
 
+mod access;
 mod batches;
 mod registry;
 mod resources;

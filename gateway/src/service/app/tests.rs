@@ -12,7 +12,7 @@ use super::AppError;
 use crate::{
     model::{CredentialSlot, Message, Page},
     service::{auth::AuthError, uplink::Ended},
-    store::registry::{AppFilter, AppPatch},
+    store::registry::{AppFilter, AppPatch, AuditFilter},
 };
 
 /// A message of device `node` of product `P`.
@@ -75,6 +75,7 @@ async fn a_disabled_application_is_out_at_once_and_comes_in_again() {
         let patch = AppPatch {
             name: None,
             enabled: Some(enabled),
+            ..AppPatch::default()
         };
         apps.patch(&stage.actor, &app_id("a"), patch).await.unwrap()
     };
@@ -190,12 +191,18 @@ async fn every_change_is_audited_and_no_secret_is_stored() {
         AppPatch {
             name: Some("n".to_owned()),
             enabled: None,
+            ..AppPatch::default()
         },
     )
     .await
     .unwrap();
     apps.delete(actor, &id).await.unwrap();
-    let entries = stage.registry.audit(&Page::default()).await.unwrap().items;
+    let entries = stage
+        .registry
+        .audit(&AuditFilter::default(), &Page::default())
+        .await
+        .unwrap()
+        .items;
     let told: Vec<_> = entries
         .iter()
         .map(|entry| (entry.action.as_str(), entry.detail.as_str()))

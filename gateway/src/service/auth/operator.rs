@@ -18,7 +18,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::{
-    model::{Actor, Id, Millis, Role, random},
+    model::{Actor, Id, Millis, NoRandomness, Role, random},
     service::auth::AuthError,
     store::registry::{OperatorRow, Registry, TokenRow},
     telemetry::sampler::Sampler,
@@ -56,7 +56,14 @@ struct Inner {
 #[derive(Clone)]
 struct KnownToken {
     since: Instant,
+    expires_at: Option<Millis>,
     actor: Actor,
+}
+
+impl KnownToken {
+    fn is_valid(&self) -> bool {
+        self.since.elapsed() < TOKEN_CACHE_TIME && !has_ended(self.expires_at)
+    }
 }
 
 impl TokenAuthenticator {
@@ -74,7 +81,7 @@ impl TokenAuthenticator {
         }
     }
 
-    /// Who has this API token. A token that is deleted works for up to [`TOKEN_CACHE_TIME`] more.
+    /// Who has this API token. A token that another node revoked works for up to [`TOKEN_CACHE_TIME`] more.
     ///
     /// # Errors
     /// [`AuthError::Refused`] when nobody has it.
@@ -86,12 +93,12 @@ impl TokenAuthenticator {
         // tells nothing of how much of a token was right.
         let digest = digest(bearer);
         if let Some(known) = self.inner.tokens.get(&digest)
-            && known.since.elapsed() < TOKEN_CACHE_TIME
+            && known.is_valid()
         {
             return Ok(known.actor);
         }
         let row = self.inner.registry.token(&digest).await?;
-        let Some(row) = row else {
+        let Some(row) = row.filter(|row| !has_ended(row.expires_at)) else {
             self.inner.tokens.remove(&digest);
             if let Some(left_out) = self.inner.refusals.admit(Instant::now()) {
                 tracing::info!(left_out, "an API token that nobody has was refused");
@@ -100,16 +107,19 @@ impl TokenAuthenticator {
         };
         tracing::info!(token = %row.name, role = row.role.as_str(), "an API token is in use");
         self.inner.note_use(row.id);
-        let actor = Actor {
-            name: row.name,
-            role: row.role,
-        };
+        let actor = Actor::new(row.name, row.role);
         let known = KnownToken {
             since: Instant::now(),
+            expires_at: row.expires_at,
             actor: actor.clone(),
         };
         self.inner.tokens.insert(digest, known);
         Ok(actor)
+    }
+
+    /// Has the token of a digest looked up again. To be called after it was revoked in the registry.
+    pub(in crate::service) fn forget(&self, digest: &[u8; 32]) {
+        self.inner.tokens.remove(digest);
     }
 
     /// Writes down which tokens were used since the last time.
@@ -139,7 +149,7 @@ impl TokenAuthenticator {
     ///
     /// # Cancel safety
     /// Safe; a check that runs goes on to its end.
-    pub(super) async fn operator(
+    pub(in crate::service) async fn operator(
         &self,
         name: &str,
         password: &str,
@@ -166,12 +176,9 @@ impl TokenAuthenticator {
                     .is_ok())
             })
             .await?;
-        let row = row.filter(|_| is_right).ok_or(AuthError::Refused)?;
-        let actor = Actor {
-            name: row.name,
-            role: row.role,
-        };
-        Ok((row.id, actor))
+        let row = row.filter(|row| is_right && row.enabled);
+        let row = row.ok_or(AuthError::Refused)?;
+        Ok((row.id, Actor::new(row.name, row.role)))
     }
 
     /// At the first start, makes an operator `admin` and an API token of the same role; later starts do nothing.
@@ -190,23 +197,28 @@ impl TokenAuthenticator {
         }
         let secrets = Bootstrap {
             operator: "admin",
-            password: text(&random::<18>()?, ""),
-            token: text(&random::<32>()?, "hgt_"),
+            password: new_password()?,
+            token: new_token()?.0,
         };
+        let now = Millis::now();
         let registry = &self.inner.registry;
         let operator = OperatorRow {
             id: registry.next_id(),
             name: secrets.operator.to_owned(),
             role: Role::Admin,
+            enabled: true,
             password_hash: self.hash(secrets.password.clone()).await?,
-            created_at: Millis::now(),
+            password_set_at: now,
+            created_at: now,
+            updated_at: now,
         };
         let token = TokenRow {
             id: registry.next_id(),
             name: "first-token".to_owned(),
             role: Role::Admin,
             digest: digest(&secrets.token),
-            created_at: operator.created_at,
+            created_at: now,
+            expires_at: None,
             last_used_at: None,
         };
         keep(&secrets).map_err(AuthError::Handover)?;
@@ -214,7 +226,11 @@ impl TokenAuthenticator {
         Ok(made.then_some(secrets))
     }
 
-    async fn hash(&self, password: Zeroizing<String>) -> Result<String, AuthError> {
+    /// A password's hash, as it is stored. Takes as much as the check of one.
+    pub(in crate::service) async fn hash(
+        &self,
+        password: Zeroizing<String>,
+    ) -> Result<String, AuthError> {
         self.blocking(move || {
             let hash = argon2()?
                 .hash_password(password.as_bytes())
@@ -260,6 +276,22 @@ impl fmt::Debug for Bootstrap {
     }
 }
 
+fn has_ended(expires_at: Option<Millis>) -> bool {
+    expires_at.is_some_and(|end| end <= Millis::now())
+}
+
+/// A password that nobody guesses.
+pub(in crate::service) fn new_password() -> Result<Zeroizing<String>, NoRandomness> {
+    Ok(text(&random::<18>()?, ""))
+}
+
+/// An API token and what is stored of it.
+pub(in crate::service) fn new_token() -> Result<(Zeroizing<String>, [u8; 32]), NoRandomness> {
+    let token = text(&random::<32>()?, "hgt_");
+    let digest = digest(&token);
+    Ok((token, digest))
+}
+
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
@@ -288,7 +320,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a known token is not looked up again.
 const TOKEN_CACHE_TIME: Duration = Duration::from_mins(1);
 /// Longer passwords are refused unread.
-const MAX_PASSWORD_BYTES: usize = 1_024;
+pub(in crate::service) const MAX_PASSWORD_BYTES: usize = 1_024;
 
 #[cfg(test)]
 mod tests {

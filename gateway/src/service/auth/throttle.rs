@@ -7,6 +7,7 @@
 //! fleet may sit behind one address. Who is connected at this moment is not asked at all; whoever calls sees to that.
 //! Invariants: every table is bounded and swept; names stand there as keyed hashes; time comes from the caller.
 
+mod http;
 pub(super) mod table;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 use headgate_protocol::credential::{Claim, Form};
 
+pub use self::http::HttpLogin;
 use self::table::{Entry, Table};
 use crate::{
     config::AuthConfig,
@@ -182,6 +184,11 @@ impl Failures {
             waits_until: now,
             delays: 0,
         }
+    }
+
+    /// How long it is to wait.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.wait(now).then(|| self.waits_until - now)
     }
 
     fn wait(&self, now: Instant) -> bool {

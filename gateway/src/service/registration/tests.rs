@@ -49,10 +49,7 @@ impl Fixture {
             &metrics,
         )
         .unwrap();
-        let actor = Actor {
-            name: "ann".to_owned(),
-            role: Role::Admin,
-        };
+        let actor = Actor::new("ann".to_owned(), Role::Admin);
         let devices = RegistryService::new(registry.clone(), sealer.clone(), auth);
         let mut meter = product("meter");
         meter.auth_kinds.push(AuthKind::X509);

@@ -26,20 +26,24 @@ impl RegistryService {
     }
 
     /// Replaces what a product says of itself; its times are kept and set here. Devices that are connected go by
-    /// the new topic policy at once, and by the rest when they connect again.
+    /// the new topic policy at once, and by the rest when they connect again. With a `revision` only where that is still
+    /// its `updated_at`.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`], [`RegistryError::Invalid`], and [`RegistryError::Conflict`] naming a device
+    /// [`RegistryError::NotFound`], [`RegistryError::Invalid`], [`RegistryError::Stale`], and [`RegistryError::Conflict`] naming a device
     /// that has a string which one of the product's devices would get.
     pub async fn update_product(
         &self,
         actor: &Actor,
         mut product: Product,
+        revision: Option<Millis>,
     ) -> Result<Product, RegistryError> {
         product.validate()?;
         product.updated_at = Millis::now();
         let audit = actor.did("product.update", &product.id, product.name.as_str());
-        self.registry.update_product(&product, &audit).await?;
+        self.registry
+            .update_product(&product, revision, &audit)
+            .await?;
         self.authenticator.invalidate_product(&product.id);
         let product = self.product(&product.id).await?;
         if let Some(watch) = &self.watch {

@@ -10,7 +10,7 @@ use crate::{
         Actor, AuthKind, CredentialSlot, Fingerprint, Page, PskEncoding, Role, Secret, Transports,
         product::tests::product,
     },
-    store::registry::{DeviceFilter, DevicePatch, sqlite_url},
+    store::registry::{AuditFilter, DeviceFilter, DevicePatch, sqlite_url},
     telemetry::metrics::Metrics,
 };
 
@@ -52,10 +52,7 @@ impl Fixture {
         let barred = Arc::new(Barred::default());
         let service = RegistryService::new(registry.clone(), sealer, auth)
             .with_watch(Arc::clone(&barred) as Arc<dyn DeviceWatch>);
-        let actor = Actor {
-            name: "ann".to_owned(),
-            role: Role::Operator,
-        };
+        let actor = Actor::new("ann".to_owned(), Role::Operator);
         service
             .create_product(&actor, product("meter"))
             .await
@@ -174,7 +171,12 @@ async fn what_breaks_a_rule_is_refused_naming_the_field() {
         "name"
     );
     assert_eq!(
-        field(fixture.service.update_product(&fixture.actor, bad).await),
+        field(
+            fixture
+                .service
+                .update_product(&fixture.actor, bad, None)
+                .await
+        ),
         "name"
     );
     let page = Page::new(None, Some("?".to_owned())).unwrap();
@@ -290,7 +292,7 @@ async fn every_change_is_audited_with_its_actor() {
         .unwrap();
     service.delete_device(&fixture.actor, &id).await.unwrap();
     service
-        .update_product(&fixture.actor, product("meter"))
+        .update_product(&fixture.actor, product("meter"), None)
         .await
         .unwrap();
     let product = ProductId::new("meter").unwrap();
@@ -300,7 +302,7 @@ async fn every_change_is_audited_with_its_actor() {
         .unwrap();
     let entries = fixture
         .registry
-        .audit(&Page::default())
+        .audit(&AuditFilter::default(), &Page::default())
         .await
         .unwrap()
         .items;
@@ -365,7 +367,7 @@ async fn an_update_keeps_the_time_a_product_was_made() {
     changed.description = "new".to_owned();
     let after = fixture
         .service
-        .update_product(&fixture.actor, changed)
+        .update_product(&fixture.actor, changed, None)
         .await
         .unwrap();
     assert_eq!(after.created_at, before.created_at);

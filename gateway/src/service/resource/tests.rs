@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::{
     model::{CreationState, Role, RunState, Task, TaskPolicy, product::tests::product},
-    store::registry::sqlite_url,
+    store::registry::{AuditFilter, sqlite_url},
 };
 
 struct Fixture {
@@ -26,10 +26,7 @@ impl Fixture {
         let registry = Registry::open(&sqlite_url(&dir.path().join("r.db")), 2)
             .await
             .unwrap();
-        let actor = Actor {
-            name: "ann".to_owned(),
-            role: Role::Operator,
-        };
+        let actor = Actor::new("ann".to_owned(), Role::Operator);
         let entry = actor.did("product.create", "meter", "");
         registry
             .insert_product(&product("meter"), &entry)
@@ -334,6 +331,7 @@ async fn names_and_descriptions_change_within_their_rules() {
     let patch = |name: Option<&str>, description: Option<&str>| ResourcePatch {
         name: name.map(|name| ResourceName::new(name).unwrap()),
         description: description.map(str::to_owned),
+        ..ResourcePatch::default()
     };
     let patch_one = async |patch| fixture.service.patch(&fixture.actor, one.id, &patch).await;
     let changed = patch_one(patch(Some("三"), Some("new"))).await.unwrap();
@@ -347,7 +345,7 @@ async fn names_and_descriptions_change_within_their_rules() {
     assert!(matches!(long, Err(ResourceError::Invalid(_))));
     let actions: Vec<String> = fixture
         .registry
-        .audit(&Page::default())
+        .audit(&AuditFilter::default(), &Page::default())
         .await
         .unwrap()
         .items

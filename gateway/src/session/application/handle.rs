@@ -292,6 +292,11 @@ impl ApplicationTable {
         }
     }
 
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// The handle of a session that is about to begin.
     pub(super) fn handle(&self, client_id: &str) -> Arc<ApplicationHandle> {
         Arc::new(ApplicationHandle {

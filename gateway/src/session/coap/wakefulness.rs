@@ -220,6 +220,7 @@ impl CoapServer {
             client_id: registration.name.to_string(),
             version: None,
             address: Some(registration.address),
+            listener: None,
             keep_alive: registration.expires_at.saturating_duration_since(now),
             subscriptions: watched
                 .map(|(path, _)| (path.to_owned(), QoS::AtLeastOnce))

@@ -29,6 +29,8 @@ pub struct AppPatch {
     pub name: Option<String>,
     /// Whether it may come in.
     pub enabled: Option<bool>,
+    /// The `updated_at` that it must still have.
+    pub revision: Option<Millis>,
 }
 
 /// Whose secret a digest is.
@@ -127,7 +129,7 @@ impl Registry {
     /// Changes an application and returns it as it is then.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`], [`StoreError::Stale`].
     pub async fn patch_app(
         &self,
         id: &AppId,
@@ -136,17 +138,27 @@ impl Registry {
         audit: &AuditEntry,
     ) -> Result<Application, StoreError> {
         let mut tx = self.begin().await?;
+        let before = sqlx::query("SELECT updated_at FROM application WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or(StoreError::NotFound {
+                what: "application",
+            })?;
+        let at = super::after(Fields(&before).time("updated_at")?, at);
         let row = sqlx::query(
             "UPDATE application SET name = COALESCE($1, name), enabled = COALESCE($2, enabled), updated_at = $3 \
-             WHERE id = $4 RETURNING id, name, enabled, created_at, updated_at",
+             WHERE id = $4 AND updated_at = COALESCE($5, updated_at) \
+             RETURNING id, name, enabled, created_at, updated_at",
         )
         .bind(patch.name.clone())
         .bind(patch.enabled.map(i64::from))
         .bind(at.as_i64())
         .bind(id.as_str())
+        .bind(patch.revision.map(Millis::as_i64))
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or(StoreError::NotFound {
+        .ok_or(StoreError::Stale {
             what: "application",
         })?;
         let app = read(&row)?;

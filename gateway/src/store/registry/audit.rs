@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::{
-    model::{AuditEntry, Page, Paged},
+    model::{AuditEntry, Millis, Page, Paged},
     store::{
         StoreError,
         registry::{
@@ -13,6 +13,21 @@ use crate::{
         },
     },
 };
+
+/// Which audit entries are meant; `None` is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Of this operator or token, by its name.
+    pub actor: Option<String>,
+    /// A noun and a verb, such as `device.freeze`, or a noun alone.
+    pub action: Option<String>,
+    /// To this record.
+    pub subject: Option<String>,
+    /// At this time or later.
+    pub since: Option<Millis>,
+    /// Before this time.
+    pub until: Option<Millis>,
+}
 
 impl Registry {
     /// Records what an actor did where the change itself is not the registry's.
@@ -29,8 +44,8 @@ impl Registry {
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
         sql::query(
-            "INSERT INTO audit (id, account_id, at, actor, action, subject, detail) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6)",
+            "INSERT INTO audit (id, account_id, at, actor, action, subject, detail, origin) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(self.next_id().as_i64())
         .bind(entry.at.as_i64())
@@ -38,16 +53,48 @@ impl Registry {
         .bind(entry.action.as_str())
         .bind(entry.subject.as_str())
         .bind(entry.detail.as_str())
+        .bind(entry.origin.as_str())
         .execute(&mut **tx)
         .await?;
         Ok(())
     }
 
     /// Audit entries, newest first.
-    pub async fn audit(&self, page: &Page) -> Result<Paged<AuditEntry>, StoreError> {
-        let mut sql = Sql::new("SELECT id, at, actor, action, subject, detail FROM audit");
+    pub async fn audit(
+        &self,
+        filter: &AuditFilter,
+        page: &Page,
+    ) -> Result<Paged<AuditEntry>, StoreError> {
+        let mut sql = Sql::new(
+            "SELECT id, at, actor, action, subject, detail, origin FROM audit WHERE 1 = 1",
+        );
         if let Some(before) = super::id_cursor(page)? {
-            sql.push(" WHERE id < ").bind(before);
+            sql.push(" AND id < ").bind(before);
+        }
+        if let Some(actor) = &filter.actor {
+            sql.push(" AND actor = ").bind(actor.clone());
+        }
+        if let Some(subject) = &filter.subject {
+            sql.push(" AND subject = ").bind(subject.clone());
+        }
+        if let Some(action) = &filter.action {
+            if action.contains('.') {
+                sql.push(" AND action = ").bind(action.clone());
+            } else {
+                // A noun alone means all that was done to its kind.
+                let noun = format!("{action}.");
+                let chars = i64::try_from(noun.chars().count()).unwrap_or(i64::MAX);
+                sql.push(" AND substr(action, 1, CAST(")
+                    .bind(chars)
+                    .push(" AS INTEGER)) = ")
+                    .bind(noun);
+            }
+        }
+        if let Some(since) = filter.since {
+            sql.push(" AND at >= ").bind(since.as_i64());
+        }
+        if let Some(until) = filter.until {
+            sql.push(" AND at < ").bind(until.as_i64());
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
@@ -60,6 +107,7 @@ impl Registry {
                 action: fields.text("action")?.to_owned(),
                 subject: fields.text("subject")?.to_owned(),
                 detail: fields.text("detail")?.to_owned(),
+                origin: fields.text("origin")?.to_owned(),
             };
             Ok((fields.id("id")?, entry))
         });

@@ -42,6 +42,8 @@ pub struct DevicePatch {
     pub description: Option<String>,
     /// Whether it may connect.
     pub enabled: Option<bool>,
+    /// The `updated_at` that it must still have.
+    pub revision: Option<Millis>,
 }
 
 /// A secret as stored.
@@ -137,7 +139,7 @@ impl Registry {
     /// Changes a device and returns it as it is then.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`], [`StoreError::Stale`].
     pub async fn patch_device(
         &self,
         id: &DeviceId,
@@ -146,9 +148,16 @@ impl Registry {
         audit: &AuditEntry,
     ) -> Result<Device, StoreError> {
         let mut tx = self.begin().await?;
+        let before = sqlx::query("SELECT updated_at FROM device WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or(StoreError::NotFound { what: "device" })?;
+        let at = super::after(Fields(&before).time("updated_at")?, at);
         let row = sqlx::query(
             "UPDATE device SET name = COALESCE($1, name), description = COALESCE($2, description), \
-             enabled = COALESCE($3, enabled), updated_at = $4 WHERE id = $5 RETURNING id, product_id, node_id, \
+             enabled = COALESCE($3, enabled), updated_at = $4 \
+             WHERE id = $5 AND updated_at = COALESCE($6, updated_at) RETURNING id, product_id, node_id, \
              name, description, auth, psk_encoding, enabled, created_at, updated_at, last_seen_at",
         )
         .bind(patch.name.clone())
@@ -156,9 +165,10 @@ impl Registry {
         .bind(patch.enabled.map(i64::from))
         .bind(at.as_i64())
         .bind(id.as_str())
+        .bind(patch.revision.map(Millis::as_i64))
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or(StoreError::NotFound { what: "device" })?;
+        .ok_or(StoreError::Stale { what: "device" })?;
         let device = read(&row)?;
         self.record_in(&mut tx, audit).await?;
         tx.commit().await?;

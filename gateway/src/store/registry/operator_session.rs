@@ -83,7 +83,8 @@ impl Registry {
         Ok(tx.commit().await?)
     }
 
-    /// The session of a digest, unless it is over.
+    /// The session of a digest, unless it is over: by time, because its operator is locked out, or because the operator
+    /// has another password since.
     pub async fn operator_session(
         &self,
         digest: &[u8; 32],
@@ -92,7 +93,8 @@ impl Registry {
         let row = sqlx::query(
             "SELECT s.operator_id, s.created_at, s.seen_at, o.name, o.role \
              FROM operator_session s JOIN operator o ON o.id = s.operator_id \
-             WHERE s.digest = $1 AND s.created_at >= $2 AND s.seen_at >= $3",
+             WHERE s.digest = $1 AND s.created_at >= $2 AND s.seen_at >= $3 \
+             AND o.enabled = 1 AND s.created_at >= o.password_set_at",
         )
         .bind(digest.as_slice())
         .bind(bounds.created_since.as_i64())
@@ -149,10 +151,7 @@ fn read(row: &AnyRow) -> Result<OperatorSessionRow, StoreError> {
     let fields = Fields(row);
     Ok(OperatorSessionRow {
         operator_id: fields.id("operator_id")?,
-        actor: Actor {
-            name: fields.text("name")?.to_owned(),
-            role: fields.parsed("role")?,
-        },
+        actor: Actor::new(fields.text("name")?.to_owned(), fields.parsed("role")?),
         created_at: fields.time("created_at")?,
         seen_at: fields.time("seen_at")?,
     })

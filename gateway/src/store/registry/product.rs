@@ -7,7 +7,7 @@ use headgate_protocol::identity::ProductId;
 
 use crate::{
     model::{
-        AliasKind, AuditEntry, AuthKind, Confirm, CredentialForm, Page, Paged, Product,
+        AliasKind, AuditEntry, AuthKind, Confirm, CredentialForm, Millis, Page, Paged, Product,
         TopicPolicy, Transports,
     },
     store::{
@@ -73,11 +73,12 @@ impl Registry {
     /// gain or lose by it are written in the same transaction.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], or [`StoreError::Conflict`] naming a device that has a string which one of the
-    /// product's devices would get.
+    /// [`StoreError::NotFound`], [`StoreError::Stale`] where `revision` is not its `updated_at`, or
+    /// [`StoreError::Conflict`] naming a device that has a string which one of the product's devices would get.
     pub async fn update_product(
         &self,
         product: &Product,
+        revision: Option<Millis>,
         audit: &AuditEntry,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
@@ -87,9 +88,10 @@ impl Registry {
             .await?
             .ok_or(StoreError::NotFound { what: "product" })?;
         let before = read(&before)?;
-        sqlx::query(
+        let updated = sqlx::query(
             "UPDATE product SET name = $1, description = $2, rules = $3, confirm = $4, trust_done = $5, \
-             reachable_after_uplink_secs = $6, updated_at = $7 WHERE id = $8",
+             reachable_after_uplink_secs = $6, updated_at = $7 \
+             WHERE id = $8 AND updated_at = COALESCE($9, updated_at)",
         )
         .bind(product.name.as_str())
         .bind(product.description.as_str())
@@ -97,10 +99,13 @@ impl Registry {
         .bind(confirm_word(product.confirm))
         .bind(i64::from(product.trust_done))
         .bind(product.reachable_after_uplink_secs.map(i64::from))
-        .bind(product.updated_at.as_i64())
+        .bind(super::after(before.updated_at, product.updated_at).as_i64())
         .bind(product.id.as_str())
+        .bind(revision.map(Millis::as_i64))
         .execute(&mut *tx)
-        .await?;
+        .await?
+        .rows_affected();
+        super::was_current("product", updated)?;
         refuse_lost_auth(&mut tx, product).await?;
         for kind in [AliasKind::TencentClientId, AliasKind::NodeId] {
             match (before.allows_alias(kind), product.allows_alias(kind)) {

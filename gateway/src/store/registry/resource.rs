@@ -32,6 +32,8 @@ pub struct ResourcePatch {
     pub name: Option<ResourceName>,
     /// Its description.
     pub description: Option<String>,
+    /// The `updated_at` that it must still have.
+    pub revision: Option<Millis>,
 }
 
 /// How much there may be of all resources' current versions together.
@@ -127,16 +129,19 @@ impl Registry {
                 return Err(name_taken(&mut tx, &before.product_id, name).await?);
             }
         }
-        sqlx::query(
+        let updated = sqlx::query(
             "UPDATE resource SET name = COALESCE($1, name), description = COALESCE($2, description), \
-             updated_at = $3 WHERE id = $4",
+             updated_at = $3 WHERE id = $4 AND updated_at = COALESCE($5, updated_at)",
         )
         .bind(patch.name.as_ref().map(ToString::to_string))
         .bind(patch.description.clone())
-        .bind(at.as_i64())
+        .bind(super::after(before.updated_at, at).as_i64())
         .bind(id.as_i64())
+        .bind(patch.revision.map(Millis::as_i64))
         .execute(&mut *tx)
-        .await?;
+        .await?
+        .rows_affected();
+        super::was_current("resource", updated)?;
         let after = one(&mut tx, id).await?;
         self.record_in(&mut tx, audit).await?;
         tx.commit().await?;

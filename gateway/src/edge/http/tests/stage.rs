@@ -32,7 +32,7 @@ use crate::{
         registry::{Registry, sqlite_url},
         sessions::SessionStore,
     },
-    telemetry::metrics::Metrics,
+    telemetry::{health::Readiness, metrics::Metrics},
 };
 
 /// An answer, whole.
@@ -120,6 +120,15 @@ fn device_authenticator(registry: &Registry, sealer: &Sealer) -> DeviceAuthentic
     made.expect("made")
 }
 
+/// Tests ask as fast as they can.
+fn unlimited() -> Rates {
+    Rates::new(&HttpConfig {
+        requests_per_sec: 1_000_000,
+        request_burst: 1_000_000,
+        ..HttpConfig::default()
+    })
+}
+
 impl Stage {
     /// An empty gateway.
     pub(super) async fn new() -> Self {
@@ -191,6 +200,10 @@ impl Stage {
         let registration = registration(&registry, &sealer, path, &shutdown).await;
         let resources = ResourceService::open(registry.clone(), blobs, resource_config);
         let state = ApiState {
+            accounts: AccountService::new(registry.clone(), tokens.clone()),
+            nodes: NodeService::new(registry.clone(), Readiness::new(), shutdown.clone()).0,
+            authenticator: devices.clone(),
+            rates: unlimited(),
             registry: RegistryService::new(registry, sealer, devices).with_uplink(uplink.clone()),
             registration,
             resources: resources.await.expect("resources"),

@@ -190,23 +190,27 @@ async fn description_is_whole_and_names_every_route() {
         DELETE /apps/{app}|DELETE /apps/{app}/devices|DELETE /apps/{app}/devices/{device}|\
         DELETE /device-batches/{batch}|DELETE /devices/{device}|DELETE /devices/{device}/fingerprint|\
         DELETE /devices/{device}/messages|DELETE /devices/{device}/secret|DELETE /devices/{device}/session|\
-        DELETE /products/{product}|DELETE /resources/{resource}|DELETE /sessions/{session}|DELETE /tasks/{task}|\
-        DELETE /uploads/{upload}|GET /apps|GET /apps/{app}|GET /apps/{app}/devices|GET /apps/{app}/messages|\
-        GET /audit|GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /device-batches|\
+        DELETE /operators/{operator}|DELETE /products/{product}|DELETE /resources/{resource}|\
+        DELETE /sessions/{session}|DELETE /tasks/{task}|DELETE /tokens/{token}|DELETE /uploads/{upload}|\
+        GET /apps|GET /apps/{app}|GET /apps/{app}/devices|GET /apps/{app}/messages|GET /audit|\
+        GET /deliveries/{delivery}|GET /deliveries/{delivery}/timeline|GET /device-batches|\
         GET /device-batches/template.csv|GET /device-batches/{batch}|GET /device-batches/{batch}/result.csv|\
         GET /device-batches/{batch}/rows|GET /devices|GET /devices/{device}|GET /devices/{device}/messages|\
-        GET /devices/{device}/session|GET /products|GET /products/{product}|GET /resources|\
-        GET /resources/{resource}|GET /resources/{resource}/content|GET /resources/{resource}/statistics|GET /sessions|\
-        GET /tasks|GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|\
-        GET /tasks/{task}/events|GET /tasks/{task}/report.csv|GET /tokens|GET /uploads|\
-        GET /uploads/{upload}|GET /uploads/{upload}/content|PATCH /apps/{app}|PATCH /devices/{device}|\
-        PATCH /resources/{resource}|PATCH /tasks/{task}|POST /apps|POST /apps/{app}/devices|POST /apps/{app}/devices:csv|\
-        POST /apps/{app}/secret|POST /deliveries/{delivery}/cancel|POST /deliveries/{delivery}/retry|\
-        POST /device-batches|POST /device-batches/{batch}/confirm|POST /devices|\
-        POST /devices/{device}/fingerprint|POST /devices/{device}/freeze|POST /devices/{device}/messages|\
-        POST /devices/{device}/secret|POST /devices/{device}/unfreeze|POST /products|POST /resources|\
-        POST /tasks|POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/promote|\
-        POST /tasks/{task}/resume|POST /tasks/{task}/retry|PUT /products/{product}|\
+        GET /devices/{device}/session|GET /nodes|GET /nodes/{node}|GET /operators|GET /operators/{operator}|\
+        GET /products|GET /products/{product}|GET /resources|GET /resources/{resource}|\
+        GET /resources/{resource}/content|GET /resources/{resource}/statistics|GET /sessions|GET /tasks|\
+        GET /tasks/template.csv|GET /tasks/{task}|GET /tasks/{task}/deliveries|GET /tasks/{task}/events|\
+        GET /tasks/{task}/report.csv|GET /tokens|GET /tokens/{token}|GET /uploads|GET /uploads/{upload}|\
+        GET /uploads/{upload}/content|PATCH /apps/{app}|PATCH /devices/{device}|PATCH /operators/{operator}|\
+        PATCH /resources/{resource}|PATCH /tasks/{task}|POST /apps|POST /apps/{app}/devices|\
+        POST /apps/{app}/devices:csv|POST /apps/{app}/secret|POST /deliveries/{delivery}/cancel|\
+        POST /deliveries/{delivery}/retry|POST /device-batches|POST /device-batches/{batch}/confirm|\
+        POST /devices|POST /devices/{device}/fingerprint|POST /devices/{device}/freeze|\
+        POST /devices/{device}/messages|POST /devices/{device}/secret|POST /devices/{device}/unfreeze|\
+        POST /nodes/{node}/drain|POST /nodes/{node}/reload|POST /operators|\
+        POST /operators/{operator}/password|POST /products|POST /resources|POST /tasks|\
+        POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/promote|\
+        POST /tasks/{task}/resume|POST /tasks/{task}/retry|POST /tokens|PUT /products/{product}|\
         PUT /resources/{resource}/content";
     assert_eq!(operations, want.split('|').collect::<Vec<_>>());
 }

@@ -218,10 +218,7 @@ impl Stage {
             registry,
             links,
             metrics,
-            actor: Actor {
-                name: "ann".to_owned(),
-                role: Role::Operator,
-            },
+            actor: Actor::new("ann".to_owned(), Role::Operator),
             sessions,
             shutdown,
             dir,

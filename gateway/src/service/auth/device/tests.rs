@@ -41,10 +41,7 @@ impl Fixture {
         )
         .unwrap();
         let service = RegistryService::new(registry, sealer, auth.clone());
-        let actor = Actor {
-            name: "admin".to_owned(),
-            role: Role::Admin,
-        };
+        let actor = Actor::new("admin".to_owned(), Role::Admin);
         service
             .create_product(&actor, product("meter"))
             .await
@@ -185,14 +182,14 @@ async fn every_name_works_as_long_as_the_product_allows_it() {
     assert!(fixture.is_refused("n1", secret.as_bytes()).await);
     fixture
         .service
-        .update_product(&fixture.actor, coap)
+        .update_product(&fixture.actor, coap, None)
         .await
         .unwrap();
     let device = fixture.claim("n1", secret.as_bytes()).await.unwrap();
     assert!(device.product.transports.coap);
     fixture
         .service
-        .update_product(&fixture.actor, product("meter"))
+        .update_product(&fixture.actor, product("meter"), None)
         .await
         .unwrap();
     assert!(fixture.is_refused("n1", secret.as_bytes()).await);
@@ -201,7 +198,7 @@ async fn every_name_works_as_long_as_the_product_allows_it() {
     huawei.credential_forms = vec![CredentialForm::Huawei];
     fixture
         .service
-        .update_product(&fixture.actor, huawei)
+        .update_product(&fixture.actor, huawei, None)
         .await
         .unwrap();
     assert!(fixture.is_refused("meter_n1", secret.as_bytes()).await);

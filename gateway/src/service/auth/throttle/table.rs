@@ -34,6 +34,11 @@ impl<E: Entry> Table<E> {
         self.shard(key).lock().get(&key).is_some_and(holds)
     }
 
+    /// Something about the entry of a key, where there is one that has it.
+    pub(super) fn of<T>(&self, key: u64, what: impl FnOnce(&E) -> Option<T>) -> Option<T> {
+        self.shard(key).lock().get(&key).and_then(what)
+    }
+
     /// Changes the entry of a key, which is made where there is none.
     pub(in crate::service::auth) fn update(
         &self,

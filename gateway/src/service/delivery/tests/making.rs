@@ -1,7 +1,10 @@
 //! Tasks made for a filter, what tasks and deliveries cost, and what is kept of them.
 
 use super::*;
-use crate::model::{CreationState, TargetFilter};
+use crate::{
+    model::{CreationState, Page, TargetFilter},
+    store::registry::AuditFilter,
+};
 
 impl Stage {
     async fn filtered(&self, name: Option<&str>) -> Result<TaskView, DeliveryError> {
@@ -186,11 +189,9 @@ async fn what_ended_long_ago_is_forgotten() {
         RunState::Running,
         "what is open stays"
     );
-    let kept = stage.delivery.inner.registry.audit(&crate::model::Page {
-        limit: 10,
-        cursor: None,
-    });
-    let kept: Vec<String> = kept
+    let registry = &stage.delivery.inner.registry;
+    let kept: Vec<String> = registry
+        .audit(&AuditFilter::default(), &Page::default())
         .await
         .expect("read")
         .items

@@ -161,9 +161,15 @@ pub(super) async fn a_product_that_allows_more_gives_its_devices_more_names() {
     };
     assert_eq!(known().await, ["AAAAAAAAAA_n1"]);
     let more = many_names("AAAAAAAAAA");
-    fixture.update_product(&more, &audit("x")).await.unwrap();
+    fixture
+        .update_product(&more, None, &audit("x"))
+        .await
+        .unwrap();
     assert_eq!(known().await, ["AAAAAAAAAA_n1", "AAAAAAAAAAn1", "n1", "n2"]);
-    fixture.update_product(&plain, &audit("x")).await.unwrap();
+    fixture
+        .update_product(&plain, None, &audit("x"))
+        .await
+        .unwrap();
     assert_eq!(known().await, ["AAAAAAAAAA_n1"]);
 }
 
@@ -180,7 +186,7 @@ pub(super) async fn names_that_would_clash_keep_a_product_as_it_is() {
         .unwrap();
     let more = many_names("BBBBBBBBBB");
     assert_eq!(
-        conflict(fixture.update_product(&more, &audit("x")).await),
+        conflict(fixture.update_product(&more, None, &audit("x")).await),
         ("device alias", "device AAAAAAAAAA_n1".to_owned())
     );
     assert_eq!(fixture.product(&two.id).await.unwrap(), Some(two));

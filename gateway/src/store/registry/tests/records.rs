@@ -57,7 +57,7 @@ pub(super) async fn products_are_stored_as_they_are() {
     stored.reachable_after_uplink_secs = None;
     stored.updated_at = at(9);
     fixture
-        .update_product(&stored, &audit("product.update"))
+        .update_product(&stored, None, &audit("product.update"))
         .await
         .unwrap();
     assert_eq!(
@@ -82,7 +82,7 @@ pub(super) async fn products_are_stored_as_they_are() {
     assert_eq!(fixture.product(&stored.id).await.unwrap(), None);
     for result in [
         fixture.delete_product(&stored.id, &audit("x")).await,
-        fixture.update_product(&stored, &audit("x")).await,
+        fixture.update_product(&stored, None, &audit("x")).await,
     ] {
         assert!(matches!(
             result,
@@ -116,12 +116,12 @@ pub(super) async fn a_change_and_its_audit_entry_are_one() {
     assert!(refused.is_err());
     fixture.record(&audit("operator.login")).await.unwrap();
     let entries = fixture
-        .audit(&Page::new(Some(1), None).unwrap())
+        .audit(&AuditFilter::default(), &Page::new(Some(1), None).unwrap())
         .await
         .unwrap();
     assert_eq!(entries.items[0].action, "operator.login");
     let next = Page::new(None, entries.next).unwrap();
-    let entries = fixture.audit(&next).await.unwrap();
+    let entries = fixture.audit(&AuditFilter::default(), &next).await.unwrap();
     let actions: Vec<&str> = entries.items.iter().map(|e| e.action.as_str()).collect();
     assert_eq!(actions, ["product.create"]);
 }
@@ -131,7 +131,7 @@ pub(super) async fn a_cursor_of_another_list_is_refused() {
     let products = fixture.products(&Page::default()).await.unwrap();
     let cursor = Paged::cut(vec![products.items[0].clone(); 2], 1, |p| p.id.to_string());
     let page = Page::new(None, cursor.next).unwrap();
-    let refused = fixture.audit(&page).await.unwrap_err();
+    let refused = fixture.audit(&AuditFilter::default(), &page).await.unwrap_err();
     assert!(
         matches!(refused, StoreError::Page(InvalidPage::Cursor)),
         "{refused}"

@@ -76,6 +76,7 @@ pub(super) async fn a_name_is_taken_once_in_a_product() {
     let rename = ResourcePatch {
         name: Some(first.name.clone()),
         description: None,
+        ..ResourcePatch::default()
     };
     let refused = fixture
         .patch_resource(second.id, &rename, at(6), &audit("x"))

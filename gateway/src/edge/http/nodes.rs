@@ -1,0 +1,153 @@
+//! `/nodes`: whether the gateway is well, and what can be asked of it as a process.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    ApiState,
+    auth::{Admin, Viewer},
+    extract::{PathOf, QueryOf},
+    openapi::Problems,
+    problem::Problem,
+    schema,
+    view::{PageQuery, PageView, invalid_page},
+};
+use crate::{
+    model::{Millis, Paged},
+    service::node::NodeHealth,
+    telemetry::health::CheckReport,
+};
+
+/// The routes of this file.
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(one))
+        .routes(routes!(drain))
+        .routes(routes!(reload))
+}
+
+/// One process of the gateway.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Node)]
+struct NodeView {
+    /// Its id: the name of its machine.
+    id: String,
+    /// The program's version.
+    version: &'static str,
+    /// How far it is.
+    #[schema(schema_with = schema::node_state)]
+    state: &'static str,
+    /// When it started.
+    #[schema(schema_with = schema::time)]
+    started_at: Millis,
+    /// What is looked at; what is wrong has a `reason`.
+    checks: Vec<CheckView>,
+    /// Devices that are connected to it.
+    devices: usize,
+    /// Sessions of applications by MQTT.
+    applications: usize,
+}
+
+/// Something that must be well for a node to be ready.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Check)]
+struct CheckView {
+    /// What: `node`, `registry` or `sessions`.
+    name: &'static str,
+    /// Whether it is well.
+    ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<CheckReport> for CheckView {
+    fn from(check: CheckReport) -> Self {
+        Self {
+            name: check.name,
+            ok: check.failure.is_none(),
+            reason: check.failure,
+        }
+    }
+}
+
+/// What came of looking at the certificates.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Reloaded)]
+struct ReloadedView {
+    /// How many had changed, and are served from here on.
+    certificates_changed: usize,
+}
+
+/// Lists the nodes in the order of their ids.
+#[utoipa::path(get, path = "/nodes", tag = "nodes", params(PageQuery),
+    responses((status = 200, body = PageView<NodeView>), Problems))]
+async fn list(
+    _viewer: Viewer,
+    State(state): State<ApiState>,
+    QueryOf(query): QueryOf<PageQuery>,
+) -> Result<Json<PageView<NodeView>>, Problem> {
+    let page = query.page()?;
+    let after = page.after().map_err(invalid_page)?;
+    let mut nodes = state.nodes.nodes();
+    nodes.retain(|node| after.as_ref().is_none_or(|after| node.id > *after));
+    let nodes = Paged::cut(nodes, page.limit, |node| node.id.clone());
+    Ok(Json(PageView::of(nodes.map(|node| view(&state, node)))))
+}
+
+/// Shows a node.
+#[utoipa::path(get, path = "/nodes/{node}", tag = "nodes",
+    params(("node" = String, Path, description = "The node's id")),
+    responses((status = 200, body = NodeView), Problems))]
+async fn one(
+    _viewer: Viewer,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<NodeView>, Problem> {
+    Ok(Json(view(&state, state.nodes.node(&id)?)))
+}
+
+/// Has a node drain and stop: it lets nobody in any more, and its devices are told to go at a rate. Nothing takes it
+/// back.
+#[utoipa::path(post, path = "/nodes/{node}/drain", tag = "nodes",
+    params(("node" = String, Path, description = "The node's id")),
+    responses((status = 202, body = NodeView, description = "It has begun."), Problems))]
+async fn drain(
+    Admin(actor): Admin,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<String>,
+) -> Result<(StatusCode, Json<NodeView>), Problem> {
+    let node = state.nodes.drain(&actor, &id).await?;
+    Ok((StatusCode::ACCEPTED, Json(view(&state, node))))
+}
+
+/// Has a node look at the files of its certificates now, as SIGHUP does. One that cannot be used is 409, and those from
+/// before are still served.
+#[utoipa::path(post, path = "/nodes/{node}/reload", tag = "nodes",
+    params(("node" = String, Path, description = "The node's id")),
+    responses((status = 200, body = ReloadedView), Problems))]
+async fn reload(
+    Admin(actor): Admin,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<ReloadedView>, Problem> {
+    let certificates_changed = state.nodes.reload(&actor, &id).await?;
+    Ok(Json(ReloadedView {
+        certificates_changed,
+    }))
+}
+
+fn view(state: &ApiState, node: NodeHealth) -> NodeView {
+    NodeView {
+        id: node.id,
+        version: node.version,
+        state: node.state.as_str(),
+        started_at: node.started_at,
+        checks: node.checks.into_iter().map(CheckView::from).collect(),
+        devices: state.sessions.len(),
+        applications: state.app_sessions.count(),
+    }
+}
