@@ -76,13 +76,13 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
-	$(call need,mosquitto_sub mosquitto_pub curl systemd-analyze coap-client-notls,mosquitto-clients curl ca-certificates systemd libcoap3-bin)
+	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin)
 
 .PHONY: test-clients
 test-clients:
 	$(call need,python3 node npm,python3 python3-venv nodejs npm)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
-	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/made $(BROWSER)/made
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/made $(BROWSER)/made
 
 # pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
 $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
@@ -92,6 +92,13 @@ $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
 	touch $@
 
 $(CLIENTS)/python/made: $(LISTS)/requirements.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# Has libraries of its own, of versions of its own.
+$(CLIENTS)/openapi/made: $(LISTS)/requirements-openapi.txt
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check -r $<

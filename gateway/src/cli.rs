@@ -3,13 +3,24 @@
 //! `main.rs` parses here, runs what was asked and turns the result into an exit code.
 //! Invariants: what was asked for goes to standard output, everything else to standard error.
 
+pub mod app;
 mod client;
 mod config;
+pub mod device;
 mod keys;
+pub mod node;
+pub mod operator;
+mod output;
 pub mod process;
+pub mod product;
 pub mod progress;
 mod registry;
-mod task;
+mod remote;
+pub mod resource;
+pub mod session;
+pub mod task;
+pub mod token;
+pub mod upload;
 
 use std::{
     ffi::OsString,
@@ -18,14 +29,14 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub use self::{
     client::ClientArgs,
     config::run as config,
     keys::run as keys,
     registry::run as registry,
-    task::{CheckArgs, ReportArgs, TaskCommand, run as task},
+    remote::{Group, Remote, run as remote},
 };
 use crate::{
     app::StartError,
@@ -36,6 +47,10 @@ use crate::{
 pub const EXIT_FAILURE: u8 = 1;
 /// Exit code: the command line cannot be understood (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
+/// Exit code: the gateway cannot be reached, or has too much to do (`EX_UNAVAILABLE`).
+pub const EXIT_UNAVAILABLE: u8 = 69;
+/// Exit code: the token is not valid, or does not allow this (`EX_NOPERM`).
+pub const EXIT_DENIED: u8 = 77;
 /// Exit code: the configuration is wrong (`EX_CONFIG`).
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -63,9 +78,15 @@ pub enum Command {
     /// Look after the registry's tables
     #[command(subcommand)]
     Registry(RegistryCommand),
-    /// Ask a running gateway about a task
-    #[command(subcommand)]
-    Task(TaskCommand),
+    /// Write what lets a shell complete commands to standard output
+    Completions {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Ask a running gateway.
+    #[command(flatten)]
+    Remote(Box<Remote>),
 }
 
 /// What to do with the configuration.
@@ -130,6 +151,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
             ExitCode::SUCCESS
         }
     })
+}
+
+/// Writes what lets a shell complete commands.
+pub fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "headgate", &mut script);
+    tell(String::from_utf8_lossy(&script))
 }
 
 /// Tells what is wrong with the configuration and gives the exit code.

@@ -26,8 +26,11 @@ fn main() -> ExitCode {
             command: Command::Registry(command),
         }) => cli::registry(command),
         Ok(Cli {
-            command: Command::Task(command),
-        }) => cli::task(command),
+            command: Command::Completions { shell },
+        }) => cli::completions(shell),
+        Ok(Cli {
+            command: Command::Remote(command),
+        }) => cli::remote(*command),
         Err(code) => code,
     }
 }

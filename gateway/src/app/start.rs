@@ -10,6 +10,8 @@ use std::{
 
 use zeroize::Zeroizing;
 
+use tokio::sync::mpsc;
+
 use super::{
     advice, console,
     listeners::{Listeners, Served},
@@ -31,7 +33,7 @@ use crate::{
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
-        node::NodeService,
+        node::{NodeService, Reload},
         presence::Presence,
         registration::{RegistrationError, RegistrationParts, RegistrationService},
         registry::RegistryService,
@@ -201,8 +203,7 @@ impl App {
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let readiness = Readiness::new();
         let edges = Shutdown::new();
-        let (nodes, reloads) =
-            NodeService::new(stores.registry.clone(), readiness.clone(), shutdown.clone());
+        let (nodes, reloads) = open_nodes(&stores, &readiness, shutdown);
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
             nodes,
@@ -264,6 +265,15 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+/// The service of this node, and the other end of what it is asked.
+fn open_nodes(
+    stores: &Stores,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> (NodeService, mpsc::Receiver<Reload>) {
+    NodeService::new(stores.registry.clone(), readiness.clone(), shutdown.clone())
 }
 
 /// Asks the stores again and again whether they answer.

@@ -1,112 +1,67 @@
 //! A client of the gateway's own HTTP API, for the command line.
 //!
-//! It finds the gateway by its data directory on this machine, or is told an address; it speaks plain
-//! HTTP, which the API does on the loopback. The token is read from a file or the environment, never
-//! from the command line, where everyone sees it.
+//! It speaks plain HTTP, which the API does on the loopback, or HTTPS, one connection for each request. Everything the
+//! command line does goes through it: no command knows more of HTTP than a method and a path.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod body;
+mod error;
+mod settings;
+mod sse;
+mod tls;
 
-use clap::Args;
-use http_body_util::{BodyExt as _, Empty};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+pub(super) use hyper::Method;
 use hyper::{
-    Method, Request, StatusCode, Uri,
-    body::{Bytes, Incoming},
-    header::{AUTHORIZATION, HOST},
+    Request, Response,
+    body::Incoming,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::config::{ConfigError, Secret};
+pub use self::settings::ClientArgs;
+pub(super) use self::{
+    body::FileBody,
+    error::ClientError,
+    sse::{Event, Events},
+};
+use self::{
+    body::{AnyBody, whole},
+    error::Problem,
+    settings::Settings,
+};
 
 /// How long the gateway may take to take a connection, and between two pieces of an answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest error answer that is read.
-const MAX_PROBLEM_BYTES: usize = 64 * 1024;
-
-/// Where the gateway is, and what opens it.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ClientArgs {
-    /// Address of the API, as `http://127.0.0.1:8080`
-    /// [default: where the gateway of the data directory listens]
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// File that holds the API token [env: `HEADGATE_TOKEN` holds the token itself]
-    /// [default: `api.token` in the data directory]
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Where the data directory is.
-    #[command(flatten)]
-    pub source: super::SourceArgs,
-}
-
-/// Why nothing came of a command.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    /// The configuration, which says where the data directory is, is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A file cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No gateway runs on the data directory.
-    #[error("no gateway runs on {0}; start it, or name its address with --url")]
-    NotRunning(String),
-    /// An address that cannot be used.
-    #[error("{url}: {why}")]
-    Url {
-        /// The address.
-        url: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The token cannot be one.
-    #[error("the token has characters that no token has")]
-    Token,
-    /// The connection failed.
-    #[error("{address}: {source}")]
-    Connect {
-        /// Where.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// HTTP failed.
-    #[error("the answer ended early: {0}")]
-    Http(#[from] hyper::Error),
-    /// Nothing came for too long.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    TooSlow,
-    /// The gateway refused.
-    #[error("{status}: {detail}")]
-    Refused {
-        /// The HTTP status.
-        status: StatusCode,
-        /// The gateway's own words.
-        detail: String,
-    },
-    /// Standard output refused.
-    #[error("standard output: {0}")]
-    Output(#[source] io::Error),
-    /// The answer is not what this program understands.
-    #[error("the answer cannot be read: {0}")]
-    Answer(String),
-}
+const MAX_PROBLEM_BYTES: usize = 1024 * 1024;
+/// The longest answer that is held in memory.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Entries of a list that are asked for at a time.
+const PAGE_LIMIT: &str = "500";
 
 /// A client with an address and a token.
 #[derive(Debug)]
 pub(super) struct Client {
-    authority: String,
-    token: Secret,
+    settings: Settings,
+}
+
+/// What is sent.
+pub(super) enum Payload {
+    /// Nothing.
+    Empty,
+    /// A JSON value.
+    Json(Value),
+    /// A file of this media type.
+    File(String, FileBody),
 }
 
 impl Client {
@@ -114,112 +69,198 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] where the gateway or the token cannot be found.
-    pub(super) fn new(args: ClientArgs) -> Result<Self, ClientError> {
-        let from_environment = std::env::var("HEADGATE_TOKEN")
-            .ok()
-            .filter(|token| !token.is_empty());
-        let needs_directory =
-            args.url.is_none() || (args.token_file.is_none() && from_environment.is_none());
-        let directory = if needs_directory {
-            args.source.load()?.config.data_dir
-        } else {
-            PathBuf::new()
-        };
-        let authority = match args.url {
-            Some(url) => authority_of(&url)?,
-            None => authority_in(&directory)?,
-        };
-        let token = match (args.token_file, from_environment) {
-            (Some(file), _) => read(&file)?,
-            (None, Some(token)) => token,
-            (None, None) => read(&directory.join("api.token"))?,
-        };
+    pub(super) fn new(args: &ClientArgs) -> Result<Self, ClientError> {
         Ok(Self {
-            authority,
-            token: Secret::new(token.trim().to_owned()),
+            settings: Settings::find(args)?,
         })
+    }
+
+    /// Asks for a JSON value.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(super) async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(Method::GET, path, Payload::Empty).await
+    }
+
+    /// Has something done that needs no more than its path.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(super) async fn act(&self, method: Method, path: &str) -> Result<Value, ClientError> {
+        self.send(method, path, Payload::Empty).await
+    }
+
+    /// Has something done with a JSON body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(super) async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Value, ClientError> {
+        self.send(method, path, Payload::Json(body)).await
+    }
+
+    /// Sends something and gives the JSON of the answer; [`Value::Null`] where it has no body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+    ) -> Result<Value, ClientError> {
+        let mut text = Vec::new();
+        self.exchange(method, path, payload, |piece| {
+            if text.len() + piece.len() > MAX_ANSWER_BYTES {
+                return Err(ClientError::Answer("it is too long".to_owned()));
+            }
+            text.extend_from_slice(&piece);
+            Ok(())
+        })
+        .await?;
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&text).map_err(|error| ClientError::Answer(error.to_string()))
     }
 
     /// Asks for something and gives the body as it comes, piece by piece.
     ///
     /// # Errors
     /// [`ClientError`], also where `take` gives one.
-    pub(super) async fn get(
+    pub(super) async fn stream(
         &self,
         path: &str,
-        mut take: impl FnMut(Bytes) -> Result<(), ClientError>,
+        take: impl FnMut(Bytes) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
-        let connecting = TcpStream::connect(&self.authority);
+        self.exchange(Method::GET, path, Payload::Empty, take).await
+    }
+
+    /// Asks for every entry of a list, page by page; `query` is what it is narrowed by.
+    ///
+    /// # Errors
+    /// [`ClientError`], also where `take` gives one.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, Option<String>)],
+        mut take: impl FnMut(Value) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let mut cursor = None;
+        loop {
+            let mut query = query.to_vec();
+            query.push(("limit", Some(PAGE_LIMIT.to_owned())));
+            query.push(("cursor", cursor));
+            let mut page = self.get(&with_query(path, &query)).await?;
+            let items = page.get_mut("items").and_then(Value::as_array_mut);
+            for item in items.into_iter().flat_map(std::mem::take) {
+                take(item)?;
+            }
+            match page.get("next").and_then(Value::as_str) {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        take: impl FnMut(Bytes) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let Settings { authority, tls, .. } = &self.settings;
+        let request = self.request(method, path, payload)?;
+        let connecting = TcpStream::connect(authority);
         let tcp = patiently(connecting)
             .await?
             .map_err(|source| ClientError::Connect {
-                address: self.authority.clone(),
+                address: authority.clone(),
                 source,
             })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
-        let request = self.request(path)?;
-        let exchange = async {
-            let answer = patiently(sender.send_request(request)).await??;
-            let status = answer.status();
-            let mut body = answer.into_body();
-            if !status.is_success() {
-                let detail = problem(&mut body).await?;
-                return Err(ClientError::Refused { status, detail });
+        match tls {
+            None => speak(tcp, request, take).await,
+            Some(tls) => {
+                let stream =
+                    patiently(tls.connect(tcp))
+                        .await?
+                        .map_err(|source| ClientError::Tls {
+                            address: authority.clone(),
+                            source,
+                        })?;
+                speak(stream, request, take).await
             }
-            while let Some(frame) = patiently(body.frame()).await? {
-                if let Ok(data) = frame?.into_data() {
-                    take(data)?;
-                }
-            }
-            Ok(())
-        };
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            biased;
-            done = &mut exchange => done,
-            // The connection may end with the last bytes of the answer in hand.
-            ended = &mut connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(error.into()),
-            },
         }
     }
 
-    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, ClientError> {
-        Request::builder()
-            .method(Method::GET)
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+    ) -> Result<Request<AnyBody>, ClientError> {
+        let token = self.settings.token.expose();
+        let request = Request::builder()
+            .method(method)
             .uri(format!("/api/v1{path}"))
-            .header(HOST, &self.authority)
-            .header(AUTHORIZATION, format!("Bearer {}", self.token.expose()))
-            .body(Empty::new())
-            .map_err(|_| ClientError::Token)
+            .header(HOST, &self.settings.authority)
+            .header(ACCEPT, "*/*")
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = match payload {
+            Payload::Empty => request.body(whole(Bytes::new())),
+            Payload::Json(value) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(whole(value.to_string())),
+            Payload::File(kind, file) => request.header(CONTENT_TYPE, kind).body(file.boxed()),
+        };
+        request.map_err(|_| ClientError::Token)
     }
 }
 
-/// Writes pieces to standard output; a reader that has seen enough, as in `| head`, is no failure.
-pub(super) fn to_output() -> impl FnMut(Bytes) -> Result<(), ClientError> {
-    let mut out = io::stdout();
-    let mut is_read = true;
-    move |piece| {
-        if is_read {
-            match out.write_all(&piece).and_then(|()| out.flush()) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => is_read = false,
-                written => written.map_err(ClientError::Output)?,
+/// Sends a request on a connection of its own and hands the answer's body over as it comes.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<AnyBody>,
+    mut take: impl FnMut(Bytes) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async {
+        // Not patiently: what a body takes to be sent is the link's affair, and the gateway ends what stands still.
+        let answer = sender.send_request(request).await?;
+        let mut body = checked(answer).await?;
+        while let Some(frame) = patiently(body.frame()).await? {
+            if let Ok(data) = frame?.into_data() {
+                take(data)?;
             }
         }
         Ok(())
+    };
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        biased;
+        done = &mut exchange => done,
+        // The connection may end with the last bytes of the answer in hand.
+        ended = &mut connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(error.into()),
+        },
     }
 }
 
-async fn patiently<T>(waiting: impl Future<Output = T>) -> Result<T, ClientError> {
-    timeout(PATIENCE, waiting)
-        .await
-        .map_err(|_| ClientError::TooSlow)
-}
-
-/// What an error answer says.
-async fn problem(body: &mut Incoming) -> Result<String, ClientError> {
+/// The body of a good answer.
+async fn checked(answer: Response<Incoming>) -> Result<Incoming, ClientError> {
+    let status = answer.status();
+    let mut body = answer.into_body();
+    if status.is_success() {
+        return Ok(body);
+    }
     let mut text = Vec::new();
     while let Some(frame) = patiently(body.frame()).await? {
         if let Ok(data) = frame?.into_data() {
@@ -229,48 +270,45 @@ async fn problem(body: &mut Incoming) -> Result<String, ClientError> {
             break;
         }
     }
-    let problem: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
-    let detail = problem
-        .as_ref()
-        .and_then(|problem| problem["detail"].as_str());
-    Ok(detail.unwrap_or("the gateway refused").to_owned())
+    let problem = Problem::read(&text);
+    Err(ClientError::Refused { status, problem })
 }
 
-/// Host and port of an address.
-fn authority_of(url: &str) -> Result<String, ClientError> {
-    let wrong = |why| ClientError::Url {
-        url: url.to_owned(),
-        why,
-    };
-    let parsed: Uri = url.parse().map_err(|_| wrong("not an address"))?;
-    if parsed.scheme_str() != Some("http") {
-        return Err(wrong(
-            "only http:// is spoken here; reach a remote gateway through a tunnel",
-        ));
+async fn patiently<T>(waiting: impl Future<Output = T>) -> Result<T, ClientError> {
+    timeout(PATIENCE, waiting)
+        .await
+        .map_err(|_| ClientError::TooSlow)
+}
+
+/// A path with the parameters that have a value.
+pub(super) fn with_query(path: &str, query: &[(&str, Option<String>)]) -> String {
+    let mut text = path.to_owned();
+    let mut separator = '?';
+    for (name, value) in query {
+        if let Some(value) = value {
+            text.push(separator);
+            text.push_str(name);
+            text.push('=');
+            text.push_str(&encoded(value));
+            separator = '&';
+        }
     }
-    let host = parsed.host().ok_or_else(|| wrong("it names no host"))?;
-    let port = parsed.port_u16().unwrap_or(80);
-    Ok(format!("{host}:{port}"))
+    text
 }
 
-/// Where the gateway of a data directory listens.
-fn authority_in(directory: &Path) -> Result<String, ClientError> {
-    let not_running = || ClientError::NotRunning(directory.display().to_string());
-    let ports = fs::read(directory.join("ports.json")).map_err(|_| not_running())?;
-    let ports: serde_json::Value = serde_json::from_slice(&ports).map_err(|_| not_running())?;
-    let address = ports["http"].as_str().ok_or_else(not_running)?;
-    let mut address: std::net::SocketAddr = address.parse().map_err(|_| not_running())?;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+/// A text as a part of a path or a query.  Spec: RFC 3986 s2.3.
+pub(super) fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ok = write!(out, "%{byte:02X}");
+        }
     }
-    Ok(address.to_string())
-}
-
-fn read(path: &Path) -> Result<String, ClientError> {
-    fs::read_to_string(path).map_err(|source| ClientError::File {
-        path: path.display().to_string(),
-        source,
-    })
+    out
 }
 
 #[cfg(test)]
@@ -278,31 +316,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_addresses_are_taken() {
-        for (url, expected) in [
-            ("http://127.0.0.1:8080", Some("127.0.0.1:8080")),
-            ("http://localhost", Some("localhost:80")),
-            ("http://[::1]:9/", Some("[::1]:9")),
-            ("https://example.org", None),
-            ("127.0.0.1:8080", None),
-            ("", None),
-        ] {
-            assert_eq!(authority_of(url).ok().as_deref(), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_gateway_is_found_by_its_directory() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let missing = authority_in(directory.path()).expect_err("not running");
-        assert!(matches!(missing, ClientError::NotRunning(_)));
-        for (http, expected) in [
-            ("127.0.0.1:18080", "127.0.0.1:18080"),
-            ("0.0.0.0:18080", "127.0.0.1:18080"),
-        ] {
-            let ports = format!("{{\"http\":\"{http}\"}}");
-            fs::write(directory.path().join("ports.json"), ports).expect("written");
-            assert_eq!(authority_in(directory.path()).expect("running"), expected);
-        }
+    fn parameters_without_a_value_are_left_out_and_others_encoded() {
+        let query = [
+            ("product", None),
+            ("filter", Some("a b&c/é".to_owned())),
+            ("limit", Some("5".to_owned())),
+        ];
+        let path = with_query("/devices", &query);
+        assert_eq!(path, "/devices?filter=a%20b%26c%2F%C3%A9&limit=5");
+        assert_eq!(with_query("/devices", &[("a", None)]), "/devices");
     }
 }

@@ -1,235 +1,243 @@
-//! `headgate task report` and `headgate task check`: the proof of a task, and whether it holds.
+//! `headgate task`: a resource delivered to devices, watched and steered.
 
-use std::{fmt::Write as _, process::ExitCode};
+mod create;
+mod report;
+mod watch;
 
-use clap::{Args, Subcommand};
+use std::process::ExitCode;
 
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+pub use self::{
+    create::{CreateArgs, PolicyArgs, TargetArgs},
+    report::ReportArgs,
+};
 use super::{
-    EXIT_FAILURE,
-    client::{Client, ClientArgs, ClientError, to_output},
-    complain, refuse, tell,
-};
-use crate::model::{
-    Delivery, Id, Millis,
-    history::{HistoryCheck, Verdict},
+    client::{ClientError, Method, encoded},
+    output::Column,
+    remote::{Context, Outcome},
 };
 
-/// Faults that are shown; the others are counted.
-const SHOWN: usize = 20;
+const COLUMNS: &[Column] = &[
+    ("TASK", "id"),
+    ("NAME", "name"),
+    ("PRODUCT", "product_id"),
+    ("RUN", "run"),
+    ("TOTAL", "total"),
+    ("PENDING", "counts.pending"),
+    ("UNDER WAY", "counts.delivering"),
+    ("DELIVERED", "counts.delivered"),
+    ("FAILED", "counts.failed"),
+    ("MADE", "created_at"),
+];
 
-/// What to do about a task.
+const DETAILS: &[Column] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("resource", "resource_id"),
+    ("version", "resource_version"),
+    ("product", "product_id"),
+    ("run", "run"),
+    ("creation", "creation"),
+    ("error", "creation_error"),
+    ("total", "total"),
+    ("pending", "counts.pending"),
+    ("pushed", "counts.pushed"),
+    ("delivering", "counts.delivering"),
+    ("delivered", "counts.delivered"),
+    ("failed", "counts.failed"),
+    ("policy", "policy"),
+    ("made", "created_at"),
+    ("made by", "created_by"),
+    ("ended", "finished_at"),
+];
+
+const DELIVERIES: &[Column] = &[
+    ("DELIVERY", "id"),
+    ("DEVICE", "device_id"),
+    ("ATTEMPT", "attempt"),
+    ("STATE", "state"),
+    ("%", "percent"),
+    ("WAITING FOR", "waiting"),
+    ("REASON", "reason"),
+    ("DETAIL", "detail"),
+];
+
+/// What to do about tasks.
 #[derive(Debug, Subcommand)]
 pub enum TaskCommand {
+    /// Have a resource delivered
+    Create(CreateArgs),
+    /// List tasks
+    List(ListArgs),
+    /// Show how a task stands
+    Show(TaskArgs),
+    /// List the deliveries of a task
+    Deliveries(DeliveriesArgs),
+    /// Follow a task until it is over; ends with 1 where a delivery failed
+    Watch(TaskArgs),
+    /// Hold a task: nothing more of it is sent
+    Pause(TaskArgs),
+    /// Let a paused task go on
+    Resume(TaskArgs),
+    /// Let a task go on from its canary to all devices
+    Promote(TaskArgs),
+    /// Cancel what has not been delivered
+    Cancel(ChosenArgs),
+    /// Try what failed again
+    Retry(ChosenArgs),
+    /// Delete a task that has ended
+    Delete(TaskArgs),
     /// Show how a task stands, or every delivery of it
     Report(ReportArgs),
     /// Check that the history of every delivery of a task is one that can be
-    Check(CheckArgs),
+    Check(TaskArgs),
 }
 
-/// What a report has.
+/// Which task.
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub struct TaskArgs {
     /// The task's id
     pub task: String,
-    /// One row for each delivery, as CSV
+}
+
+/// Which tasks are listed.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only those for devices of this product
     #[arg(long)]
-    pub csv: bool,
-    /// One row for each attempt instead
-    #[arg(long, requires = "csv")]
-    pub all_attempts: bool,
-    /// The gateway.
-    #[command(flatten)]
-    pub client: ClientArgs,
+    pub product: Option<String>,
+    /// Only those that deliver this resource
+    #[arg(long, value_name = "ID")]
+    pub resource: Option<String>,
+    /// Only those in this state: scheduled, running, paused, aborted, canceled or finished
+    #[arg(long, value_name = "STATE")]
+    pub run: Option<String>,
 }
 
-/// What is checked.
+/// Which deliveries are listed.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub struct DeliveriesArgs {
     /// The task's id
     pub task: String,
-    /// The gateway.
-    #[command(flatten)]
-    pub client: ClientArgs,
+    /// Only those in this state
+    #[arg(long, value_enum)]
+    pub state: Option<State>,
+}
+
+/// How far a delivery is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum State {
+    /// It waits.
+    Pending,
+    /// The device knows of it.
+    Pushed,
+    /// Bytes are on their way.
+    Delivering,
+    /// The device has it.
+    Delivered,
+    /// It failed.
+    Failed,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Pushed => "pushed",
+            Self::Delivering => "delivering",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which deliveries of a task are meant.
+#[derive(Debug, Args)]
+pub struct ChosenArgs {
+    /// The task's id
+    pub task: String,
+    /// Ids of deliveries [default: all of the task]
+    pub deliveries: Vec<String>,
 }
 
 /// Runs the command.
-pub fn run(command: TaskCommand) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("no runtime: {error}"));
-            return ExitCode::from(EXIT_FAILURE);
+pub(super) async fn run(context: &Context, command: TaskCommand) -> Outcome {
+    let Context { client, output } = context;
+    match command {
+        TaskCommand::Create(args) => return create::run(context, args).await,
+        TaskCommand::Watch(TaskArgs { task }) => return watch::run(context, &task).await,
+        TaskCommand::Report(args) => report::show(context, args).await?,
+        TaskCommand::Check(TaskArgs { task }) => return report::check(context, &task).await,
+        TaskCommand::List(args) => {
+            let query = [
+                ("product", args.product),
+                ("resource", args.resource),
+                ("run", args.run),
+            ];
+            output.list(client, "/tasks", &query, COLUMNS).await?;
         }
+        TaskCommand::Show(TaskArgs { task }) => {
+            output.one(&client.get(&path(&task)).await?, DETAILS)?;
+        }
+        TaskCommand::Deliveries(args) => {
+            let path = format!("{}/deliveries", path(&args.task));
+            let state = args.state.map(|state| state.as_str().to_owned());
+            let query = [("state", state)];
+            output.list(client, &path, &query, DELIVERIES).await?;
+        }
+        TaskCommand::Pause(TaskArgs { task }) => act(context, &task, "pause", None).await?,
+        TaskCommand::Resume(TaskArgs { task }) => act(context, &task, "resume", None).await?,
+        TaskCommand::Promote(TaskArgs { task }) => act(context, &task, "promote", None).await?,
+        TaskCommand::Cancel(args) => {
+            let chosen = chosen(&args.deliveries);
+            act(context, &args.task, "cancel", chosen).await?;
+        }
+        TaskCommand::Retry(args) => {
+            let chosen = chosen(&args.deliveries);
+            act(context, &args.task, "retry", chosen).await?;
+        }
+        TaskCommand::Delete(TaskArgs { task }) => {
+            let gone = client.act(Method::DELETE, &path(&task)).await?;
+            output.done(&gone, &format!("{task} is deleted"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(deliveries: &[String]) -> Option<Value> {
+    (!deliveries.is_empty()).then(|| json!({"delivery_ids": deliveries}))
+}
+
+async fn act(
+    context: &Context,
+    task: &str,
+    what: &str,
+    body: Option<Value>,
+) -> Result<(), ClientError> {
+    let path = format!("{}/{what}", path(task));
+    let after = match body {
+        None => context.client.act(Method::POST, &path).await?,
+        Some(body) => context.client.json(Method::POST, &path, body).await?,
     };
-    let done = runtime.block_on(async {
-        match command {
-            TaskCommand::Report(args) => report(args).await,
-            TaskCommand::Check(args) => check(args).await,
-        }
-    });
-    match done {
-        Ok(code) => code,
-        Err(ClientError::Config(error)) => refuse(&error),
-        Err(error) => {
-            complain(error);
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    context.output.done(&after, &standing(&after))
 }
 
-async fn report(args: ReportArgs) -> Result<ExitCode, ClientError> {
-    let id = parse(&args.task)?;
-    let client = Client::new(args.client)?;
-    if args.csv {
-        let attempts = if args.all_attempts { "all" } else { "latest" };
-        let path = format!("/tasks/{id}/report.csv?attempts={attempts}");
-        client.get(&path, to_output()).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let task = whole(&client, &format!("/tasks/{id}")).await?;
-    let task: serde_json::Value =
-        serde_json::from_slice(&task).map_err(|error| ClientError::Answer(error.to_string()))?;
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    for field in ["id", "name", "run", "creation", "total"] {
-        let value = &task[field];
-        let shown = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        let _ok = writeln!(text, "{field:<11}{shown}");
-    }
-    for (state, count) in task["counts"].as_object().into_iter().flatten() {
-        let _ok = writeln!(text, "{state:<11}{count}");
-    }
-    Ok(tell(text))
+/// How a task stands, in one line.
+fn standing(task: &Value) -> String {
+    let count = |state: &str| task["counts"][state].as_u64().unwrap_or(0);
+    format!(
+        "{}: {} pending, {} pushed, {} delivering, {} delivered, {} failed",
+        task["run"].as_str().unwrap_or_default(),
+        count("pending"),
+        count("pushed"),
+        count("delivering"),
+        count("delivered"),
+        count("failed"),
+    )
 }
 
-async fn check(args: CheckArgs) -> Result<ExitCode, ClientError> {
-    let id = parse(&args.task)?;
-    let client = Client::new(args.client)?;
-    let csv = whole(&client, &format!("/tasks/{id}/report.csv?attempts=all")).await?;
-    let verdict = judge(id, &csv)?;
-    let told = tell(describe(&verdict));
-    Ok(if verdict.faults.is_empty() {
-        told
-    } else {
-        ExitCode::from(EXIT_FAILURE)
-    })
-}
-
-/// Judges the attempts of a report.
-fn judge(task: Id, csv: &[u8]) -> Result<Verdict, ClientError> {
-    let mut check = HistoryCheck::default();
-    let mut reader = csv::Reader::from_reader(csv);
-    let wrong = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
-    let heading = reader.headers().map_err(|error| wrong(&error))?.clone();
-    for row in reader.records() {
-        let row = row.map_err(|error| wrong(&error))?;
-        let cell = |name: &str| {
-            let column = heading.iter().position(|known| known == name);
-            column
-                .and_then(|column| row.get(column))
-                .unwrap_or_default()
-        };
-        let attempt = attempt_of(task, cell);
-        check.take(attempt.ok_or_else(|| wrong(&format!("row {row:?}")))?);
-    }
-    Ok(check.verdict())
-}
-
-/// The attempt that a row of a report shows.
-fn attempt_of<'r>(task: Id, cell: impl Fn(&str) -> &'r str) -> Option<Delivery> {
-    let text = |name: &str| Some(cell(name)).filter(|text| !text.is_empty());
-    let time =
-        |name: &str| -> Option<Option<Millis>> { text(name).map(str::parse).transpose().ok() };
-    Some(Delivery {
-        id: cell("delivery_id").parse().ok()?,
-        task_id: task,
-        device_id: cell("device_id").parse().ok()?,
-        node_id: cell("DeviceName").parse().ok()?,
-        attempt: cell("attempt").parse().ok()?,
-        state: cell("state").parse().ok()?,
-        reason: text("reason").map(str::to_owned),
-        detail: text("detail").map(str::to_owned),
-        created_at: time("created_at")??,
-        pushed_at: time("pushed_at")?,
-        delivering_at: time("delivering_at")?,
-        finished_at: time("finished_at")?,
-    })
-}
-
-fn describe(verdict: &Verdict) -> String {
-    let mut text = format!(
-        "{} deliveries, {} attempts: {} delivered, {} failed, {} open\n",
-        verdict.deliveries, verdict.attempts, verdict.delivered, verdict.failed, verdict.open
-    );
-    for fault in verdict.faults.iter().take(SHOWN) {
-        // Writing to a string does not fail.
-        let _ok = writeln!(
-            text,
-            "delivery {} attempt {}: {}",
-            fault.delivery, fault.attempt, fault.what
-        );
-    }
-    let _ok = match verdict.faults.len() {
-        0 => writeln!(text, "every history is in order"),
-        faults => writeln!(text, "{faults} faults"),
-    };
-    text
-}
-
-async fn whole(client: &Client, path: &str) -> Result<Vec<u8>, ClientError> {
-    let mut body = Vec::new();
-    client
-        .get(path, |piece| {
-            body.extend_from_slice(&piece);
-            Ok(())
-        })
-        .await?;
-    Ok(body)
-}
-
-fn parse(task: &str) -> Result<Id, ClientError> {
-    task.parse()
-        .map_err(|_| ClientError::Answer(format!("{task:?} is not a task's id")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_is_judged_row_by_row() {
-        let id: Id = Id::from_i64(77).expect("positive");
-        let heading = "delivery_id,device_id,DeviceName,attempt,state,percent,waiting,reason,detail,\
-                       created_at,pushed_at,delivering_at,finished_at\n";
-        let time = |second: u32| format!("2026-01-31T12:00:{second:02}.000Z");
-        let failed = format!(
-            "{id},p_d,d,1,failed,,,device,\"-4: md5, again\",{},{},{},{}\n",
-            time(1),
-            time(2),
-            time(3),
-            time(4)
-        );
-        let good = format!(
-            "{id},p_d,d,2,delivered,,,,,{},{},,{}\n",
-            time(4),
-            time(5),
-            time(6)
-        );
-        let verdict = judge(id, format!("{heading}{failed}{good}").as_bytes()).expect("readable");
-        assert_eq!((verdict.delivered, verdict.attempts), (1, 2));
-        assert_eq!(verdict.faults, []);
-        let twice = judge(id, format!("{heading}{failed}{failed}").as_bytes()).expect("readable");
-        assert!(!twice.faults.is_empty());
-        let text = describe(&twice);
-        assert!(
-            text.contains("there twice") && text.ends_with("faults\n"),
-            "{text}"
-        );
-        assert!(judge(id, format!("{heading}x,y\n").as_bytes()).is_err());
-    }
+fn path(task: &str) -> String {
+    format!("/tasks/{}", encoded(task))
 }

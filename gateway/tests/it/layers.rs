@@ -1,7 +1,7 @@
 //! The direction of the layers, read from the sources.
 //!
 //! `edge -> session -> service -> store`, every layer on the leaves, nothing upward; only services
-//! touch stores. SQL stays under `store`, HTTP under `edge`, TLS in two files, and the protocol
+//! touch stores. SQL stays under `store`, HTTP under `edge`, TLS in three places, and the protocol
 //! crate knows neither sockets nor clocks.
 
 use std::{
@@ -36,8 +36,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("http_body_util::", &["edge", "cli/client"]),
     ("tower::", &["edge"]),
     ("tower_http::", &["edge"]),
-    ("rustls::", &["edge/tls", "edge/dev_cert"]),
-    ("tokio_rustls::", &["edge/tls", "edge/dev_cert"]),
+    // The command line is a client of the API as others are: it has TLS of its own.
+    ("rustls::", &["edge/tls", "edge/dev_cert", "cli/client/tls"]),
+    (
+        "tokio_rustls::",
+        &["edge/tls", "edge/dev_cert", "cli/client/tls"],
+    ),
     ("rcgen::", &["edge/dev_cert"]),
     ("tokio::spawn", &["shutdown"]),
     ("task::spawn(", &["shutdown"]),

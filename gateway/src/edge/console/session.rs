@@ -3,10 +3,10 @@
 //! [`enter`] lets in who is signed in and sends the others to the sign-in. Handlers take a [`Visit`], or
 //! [`Operator`] around one where the page needs that role.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
     http::{HeaderMap, Method, Uri, header, request::Parts, uri::Authority},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -47,10 +47,12 @@ pub(super) async fn enter(
         Ok(session) => session,
         Err(error) => return Fault::from(error).into_response(),
     };
-    let Some(session) = session else {
+    let Some(mut session) = session else {
         // Who had a cookie was signed in once: the sign-in says that the session has ended.
         return turn_away(&request, token.is_some());
     };
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    session.actor.origin = peer.map(|peer| peer.ip());
     let notice = query_value(request.uri(), "note");
     request.extensions_mut().insert(Visit { session, notice });
     next.run(request).await

@@ -14,7 +14,7 @@ use super::{
     ApiState,
     auth::{Caller, Operator, Viewer},
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     tag,
     view::{
@@ -48,7 +48,7 @@ struct AppQuery {
 
 /// Lists applications in the order of their ids.
 #[utoipa::path(get, path = "/apps", tag = "apps", params(AppQuery),
-    responses((status = 200, body = PageView<AppView>), Problems))]
+    responses((status = 200, body = PageView<AppView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -66,7 +66,7 @@ async fn list(
 /// Makes an application. Its primary secret is in the answer and never shown again.
 #[utoipa::path(post, path = "/apps", tag = "apps", request_body = NewAppBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = CreatedAppView), Problems))]
+    responses((status = 201, body = CreatedAppView)))]
 async fn create(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -89,7 +89,8 @@ async fn create(
 /// Shows an application.
 #[utoipa::path(get, path = "/apps/{app}", tag = "apps",
     params(("app" = String, Path, description = "The application's id")),
-    responses((status = 200, body = AppView), Problems))]
+    security(("token" = []), ("application" = [])),
+    responses((status = 200, body = AppView)))]
 async fn one(
     caller: Caller,
     State(state): State<ApiState>,
@@ -107,7 +108,7 @@ async fn one(
 #[utoipa::path(patch, path = "/apps/{app}", tag = "apps", request_body = AppPatchBody,
     params(("app" = String, Path, description = "The application's id"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the application as it was read")),
-    responses((status = 200, body = AppView), Problems))]
+    responses((status = 200, body = AppView)))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -127,7 +128,7 @@ async fn patch(
 /// Deletes an application with its bindings and ends its sessions and streams.
 #[utoipa::path(delete, path = "/apps/{app}", tag = "apps",
     params(("app" = String, Path, description = "The application's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -140,7 +141,7 @@ async fn delete(
 /// Replaces one of an application's two secrets. The new one is in the answer and never shown again.
 #[utoipa::path(post, path = "/apps/{app}/secret", tag = "apps", request_body = ResetAppSecretBody,
     params(("app" = String, Path, description = "The application's id")),
-    responses((status = 200, body = AppSecretView), Problems))]
+    responses((status = 200, body = AppSecretView)))]
 async fn reset_secret(
     Operator(actor): Operator,
     State(state): State<ApiState>,

@@ -9,7 +9,6 @@ use super::{
     ApiState,
     auth::Admin,
     extract::QueryOf,
-    openapi::Problems,
     problem::Problem,
     schema,
     view::{PageQuery, PageView},
@@ -84,7 +83,7 @@ struct AuditQuery {
 
 /// Lists what was changed, by whom and from where, newest first.
 #[utoipa::path(get, path = "/audit", tag = "access", params(AuditQuery),
-    responses((status = 200, body = PageView<AuditView>), Problems))]
+    responses((status = 200, body = PageView<AuditView>)))]
 async fn audit(
     _admin: Admin,
     State(state): State<ApiState>,

@@ -22,7 +22,7 @@ use super::{
     extract::{PathOf, QueryOf, media_type},
     form::SourceError,
     linger::linger,
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::{Kind, Problem},
     view::{BatchRowView, BatchView, PageQuery, PageView},
 };
@@ -59,7 +59,7 @@ struct BatchQuery {
 
 /// Lists batches, newest first.
 #[utoipa::path(get, path = "/device-batches", tag = "device_batches", params(BatchQuery),
-    responses((status = 200, body = PageView<BatchView>), Problems))]
+    responses((status = 200, body = PageView<BatchView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -79,7 +79,7 @@ async fn list(
     request_body(content = String, content_type = "text/csv"),
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
     responses((status = 201, body = BatchView),
-        (status = 200, body = BatchView, description = "The file was sent before: this is its batch."), Problems))]
+        (status = 200, body = BatchView, description = "The file was sent before: this is its batch.")))]
 async fn create(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -116,7 +116,7 @@ async fn create(
 
 /// A CSV to be filled in.
 #[utoipa::path(get, path = "/device-batches/template.csv", tag = "device_batches",
-    responses((status = 200, content_type = "text/csv", body = String), Problems))]
+    responses((status = 200, content_type = "text/csv", body = String)))]
 async fn template(_viewer: Viewer) -> impl IntoResponse {
     (csv_headers("devices.csv"), TEMPLATE)
 }
@@ -124,7 +124,7 @@ async fn template(_viewer: Viewer) -> impl IntoResponse {
 /// Shows how far a batch is.
 #[utoipa::path(get, path = "/device-batches/{batch}", tag = "device_batches",
     params(("batch" = String, Path, description = "The batch's id")),
-    responses((status = 200, body = BatchView), Problems))]
+    responses((status = 200, body = BatchView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -136,7 +136,7 @@ async fn one(
 /// Deletes a batch that is not running, with its result. Its devices stay.
 #[utoipa::path(delete, path = "/device-batches/{batch}", tag = "device_batches",
     params(("batch" = String, Path, description = "The batch's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -164,7 +164,7 @@ struct RowQuery {
 /// Lists the rows of a batch that are done, in the file's order; viewers see no secret.
 #[utoipa::path(get, path = "/device-batches/{batch}/rows", tag = "device_batches",
     params(("batch" = String, Path, description = "The batch's id"), RowQuery),
-    responses((status = 200, body = PageView<BatchRowView>), Problems))]
+    responses((status = 200, body = PageView<BatchRowView>)))]
 async fn rows(
     Viewer(actor): Viewer,
     State(state): State<ApiState>,
@@ -187,7 +187,7 @@ async fn rows(
 /// Downloads what came of each row, with the secrets that were made until they are confirmed.
 #[utoipa::path(get, path = "/device-batches/{batch}/result.csv", tag = "device_batches",
     params(("batch" = String, Path, description = "The batch's id")),
-    responses((status = 200, content_type = "text/csv", body = String), Problems))]
+    responses((status = 200, content_type = "text/csv", body = String)))]
 async fn result(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -201,7 +201,7 @@ async fn result(
 /// Says that the secrets have arrived: the result shows them no more.
 #[utoipa::path(post, path = "/device-batches/{batch}/confirm", tag = "device_batches",
     params(("batch" = String, Path, description = "The batch's id")),
-    responses((status = 200, body = BatchView), Problems))]
+    responses((status = 200, body = BatchView)))]
 async fn confirm(
     Operator(actor): Operator,
     State(state): State<ApiState>,

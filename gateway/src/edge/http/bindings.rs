@@ -18,7 +18,6 @@ use super::{
     auth::{Caller, Operator},
     csv_rows::{CsvRow, CsvRows},
     extract::{JsonBody, PathOf, QueryOf, media_type},
-    openapi::Problems,
     problem::{Kind, MAX_ROW_ERRORS, Problem, RowProblem},
     view::{BindBody, BindReportView, BindingView, PageQuery, PageView},
 };
@@ -40,7 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// Lists the devices of an application in the order of their ids.
 #[utoipa::path(get, path = "/apps/{app}/devices", tag = "bindings",
     params(("app" = String, Path, description = "The application's id"), PageQuery),
-    responses((status = 200, body = PageView<BindingView>), Problems))]
+    security(("token" = []), ("application" = [])),
+    responses((status = 200, body = PageView<BindingView>)))]
 async fn list(
     caller: Caller,
     State(state): State<ApiState>,
@@ -55,7 +55,7 @@ async fn list(
 /// Binds one device or many. Those that can be are bound; `errors` names the others.
 #[utoipa::path(post, path = "/apps/{app}/devices", tag = "bindings", request_body = BindBody,
     params(("app" = String, Path, description = "The application's id")),
-    responses((status = 200, body = BindReportView), Problems))]
+    responses((status = 200, body = BindReportView)))]
 async fn bind(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -70,7 +70,7 @@ async fn bind(
 /// Unbinds one device or many. When this has answered, the application sees nothing of them any more.
 #[utoipa::path(delete, path = "/apps/{app}/devices", tag = "bindings", request_body = BindBody,
     params(("app" = String, Path, description = "The application's id")),
-    responses((status = 200, body = BindReportView), Problems))]
+    responses((status = 200, body = BindReportView)))]
 async fn unbind(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -86,7 +86,7 @@ async fn unbind(
 #[utoipa::path(delete, path = "/apps/{app}/devices/{device}", tag = "bindings",
     params(("app" = String, Path, description = "The application's id"),
         ("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn unbind_one(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -126,7 +126,7 @@ struct ImportQuery {
 #[utoipa::path(post, path = "/apps/{app}/devices:csv", tag = "bindings",
     request_body(content = String, content_type = "text/csv"),
     params(("app" = String, Path, description = "The application's id"), ImportQuery),
-    responses((status = 200, body = BindReportView), Problems))]
+    responses((status = 200, body = BindReportView)))]
 async fn import(
     Operator(actor): Operator,
     State(state): State<ApiState>,

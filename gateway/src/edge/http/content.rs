@@ -17,7 +17,6 @@ use super::{
     ApiState,
     auth::Viewer,
     extract::PathOf,
-    openapi::Problems,
     problem::{Kind, Problem},
     range::Selection,
 };
@@ -34,7 +33,7 @@ const SLICE_BYTES: u64 = 256 * 1024;
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of")),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, content_type = "application/octet-stream", body = Vec<u8>), Problems))]
+        (status = 206, content_type = "application/octet-stream", body = Vec<u8>)))]
 pub(in crate::edge) async fn download(
     _viewer: Viewer,
     State(state): State<ApiState>,

@@ -7,7 +7,6 @@ use super::{
     ApiState,
     auth::{Operator, Viewer},
     extract::PathOf,
-    openapi::Problems,
     problem::Problem,
     tasks::carry_through,
     view::{DeliveryView, TimelineEntryView},
@@ -26,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// Shows a delivery as its latest attempt stands.
 #[utoipa::path(get, path = "/deliveries/{delivery}", tag = "deliveries",
     params(("delivery" = String, Path, description = "The delivery's id")),
-    responses((status = 200, body = DeliveryView), Problems))]
+    responses((status = 200, body = DeliveryView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -38,7 +37,7 @@ async fn one(
 /// Cancels a delivery that has not ended; its device is told.
 #[utoipa::path(post, path = "/deliveries/{delivery}/cancel", tag = "deliveries",
     params(("delivery" = String, Path, description = "The delivery's id")),
-    responses((status = 200, body = DeliveryView), Problems))]
+    responses((status = 200, body = DeliveryView)))]
 async fn cancel(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -53,7 +52,7 @@ async fn cancel(
 /// Tries a failed delivery again, as a new attempt.
 #[utoipa::path(post, path = "/deliveries/{delivery}/retry", tag = "deliveries",
     params(("delivery" = String, Path, description = "The delivery's id")),
-    responses((status = 200, body = DeliveryView), Problems))]
+    responses((status = 200, body = DeliveryView)))]
 async fn retry(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -68,7 +67,7 @@ async fn retry(
 /// Lists every state that every attempt of a delivery came to, in order.
 #[utoipa::path(get, path = "/deliveries/{delivery}/timeline", tag = "deliveries",
     params(("delivery" = String, Path, description = "The delivery's id")),
-    responses((status = 200, body = Vec<TimelineEntryView>), Problems))]
+    responses((status = 200, body = Vec<TimelineEntryView>)))]
 async fn timeline(
     _viewer: Viewer,
     State(state): State<ApiState>,

@@ -9,7 +9,6 @@ use super::{
     auth::Operator,
     certificates,
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::Problems,
     problem::Problem,
     view::{ClearQuery, FingerprintView, ResetFingerprintBody, ResetSecretBody, SecretView},
 };
@@ -25,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// Replaces one of a device's two secrets. The new one is in the answer and never shown again.
 #[utoipa::path(post, path = "/devices/{device}/secret", tag = "devices", request_body = ResetSecretBody,
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = SecretView), Problems))]
+    responses((status = 200, body = SecretView)))]
 async fn reset_secret(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -47,7 +46,7 @@ async fn reset_secret(
 /// Takes a device's second secret away.
 #[utoipa::path(delete, path = "/devices/{device}/secret", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway"), ClearQuery),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn clear_secret(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -64,7 +63,7 @@ async fn clear_secret(
 /// Replaces one of the two fingerprints of a device that comes with a certificate.
 #[utoipa::path(post, path = "/devices/{device}/fingerprint", tag = "devices", request_body = ResetFingerprintBody,
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = FingerprintView), Problems))]
+    responses((status = 200, body = FingerprintView)))]
 async fn reset_fingerprint(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -91,7 +90,7 @@ async fn reset_fingerprint(
 /// Takes a device's second fingerprint away.
 #[utoipa::path(delete, path = "/devices/{device}/fingerprint", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway"), ClearQuery),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn clear_fingerprint(
     Operator(actor): Operator,
     State(state): State<ApiState>,

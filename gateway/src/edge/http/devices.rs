@@ -15,7 +15,7 @@ use super::{
     auth::{Operator, Viewer},
     certificates,
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     tag,
     view::{
@@ -63,7 +63,7 @@ struct DeviceQuery {
 
 /// Lists devices in the order of their ids.
 #[utoipa::path(get, path = "/devices", tag = "devices", params(DeviceQuery),
-    responses((status = 200, body = PageView<DeviceView>), Problems))]
+    responses((status = 200, body = PageView<DeviceView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -89,7 +89,7 @@ async fn list(
 /// Registers a device. Its secret is in the answer and never shown again.
 #[utoipa::path(post, path = "/devices", tag = "devices", request_body = NewDeviceBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = CreatedDeviceView), Problems))]
+    responses((status = 201, body = CreatedDeviceView)))]
 async fn create(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -129,7 +129,7 @@ async fn create(
 /// Shows a device.
 #[utoipa::path(get, path = "/devices/{device}", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = DeviceDetailView), Problems))]
+    responses((status = 200, body = DeviceDetailView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -148,7 +148,7 @@ async fn one(
 #[utoipa::path(patch, path = "/devices/{device}", tag = "devices", request_body = DevicePatchBody,
     params(("device" = String, Path, description = "The device's id in the whole gateway"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the device as it was read")),
-    responses((status = 200, body = DeviceView), Problems))]
+    responses((status = 200, body = DeviceView)))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -169,7 +169,7 @@ async fn patch(
 /// Lets a device in no more, and closes its connection.
 #[utoipa::path(post, path = "/devices/{device}/freeze", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = DeviceView), Problems))]
+    responses((status = 200, body = DeviceView)))]
 async fn freeze(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -181,7 +181,7 @@ async fn freeze(
 /// Lets a frozen device in again.
 #[utoipa::path(post, path = "/devices/{device}/unfreeze", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = DeviceView), Problems))]
+    responses((status = 200, body = DeviceView)))]
 async fn unfreeze(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -207,7 +207,7 @@ async fn enable(
 /// Deletes a device to which nothing is being delivered.
 #[utoipa::path(delete, path = "/devices/{device}", tag = "devices",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,

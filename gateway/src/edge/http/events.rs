@@ -18,7 +18,6 @@ use super::{
     ApiState,
     auth::Viewer,
     extract::PathOf,
-    openapi::Problems,
     problem::{Kind, Problem},
     view::TaskEventView,
 };
@@ -39,7 +38,7 @@ const MAX_POSITION_BYTES: usize = 64;
 #[utoipa::path(get, path = "/tasks/{task}/events", tag = "tasks",
     params(("task" = String, Path, description = "The task's id"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event")),
-    responses((status = 200, content_type = "text/event-stream", body = TaskEventView), Problems))]
+    responses((status = 200, content_type = "text/event-stream", body = TaskEventView)))]
 pub(super) async fn watch(
     _viewer: Viewer,
     State(state): State<ApiState>,

@@ -25,7 +25,6 @@ use super::{
     ApiState,
     auth::{Caller, Operator, Viewer, check_role},
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::Problems,
     problem::{Kind, Problem},
     view::{
         DroppedView, MessageView, NewMessageBody, PageQuery, PageView, SentView, WaitingView,
@@ -68,7 +67,8 @@ struct StreamQuery {
 #[utoipa::path(get, path = "/apps/{app}/messages", tag = "messages",
     params(("app" = String, Path, description = "The application's id"), StreamQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "Goes on behind this event")),
-    responses((status = 200, body = MessageView<'static>, content_type = "text/event-stream"), Problems))]
+    security(("token" = []), ("application" = [])),
+    responses((status = 200, body = MessageView<'static>, content_type = "text/event-stream")))]
 async fn subscribe(
     caller: Caller,
     State(state): State<ApiState>,
@@ -193,7 +193,8 @@ struct SendQuery {
 #[utoipa::path(post, path = "/devices/{device}/messages", tag = "messages", request_body = NewMessageBody,
     params(("device" = String, Path, description = "The device's id in the whole gateway"), SendQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 200, body = SentView<'_>), (status = 202, body = SentView<'_>), Problems))]
+    security(("token" = []), ("application" = [])),
+    responses((status = 200, body = SentView<'_>), (status = 202, body = SentView<'_>)))]
 async fn send(
     caller: Caller,
     State(state): State<ApiState>,
@@ -293,7 +294,7 @@ async fn message_of(
 /// Lists the messages that wait for a device, oldest first, without their payloads.
 #[utoipa::path(get, path = "/devices/{device}/messages", tag = "messages",
     params(("device" = String, Path, description = "The device's id in the whole gateway"), PageQuery),
-    responses((status = 200, body = PageView<WaitingView>), Problems))]
+    responses((status = 200, body = PageView<WaitingView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -341,7 +342,7 @@ async fn list(
 /// Drops the messages that wait for a device.
 #[utoipa::path(delete, path = "/devices/{device}/messages", tag = "messages",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = DroppedView), Problems))]
+    responses((status = 200, body = DroppedView)))]
 async fn clear(
     Operator(actor): Operator,
     State(state): State<ApiState>,

@@ -9,7 +9,6 @@ use super::{
     ApiState,
     auth::{Admin, Viewer},
     extract::{PathOf, QueryOf},
-    openapi::Problems,
     problem::Problem,
     schema,
     view::{PageQuery, PageView, invalid_page},
@@ -84,7 +83,7 @@ struct ReloadedView {
 
 /// Lists the nodes in the order of their ids.
 #[utoipa::path(get, path = "/nodes", tag = "nodes", params(PageQuery),
-    responses((status = 200, body = PageView<NodeView>), Problems))]
+    responses((status = 200, body = PageView<NodeView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -101,7 +100,7 @@ async fn list(
 /// Shows a node.
 #[utoipa::path(get, path = "/nodes/{node}", tag = "nodes",
     params(("node" = String, Path, description = "The node's id")),
-    responses((status = 200, body = NodeView), Problems))]
+    responses((status = 200, body = NodeView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -114,7 +113,7 @@ async fn one(
 /// back.
 #[utoipa::path(post, path = "/nodes/{node}/drain", tag = "nodes",
     params(("node" = String, Path, description = "The node's id")),
-    responses((status = 202, body = NodeView, description = "It has begun."), Problems))]
+    responses((status = 202, body = NodeView, description = "It has begun.")))]
 async fn drain(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -128,7 +127,7 @@ async fn drain(
 /// before are still served.
 #[utoipa::path(post, path = "/nodes/{node}/reload", tag = "nodes",
     params(("node" = String, Path, description = "The node's id")),
-    responses((status = 200, body = ReloadedView), Problems))]
+    responses((status = 200, body = ReloadedView)))]
 async fn reload(
     Admin(actor): Admin,
     State(state): State<ApiState>,

@@ -1,53 +1,29 @@
 //! The description of the API, made from the same routes that serve it.
 
-use std::collections::BTreeMap;
+mod answers;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::{
-    IntoResponses, PartialSchema as _, ToSchema as _,
+    PartialSchema as _, ToSchema as _,
     openapi::{
-        ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
-        ServerBuilder,
-        response::Response as ResponseDoc,
+        InfoBuilder, OpenApi, OpenApiBuilder, ServerBuilder,
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
-use super::problem::{MEDIA_TYPE, ProblemBody, RowProblem};
+use super::problem::{ProblemBody, RowProblem};
 
 /// What every path of the API starts with.
 pub(super) const BASE: &str = "/api/v1";
 
 const DESCRIPTION: &str = "\
 Lists give up to `limit` entries and, if there are more, `next`: give it as `cursor`. Errors are problem details \
-(RFC 9457) whose `type` is stable. A POST with an `Idempotency-Key` that is sent again within 24 hours, to the same \
+(RFC 9457) whose `type` is stable; every answer has an `X-Request-Id`. A token's role \
+says what it may: a viewer reads, an operator changes devices, resources, applications and tasks, an admin everything. \
+Applications come in with their own secret, where it is said, and reach their own devices alone. A POST with an `Idempotency-Key` that is sent again within 24 hours, to the same \
 node and without a restart between, is answered again and not carried out again.";
-
-/// The errors that every operation may answer with.
-#[derive(Debug)]
-pub struct Problems;
-
-impl IntoResponses for Problems {
-    fn responses() -> BTreeMap<String, RefOr<ResponseDoc>> {
-        [
-            ("4XX", "The request cannot be carried out; `type` says why."),
-            ("5XX", "The gateway cannot carry it out now."),
-        ]
-        .into_iter()
-        .map(|(status, description)| {
-            let schema = Ref::from_schema_name(ProblemBody::name());
-            let content = ContentBuilder::new().schema(Some(schema)).build();
-            let response = ResponseBuilder::new()
-                .description(description)
-                .content(MEDIA_TYPE, content)
-                .build();
-            (status.to_owned(), response.into())
-        })
-        .collect()
-    }
-}
 
 /// The description without its paths.
 pub(super) fn base() -> OpenApi {
@@ -68,14 +44,14 @@ pub(super) fn base() -> OpenApi {
         .info(info)
         .servers(Some([ServerBuilder::new().url(BASE).build()]))
         .components(Some(components))
-        .security(Some(["token", "application"].map(|scheme| {
-            SecurityRequirement::new(scheme, Vec::<String>::new())
-        })))
+        .security(Some([SecurityRequirement::new(
+            "token",
+            Vec::<String>::new(),
+        )]))
         .build()
 }
 
-/// Gives every operation a name of its own, and every answer the description that the format asks
-/// for: handlers are named by what they do, the same word in every file.
+/// Gives every operation a name of its own: handlers are named by what they do, the same word in every file.
 pub(super) fn finish(openapi: &mut OpenApi) {
     for item in openapi.paths.paths.values_mut() {
         let operations = [
@@ -90,23 +66,7 @@ pub(super) fn finish(openapi: &mut OpenApi) {
             if let (Some(tag), Some(name)) = (tag, &operation.operation_id) {
                 operation.operation_id = Some(format!("{tag}_{name}"));
             }
-            for (status, response) in &mut operation.responses.responses {
-                if let RefOr::T(response) = response
-                    && response.description.is_empty()
-                {
-                    described(status).clone_into(&mut response.description);
-                }
-            }
         }
-    }
-}
-
-fn described(status: &str) -> &'static str {
-    match status {
-        "201" => "It was made; `Location` says where it is.",
-        "204" => "It is gone.",
-        "206" => "The bytes of the range.",
-        _ => "What was asked for, as it is now.",
     }
 }
 
@@ -118,7 +78,9 @@ impl Document {
     /// Writes the description down once.
     pub(super) fn of(openapi: &OpenApi) -> Self {
         // A tree of strings and numbers always serializes.
-        Self(openapi.to_json().unwrap_or_default().into())
+        let mut document = serde_json::to_value(openapi).unwrap_or_default();
+        answers::complete(&mut document);
+        Self(document.to_string().into())
     }
 
     /// The answer to whoever asks for it.

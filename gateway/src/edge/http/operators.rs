@@ -15,7 +15,7 @@ use super::{
     ApiState,
     auth::Admin,
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     schema, tag,
     view::{PageQuery, PageView},
@@ -138,7 +138,7 @@ struct PasswordSetView {
 
 /// Lists operators in the order of their names.
 #[utoipa::path(get, path = "/operators", tag = "access", operation_id = "operators", params(PageQuery),
-    responses((status = 200, body = PageView<OperatorView>), Problems))]
+    responses((status = 200, body = PageView<OperatorView>)))]
 async fn list(
     _admin: Admin,
     State(state): State<ApiState>,
@@ -153,7 +153,7 @@ async fn list(
 #[utoipa::path(post, path = "/operators", tag = "access", operation_id = "create_operator",
     request_body = NewOperatorBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = CreatedOperatorView), Problems))]
+    responses((status = 201, body = CreatedOperatorView)))]
 async fn create(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -177,7 +177,7 @@ async fn create(
 /// Shows an operator.
 #[utoipa::path(get, path = "/operators/{operator}", tag = "access", operation_id = "operator",
     params(("operator" = String, Path, description = "The operator's name")),
-    responses((status = 200, body = OperatorView), Problems))]
+    responses((status = 200, body = OperatorView)))]
 async fn one(
     _admin: Admin,
     State(state): State<ApiState>,
@@ -195,7 +195,7 @@ async fn one(
     request_body = OperatorPatchBody,
     params(("operator" = String, Path, description = "The operator's name"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the operator as it was read")),
-    responses((status = 200, body = OperatorView), Problems))]
+    responses((status = 200, body = OperatorView)))]
 async fn patch(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -218,7 +218,7 @@ async fn patch(
 /// Deletes an operator and ends what it has open; the last administrator stays.
 #[utoipa::path(delete, path = "/operators/{operator}", tag = "access", operation_id = "delete_operator",
     params(("operator" = String, Path, description = "The operator's name")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -231,7 +231,7 @@ async fn delete(
 /// Replaces an operator's password and ends what it has open. One that is made is in the answer and never shown again.
 #[utoipa::path(post, path = "/operators/{operator}/password", tag = "access", request_body = NewPasswordBody,
     params(("operator" = String, Path, description = "The operator's name")),
-    responses((status = 200, body = PasswordSetView), Problems))]
+    responses((status = 200, body = PasswordSetView)))]
 async fn reset_password(
     Admin(actor): Admin,
     State(state): State<ApiState>,

@@ -13,7 +13,7 @@ use super::{
     ApiState,
     auth::{Admin, Viewer},
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     tag,
     view::{PageQuery, PageView, ProductBody, ProductView},
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Lists products in the order of their ids.
 #[utoipa::path(get, path = "/products", tag = "products", params(PageQuery),
-    responses((status = 200, body = PageView<ProductView>), Problems))]
+    responses((status = 200, body = PageView<ProductView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -41,7 +41,7 @@ async fn list(
 /// Makes a product.
 #[utoipa::path(post, path = "/products", tag = "products", request_body = ProductBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = ProductView), Problems))]
+    responses((status = 201, body = ProductView)))]
 async fn create(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -67,7 +67,7 @@ async fn create(
 /// Shows a product.
 #[utoipa::path(get, path = "/products/{product}", tag = "products",
     params(("product" = String, Path, description = "The product's id")),
-    responses((status = 200, body = ProductView), Problems))]
+    responses((status = 200, body = ProductView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -81,7 +81,7 @@ async fn one(
 #[utoipa::path(put, path = "/products/{product}", tag = "products", request_body = ProductBody,
     params(("product" = String, Path, description = "The product's id"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the product as it was read")),
-    responses((status = 200, body = ProductView), Problems))]
+    responses((status = 200, body = ProductView)))]
 async fn replace(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -102,7 +102,7 @@ async fn replace(
 /// Deletes a product that has neither devices nor resources.
 #[utoipa::path(delete, path = "/products/{product}", tag = "products",
     params(("product" = String, Path, description = "The product's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Admin(actor): Admin,
     State(state): State<ApiState>,

@@ -19,7 +19,6 @@ use super::{
     ApiState,
     auth::Viewer,
     extract::{PathOf, QueryOf},
-    openapi::Problems,
     problem::Problem,
 };
 use crate::{
@@ -69,7 +68,7 @@ enum Attempts {
 /// Gives a row for each delivery of a task, with its stamps, as a CSV.
 #[utoipa::path(get, path = "/tasks/{task}/report.csv", tag = "tasks",
     params(("task" = String, Path, description = "The task's id"), ReportQuery),
-    responses((status = 200, content_type = "text/csv", body = String), Problems))]
+    responses((status = 200, content_type = "text/csv", body = String)))]
 pub(super) async fn download(
     _viewer: Viewer,
     State(state): State<ApiState>,

@@ -21,7 +21,7 @@ use super::{
     extract::{JsonBody, PathOf, QueryOf},
     form::{Fields, Form, too_large},
     linger::linger,
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     tag,
     upload::{self, Announced, digest},
@@ -63,7 +63,7 @@ struct ResourceQuery {
 
 /// Lists resources, newest first.
 #[utoipa::path(get, path = "/resources", tag = "resources", params(ResourceQuery),
-    responses((status = 200, body = PageView<ResourceView>), Problems))]
+    responses((status = 200, body = PageView<ResourceView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -87,7 +87,7 @@ async fn list(
 #[utoipa::path(post, path = "/resources", tag = "resources",
     request_body(content = NewResourceForm, content_type = "multipart/form-data"),
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = ResourceView), Problems))]
+    responses((status = 201, body = ResourceView)))]
 async fn create(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -151,7 +151,7 @@ const fn expected(announced: Announced) -> Expected {
 /// Shows a resource.
 #[utoipa::path(get, path = "/resources/{resource}", tag = "resources",
     params(("resource" = String, Path, description = "The resource's id")),
-    responses((status = 200, body = ResourceView), Problems))]
+    responses((status = 200, body = ResourceView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -168,7 +168,7 @@ async fn one(
 #[utoipa::path(patch, path = "/resources/{resource}", tag = "resources", request_body = ResourcePatchBody,
     params(("resource" = String, Path, description = "The resource's id"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the resource as it was read")),
-    responses((status = 200, body = ResourceView), Problems))]
+    responses((status = 200, body = ResourceView)))]
 async fn patch(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -191,7 +191,7 @@ async fn patch(
 /// Deletes a resource that no open task delivers, with all its versions.
 #[utoipa::path(delete, path = "/resources/{resource}", tag = "resources",
     params(("resource" = String, Path, description = "The resource's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -217,7 +217,7 @@ struct ContentQuery {
 #[utoipa::path(put, path = "/resources/{resource}/content", tag = "resources",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     params(("resource" = String, Path, description = "The resource's id"), ContentQuery),
-    responses((status = 200, body = ResourceView), Problems))]
+    responses((status = 200, body = ResourceView)))]
 async fn replace(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -252,7 +252,7 @@ async fn replace(
 /// Counts the deliveries of a resource, over all its versions and tasks, by state.
 #[utoipa::path(get, path = "/resources/{resource}/statistics", tag = "resources",
     params(("resource" = String, Path, description = "The resource's id")),
-    responses((status = 200, body = CountsView), Problems))]
+    responses((status = 200, body = CountsView)))]
 async fn statistics(
     _viewer: Viewer,
     State(state): State<ApiState>,

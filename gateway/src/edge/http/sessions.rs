@@ -18,7 +18,6 @@ use super::{
     ApiState,
     auth::{Operator, Viewer},
     extract::{PathOf, QueryOf},
-    openapi::Problems,
     problem::{Kind, Problem},
     view::{PageView, invalid_page},
 };
@@ -111,7 +110,7 @@ impl From<(String, QoS)> for SubscriptionView {
 /// Shows the connection of a device; 404 where it has none.
 #[utoipa::path(get, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = SessionView), Problems))]
+    responses((status = 200, body = SessionView)))]
 async fn session(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -133,7 +132,7 @@ async fn session(
 /// Ends the connection of a device, which may connect again; 404 where it has none.
 #[utoipa::path(delete, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn kick(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -209,7 +208,7 @@ const DEVICE: &str = "device:";
 
 /// Lists who is connected to this node by MQTT.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", params(SessionsQuery),
-    responses((status = 200, body = PageView<ListedView>), Problems))]
+    responses((status = 200, body = PageView<ListedView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -272,7 +271,7 @@ async fn list(
 /// Ends a session's connection; its client may connect again. 404 where it is not connected.
 #[utoipa::path(delete, path = "/sessions/{session}", tag = "sessions",
     params(("session" = String, Path, description = "The session's name as in the list")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn end(
     Operator(actor): Operator,
     State(state): State<ApiState>,

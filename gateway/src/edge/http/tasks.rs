@@ -21,7 +21,7 @@ use super::{
     extract::{JsonBody, PathOf, QueryOf, buffer, media_type, parse_json},
     form::{Fields, Form, whole},
     linger::linger,
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::{Kind, Problem},
     report, tag,
     view::{
@@ -78,7 +78,7 @@ struct TaskQuery {
 
 /// Lists tasks, newest first.
 #[utoipa::path(get, path = "/tasks", tag = "tasks", params(TaskQuery),
-    responses((status = 200, body = PageView<TaskView>), Problems))]
+    responses((status = 200, body = PageView<TaskView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -103,7 +103,7 @@ async fn list(
 #[utoipa::path(post, path = "/tasks", tag = "tasks",
     request_body(content((NewTaskBody = "application/json"), (NewTaskForm = "multipart/form-data"))),
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = TaskView), Problems))]
+    responses((status = 201, body = TaskView)))]
 async fn create(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -229,7 +229,7 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
 
 /// A CSV to be filled in.
 #[utoipa::path(get, path = "/tasks/template.csv", tag = "tasks",
-    responses((status = 200, content_type = "text/csv", body = String), Problems))]
+    responses((status = 200, content_type = "text/csv", body = String)))]
 async fn template(_viewer: Viewer) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -244,7 +244,7 @@ async fn template(_viewer: Viewer) -> impl IntoResponse {
 /// Shows a task.
 #[utoipa::path(get, path = "/tasks/{task}", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -264,7 +264,7 @@ fn tagged(standing: TaskStanding) -> impl IntoResponse {
 #[utoipa::path(patch, path = "/tasks/{task}", tag = "tasks", request_body = TaskPatchBody,
     params(("task" = String, Path, description = "The task's id"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the task as it was read")),
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn edit(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -300,7 +300,7 @@ struct DeliveryQuery {
 /// Lists a task's deliveries.
 #[utoipa::path(get, path = "/tasks/{task}/deliveries", tag = "tasks",
     params(("task" = String, Path, description = "The task's id"), DeliveryQuery),
-    responses((status = 200, body = PageView<DeliveryView>), Problems))]
+    responses((status = 200, body = PageView<DeliveryView>)))]
 async fn deliveries(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -319,7 +319,7 @@ async fn deliveries(
 /// Holds a running task: nothing more of it is sent until it is resumed.
 #[utoipa::path(post, path = "/tasks/{task}/pause", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn pause(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -333,7 +333,7 @@ async fn pause(
 /// Lets a paused task go on.
 #[utoipa::path(post, path = "/tasks/{task}/resume", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn resume(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -349,7 +349,7 @@ async fn resume(
 #[utoipa::path(post, path = "/tasks/{task}/cancel", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
     request_body = Option<ChosenBody>,
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn cancel(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -366,7 +366,7 @@ async fn cancel(
 #[utoipa::path(post, path = "/tasks/{task}/retry", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
     request_body = Option<ChosenBody>,
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn retry(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -397,7 +397,7 @@ async fn chosen(request: Request, state: &ApiState) -> Result<Chosen, Problem> {
 /// Lets a task go on from its canary to all devices.
 #[utoipa::path(post, path = "/tasks/{task}/promote", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
-    responses((status = 200, body = TaskView), Problems))]
+    responses((status = 200, body = TaskView)))]
 async fn promote(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -411,7 +411,7 @@ async fn promote(
 /// Deletes a task that has ended, with its deliveries.
 #[utoipa::path(delete, path = "/tasks/{task}", tag = "tasks",
     params(("task" = String, Path, description = "The task's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,

@@ -14,7 +14,7 @@ use super::{
     ApiState,
     auth::Admin,
     extract::{JsonBody, PathOf, QueryOf},
-    openapi::{BASE, Problems},
+    openapi::BASE,
     problem::Problem,
     schema,
     view::{PageQuery, PageView},
@@ -99,7 +99,7 @@ struct CreatedTokenView {
 
 /// Lists API tokens and when they were last used.
 #[utoipa::path(get, path = "/tokens", tag = "access", operation_id = "tokens", params(PageQuery),
-    responses((status = 200, body = PageView<TokenView>), Problems))]
+    responses((status = 200, body = PageView<TokenView>)))]
 async fn list(
     _admin: Admin,
     State(state): State<ApiState>,
@@ -113,7 +113,7 @@ async fn list(
 /// Makes an API token. The token itself is in the answer and never shown again.
 #[utoipa::path(post, path = "/tokens", tag = "access", operation_id = "create_token", request_body = NewTokenBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 ASCII characters")),
-    responses((status = 201, body = CreatedTokenView), Problems))]
+    responses((status = 201, body = CreatedTokenView)))]
 async fn create(
     Admin(actor): Admin,
     State(state): State<ApiState>,
@@ -137,7 +137,7 @@ async fn create(
 /// Shows what is kept of a token.
 #[utoipa::path(get, path = "/tokens/{token}", tag = "access", operation_id = "token",
     params(("token" = String, Path, description = "The token's id")),
-    responses((status = 200, body = TokenView), Problems))]
+    responses((status = 200, body = TokenView)))]
 async fn one(
     _admin: Admin,
     State(state): State<ApiState>,
@@ -149,7 +149,7 @@ async fn one(
 /// Revokes a token: nobody comes in with it any more. On other nodes that takes up to a minute.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "access", operation_id = "revoke_token",
     params(("token" = String, Path, description = "The token's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn revoke(
     Admin(actor): Admin,
     State(state): State<ApiState>,

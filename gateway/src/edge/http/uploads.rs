@@ -15,7 +15,6 @@ use super::{
     auth::{Operator, Viewer},
     content::{self, Stored},
     extract::{PathOf, QueryOf},
-    openapi::Problems,
     problem::{Kind, Problem},
     view::{PageQuery, PageView, UploadView},
 };
@@ -63,7 +62,7 @@ struct UploadQuery {
 
 /// Lists uploads, newest first.
 #[utoipa::path(get, path = "/uploads", tag = "uploads", params(UploadQuery),
-    responses((status = 200, body = PageView<UploadView>), Problems))]
+    responses((status = 200, body = PageView<UploadView>)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -96,7 +95,7 @@ async fn list(
 /// Shows an upload.
 #[utoipa::path(get, path = "/uploads/{upload}", tag = "uploads",
     params(("upload" = String, Path, description = "The upload's id")),
-    responses((status = 200, body = UploadView), Problems))]
+    responses((status = 200, body = UploadView)))]
 async fn one(
     _viewer: Viewer,
     State(state): State<ApiState>,
@@ -108,7 +107,7 @@ async fn one(
 /// Deletes an upload and its bytes; one in progress ends, and its device is told.
 #[utoipa::path(delete, path = "/uploads/{upload}", tag = "uploads",
     params(("upload" = String, Path, description = "The upload's id")),
-    responses((status = 204), Problems))]
+    responses((status = 204)))]
 async fn delete(
     Operator(actor): Operator,
     State(state): State<ApiState>,
@@ -124,7 +123,7 @@ async fn delete(
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of")),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, content_type = "application/octet-stream", body = Vec<u8>), Problems))]
+        (status = 206, content_type = "application/octet-stream", body = Vec<u8>)))]
 async fn download(
     _viewer: Viewer,
     State(state): State<ApiState>,

@@ -256,7 +256,10 @@ fn form_token(token: &str) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Role, store::registry::sqlite_url};
+    use crate::{
+        model::Role,
+        store::registry::{AuditFilter, sqlite_url},
+    };
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -347,7 +350,13 @@ mod tests {
             assert!(matches!(unknown, Err(SignInError::Refused)));
         }
         let page = crate::model::Page::default();
-        let audit = sessions.inner.registry.audit(&page).await.unwrap().items;
+        let audit = sessions
+            .inner
+            .registry
+            .audit(&AuditFilter::default(), &page)
+            .await
+            .unwrap()
+            .items;
         let locked: Vec<_> = audit
             .iter()
             .filter(|entry| entry.action == "operator.lock_out")

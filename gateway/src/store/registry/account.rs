@@ -200,10 +200,7 @@ impl Registry {
 }
 
 /// Stores a row unless its name is taken; says whether it did.
-async fn insert_row(
-    tx: &mut Tx,
-    operator: &OperatorRow,
-) -> Result<bool, StoreError> {
+async fn insert_row(tx: &mut Tx, operator: &OperatorRow) -> Result<bool, StoreError> {
     let inserted = sqlx::query(
         "INSERT INTO operator (id, account_id, name, role, enabled, password_hash, password_set_at, created_at, \
          updated_at) VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING",
@@ -237,9 +234,7 @@ async fn lock_administrators(tx: &mut Tx) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn refuse_without_administrator(
-    tx: &mut Tx,
-) -> Result<(), StoreError> {
+async fn refuse_without_administrator(tx: &mut Tx) -> Result<(), StoreError> {
     let left = sqlx::query("SELECT 1 FROM operator WHERE role = 'admin' AND enabled = 1 LIMIT 1")
         .fetch_optional(&mut **tx)
         .await?;

@@ -135,10 +135,7 @@ fn read_token(row: &AnyRow) -> Result<TokenRow, StoreError> {
 const SELECT_TOKEN: &str =
     "SELECT id, name, role, digest, created_at, expires_at, last_used_at FROM api_token";
 
-pub(super) async fn insert_token(
-    tx: &mut Tx,
-    token: &TokenRow,
-) -> Result<(), StoreError> {
+pub(super) async fn insert_token(tx: &mut Tx, token: &TokenRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO api_token (id, account_id, name, role, digest, created_at, expires_at) \
          VALUES ($1, 1, $2, $3, $4, $5, $6)",

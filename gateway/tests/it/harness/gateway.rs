@@ -205,6 +205,11 @@ impl Gateway {
     /// Stops it as an operator does; gives the directory for the next one.
     pub(crate) async fn stop(self) -> TempDir {
         self.drain();
+        self.ended().await
+    }
+
+    /// Waits for an end that something else has begun; gives the directory for the next one.
+    pub(crate) async fn ended(self) -> TempDir {
         match self.running {
             Running::Here { task, .. } => timeout(PATIENCE, task)
                 .await

@@ -109,6 +109,11 @@ impl Authority {
         }
     }
 
+    /// The authority's own certificate, PEM.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// A certificate of a server `localhost`, and its key, both PEM.
     pub(crate) fn server(&self) -> [String; 2] {
         let key = KeyPair::generate().expect("a key");

@@ -241,6 +241,7 @@ pub(super) async fn edit(
     let patch = ResourcePatch {
         name: Some(new.name),
         description: Some(new.description),
+        revision: Some(resource.updated_at),
     };
     let actor = &visit.0.session.actor;
     match console.services.resources.patch(actor, id, &patch).await {

@@ -64,6 +64,7 @@ pub struct CreatedAppView {
 /// An application to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"id": "billing"}))]
 pub struct NewAppBody {
     /// 1 to 64 letters, digits, `_` and `-`.
     #[schema(value_type = String)]
@@ -76,6 +77,7 @@ pub struct NewAppBody {
 /// What of an application can be changed; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"enabled": false}))]
 pub struct AppPatchBody {
     /// A label of 1 to 64 characters.
     #[serde(default)]
@@ -88,6 +90,7 @@ pub struct AppPatchBody {
 /// Which secret is to be replaced.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"which": "primary", "disconnect": true}))]
 pub struct ResetAppSecretBody {
     /// Default: `primary`.
     #[serde(default = "primary")]
@@ -139,6 +142,7 @@ impl From<Binding> for BindingView {
 /// Devices to be bound or unbound: one, or a list.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"device_ids": ["sensor_d1"]}))]
 pub struct BindBody {
     /// One device.
     #[serde(default)]
@@ -191,6 +195,7 @@ pub struct BindReportView {
 /// A message to a device.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"payload": "on", "qos": 1}))]
 pub struct NewMessageBody {
     /// One of the device's own topics; default: `{product}/{device}/down`.
     #[serde(default)]

@@ -76,6 +76,7 @@ impl From<Resource> for ResourceView {
 /// What of a resource can be changed without its bytes; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"description": "Stable"}))]
 pub struct ResourcePatchBody {
     /// 1 to 32 characters: letters, digits, CJK, `_`, `-`, `(` and `)`.
     #[serde(default)]
@@ -200,7 +201,7 @@ impl From<TaskStanding> for TaskView {
 /// A change of a task; what is left out stays as it is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = TaskPatch)]
+#[schema(as = TaskPatch, example = json!({"policy": {"max_in_progress": 500}}))]
 pub struct TaskPatchBody {
     /// Another label, 1 to 64 characters.
     #[schema(min_length = 1, max_length = 64)]
@@ -213,6 +214,7 @@ pub struct TaskPatchBody {
 /// A task to be made; exactly one of `device_id`, `device_ids`, `node_ids` and `filter` says to whom.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"resource_id": "02xk3fvq5m8g0", "device_ids": ["sensor_d1"], "policy": {"pace": {"per_minute": 50}}}))]
 pub struct NewTaskBody {
     /// What to deliver, in its current version.
     #[schema(schema_with = schema::id)]
@@ -242,6 +244,7 @@ pub struct NewTaskBody {
 /// Which deliveries of a task are meant.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"delivery_ids": ["02xk3fvq5m8g0"]}))]
 pub struct ChosenBody {
     /// Their ids, at most 10,000.
     #[schema(value_type = Vec<String>)]

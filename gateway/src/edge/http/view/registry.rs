@@ -110,6 +110,7 @@ impl From<Product> for ProductView {
 /// is replaced.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"id": "sensor", "name": "Sensor"}))]
 pub struct ProductBody {
     /// 1 to 36 letters, digits, `_` and `-`; needed to create, and the path's to replace.
     #[serde(default)]
@@ -292,6 +293,7 @@ impl DeviceDetailView {
 /// A device to be registered.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"product_id": "sensor", "node_id": "d1"}))]
 pub struct NewDeviceBody {
     /// The product that it is one of.
     #[schema(value_type = String)]
@@ -336,6 +338,7 @@ pub struct NewDeviceBody {
 /// What of a device can be changed; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Roof"}))]
 pub struct DevicePatchBody {
     /// A label of up to 64 characters.
     #[serde(default)]
@@ -351,6 +354,7 @@ pub struct DevicePatchBody {
 /// Which secret is to be replaced, and by what.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"which": "secondary", "disconnect": false}))]
 pub struct ResetSecretBody {
     /// Default: `primary`.
     #[serde(default = "primary")]
@@ -367,6 +371,7 @@ pub struct ResetSecretBody {
 /// Which fingerprint is to be replaced, and by what: `fingerprint` or `certificate`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"fingerprint": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}))]
 pub struct ResetFingerprintBody {
     /// Default: `primary`.
     #[serde(default = "primary")]

@@ -131,7 +131,10 @@ pub(super) async fn a_cursor_of_another_list_is_refused() {
     let products = fixture.products(&Page::default()).await.unwrap();
     let cursor = Paged::cut(vec![products.items[0].clone(); 2], 1, |p| p.id.to_string());
     let page = Page::new(None, cursor.next).unwrap();
-    let refused = fixture.audit(&AuditFilter::default(), &page).await.unwrap_err();
+    let refused = fixture
+        .audit(&AuditFilter::default(), &page)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, StoreError::Page(InvalidPage::Cursor)),
         "{refused}"
