@@ -9,7 +9,12 @@ use headgate::{
     shutdown::{Shutdown, Signals},
     telemetry::log,
 };
+use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
+
+/// A handshake makes some two hundred small allocations: docs/decisions/0039.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {

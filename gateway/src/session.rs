@@ -90,15 +90,16 @@ impl Session {
     pub fn acknowledges_later(&self) -> bool {
         match self {
             Self::Device(device) => device.acknowledges_later(),
-            Self::Application(_) | Self::Conformance(_) => false,
+            Self::Application(application) => application.acknowledges_later(),
+            Self::Conformance(_) => false,
         }
     }
 
-    /// Waits for a signal to the session.
-    pub fn poll_signals(&self, cx: &Context<'_>) -> Poll<Signals> {
+    /// Waits for a signal to the session, or for the end of something that it has under way.
+    pub fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Signals> {
         match self {
             Self::Device(device) => device.handle().poll_signals(cx),
-            Self::Application(application) => application.handle().poll_signals(cx),
+            Self::Application(application) => application.poll_signals(cx),
             Self::Conformance(client) => client.handle().poll_signals(cx),
         }
     }

@@ -13,7 +13,13 @@ mod publish;
 mod retained;
 mod stored;
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use headgate_protocol::{
     identity::AppId,
@@ -156,6 +162,20 @@ impl ApplicationSession {
         self.link.wants_input() && self.publishing.len() < MAX_PUBLISHING
     }
 
+    /// Whether something that the client published is acknowledged later than the rest.
+    pub fn acknowledges_later(&self) -> bool {
+        self.publishing.len() > 0
+    }
+
+    /// Waits for a signal, or for something published to be stored: it is acknowledged with what is written next.
+    pub fn poll_signals(&mut self, cx: &mut Context<'_>) -> Poll<Signals> {
+        let has_acknowledged = self.acknowledge_stored(cx);
+        match self.handle.poll_signals(cx) {
+            Poll::Pending if has_acknowledged => Poll::Ready(Signals::NONE),
+            polled => polled,
+        }
+    }
+
     /// Takes one packet, to be acted on by [`ApplicationSession::act`].
     pub fn take_packet(&mut self, now: Instant, packet: Packet) {
         self.link.connection.handle(now, Input::Packet(packet));
@@ -188,8 +208,10 @@ impl ApplicationSession {
 
     /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
     pub async fn fill(&mut self, batch: &mut Batch) {
-        // What came in one turn is stored in one commit, and acknowledged before more is read.
-        self.settle().await;
+        if self.link.closing.is_some() {
+            // Nothing that was published before the goodbye is given up.
+            self.settle().await;
+        }
         if !self.keep(batch).await {
             return;
         }

@@ -34,6 +34,9 @@ pub(super) enum Signal {
 pub struct Signals(u8);
 
 impl Signals {
+    /// Nothing was signalled: the session has something to write all the same.
+    pub(super) const NONE: Self = Self(0);
+
     pub(super) fn has(self, signal: Signal) -> bool {
         self.0 & signal as u8 != 0
     }

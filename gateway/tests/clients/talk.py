@@ -20,10 +20,10 @@ def tell(event, **fields):
         sys.stdout.flush()
 
 
-def tell_message(topic, payload, qos):
+def tell_message(topic, payload, qos, **fields):
     """Prints a message that arrived."""
     payload = payload.encode() if isinstance(payload, str) else bytes(payload)
-    tell("message", topic=topic, qos=qos, payload_base64=base64.b64encode(payload).decode())
+    tell("message", topic=topic, qos=qos, payload_base64=base64.b64encode(payload).decode(), **fields)
 
 
 def obey(commands):

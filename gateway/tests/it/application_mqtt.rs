@@ -2,7 +2,8 @@
 //! it is acknowledged.
 
 use headgate_protocol::mqtt::{
-    Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode, ReasonCode::NotAuthorized,
+    Disconnect, Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode,
+    ReasonCode::NotAuthorized,
 };
 use hyper::Method;
 use serde_json::json;
@@ -151,6 +152,67 @@ async fn a_device_that_acknowledges_nothing_holds_no_more_than_its_outbox() {
     }
     for n in 64..500_u16 {
         assert_eq!(client.message().await.payload[..], n.to_be_bytes());
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn publishes_are_acknowledged_in_their_order_whoever_answers_first() {
+    let gateway = Gateway::start().await;
+    let [slow, quick] = gateway.devices(["slow", "quick"]).await;
+    let app = gateway.app("a", &[&slow, &quick]).await;
+    let mut app = application(&gateway, &app).await;
+    let mut silent = device(&gateway, &slow).await;
+    silent.acknowledges = false;
+    silent.subscribe(&["P/slow/#"], QoS::AtLeastOnce).await;
+    let mut client = device(&gateway, &quick).await;
+    client.subscribe(&["P/quick/#"], QoS::AtLeastOnce).await;
+    // As many as may be under way.
+    let mut sent = Vec::new();
+    for round in 0..16_u8 {
+        for topic in ["P/slow/x", "P/quick/x"] {
+            let packet_id = app.packet_id();
+            app.send(&publish(topic, &[round], Some(packet_id))).await;
+            sent.push(packet_id);
+        }
+    }
+    for round in 0..16_u8 {
+        assert_eq!(client.message().await.payload[..], [round], "in order");
+    }
+    for packet_id in sent {
+        let Some(Packet::PubAck(ack)) = app.answer().await else {
+            panic!("an acknowledgement")
+        };
+        assert_eq!(
+            (ack.packet_id, ack.reason),
+            (packet_id, ReasonCode::Success)
+        );
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_published_right_before_the_goodbye_is_handed_on() {
+    let gateway = Gateway::start().await;
+    let [d] = gateway.devices(["d"]).await;
+    let app = gateway.app("a", &[&d]).await;
+    // Of MQTT 3.1.1, which knows no Receive Maximum.
+    let login = Login::application(&app, "app:a").over(ProtocolVersion::V311);
+    let mut app = Client::log_in(&gateway, &login).await;
+    let mut client = device(&gateway, &d).await;
+    client.subscribe(&["P/d/#"], QoS::AtLeastOnce).await;
+    let mut packets: Vec<Packet> = Vec::new();
+    for n in 0..100_u8 {
+        let packet_id = app.packet_id();
+        packets.push(publish("P/d/x", &[n], Some(packet_id)));
+    }
+    packets.push(Packet::Disconnect(Disconnect {
+        reason: ReasonCode::Success,
+        properties: None,
+    }));
+    app.send_together(&packets).await;
+    for n in 0..100_u8 {
+        assert_eq!(client.message().await.payload[..], [n]);
     }
     gateway.stop().await;
 }

@@ -17,6 +17,7 @@ mod connect;
 mod console;
 mod deploy;
 mod failures;
+mod features;
 mod files;
 mod harness;
 mod huawei;

@@ -1,7 +1,8 @@
 //! What an application publishes: to one of its devices, and acknowledged once it is stored.
 //!
-//! Several publishes are under way at once, so that one commit stores all that came together; they
-//! are begun and acknowledged in the order in which they came.  Spec: MQTT 5.0 s4.6.
+//! Several publishes are under way at once while the client goes on to publish, so that one commit stores many of
+//! them and a device's answer is not waited for by what goes to others; they are begun and acknowledged in the order
+//! in which they came.  Spec: MQTT 5.0 s4.6.
 
 use std::{
     future::Future,
@@ -21,7 +22,8 @@ use crate::{
     service::uplink::{NotSent, Origin},
 };
 
-/// The publishes that are being stored, oldest first; as many as one turn of the edge takes in.
+/// The publishes that are being stored, oldest first; what is left when the connection is gone was not acknowledged,
+/// and is sent by the client again.
 #[derive(Default)]
 pub(super) struct Publishing(FuturesOrdered<Pin<Box<dyn Future<Output = Done> + Send>>>);
 
@@ -94,6 +96,18 @@ impl ApplicationSession {
         });
     }
 
+    /// Acknowledges what is stored by now; says whether anything was.
+    pub(super) fn acknowledge_stored(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_acknowledged = false;
+        while let Poll::Ready(Some((publish, reason))) =
+            Pin::new(&mut self.publishing.0).poll_next(cx)
+        {
+            self.acknowledge(&publish, reason);
+            has_acknowledged = true;
+        }
+        has_acknowledged
+    }
+
     /// Waits until everything that was published is stored, and acknowledges it.
     pub(super) async fn settle(&mut self) {
         while let Some((publish, reason)) = self.publishing.0.next().await {
@@ -115,12 +129,7 @@ impl ApplicationSession {
         self.publishing.0.push_back(Box::pin(publishing));
         // Polled at once, so that they are handed to the store in this order; whoever waits for
         // them polls them again.
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some((publish, reason))) =
-            Pin::new(&mut self.publishing.0).poll_next(&mut cx)
-        {
-            self.acknowledge(&publish, reason);
-        }
+        self.acknowledge_stored(&mut Context::from_waker(Waker::noop()));
     }
 
     fn acknowledge(&mut self, publish: &Publish, reason: Option<ReasonCode>) {

@@ -63,6 +63,8 @@ pub(crate) enum Library {
     Paho,
     /// The AWS IoT SDK for Python.
     Aws,
+    /// gmqtt for Python.
+    Gmqtt,
     /// mqtt.js.
     MqttJs,
 }
@@ -74,6 +76,7 @@ impl Library {
             Self::Tencent => ("tencent/bin/python", "tencent_device.py"),
             Self::Paho => ("python/bin/python", "paho_device.py"),
             Self::Aws => ("python/bin/python", "aws_device.py"),
+            Self::Gmqtt => ("python/bin/python", "gmqtt_device.py"),
             Self::MqttJs => ("", "mqttjs_device.mjs"),
         };
         let mut command = if interpreter.is_empty() {
@@ -164,6 +167,14 @@ impl Sdk {
             self.seen.push(event);
         }
         self.seen.iter().any(|event| event["event"] == kind)
+    }
+
+    /// The events of this kind that have come so far and were not waited for.
+    pub(crate) fn take_all(&mut self, kind: &str) -> Vec<Value> {
+        // Takes in what has come.
+        self.has_told(kind);
+        let is_it = |event: &mut Value| event["event"] == kind;
+        self.seen.extract_if(.., is_it).collect()
     }
 
     /// Waits for the answer to CONNECT; says whether the device is in.
