@@ -199,6 +199,7 @@ bench-smoke: release
 bench: release
 	$(call need,nginx,nginx-light)
 	$(call need,mosquitto,mosquitto)
+	$(call need,coap-server-notls coap-server-openssl openssl,libcoap3-bin openssl)
 	$(CARGO) run --release -p headgate-benches --locked
 	$(CARGO) bench -p headgate-benches --locked
 

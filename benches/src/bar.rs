@@ -1,5 +1,6 @@
 //! What is measured: one file for each bar.
 
+mod coap;
 mod delivery;
 mod fan_out;
 mod growth;
@@ -61,6 +62,19 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
     }
     if args.wants(Bar::Task) {
         report.sections.extend(task::measure(args).await?);
+    }
+    if args.wants(Bar::CoapGet) {
+        report.sections.extend(coap::get::measure(args).await?);
+    }
+    if args.wants(Bar::CoapHandshake) {
+        let sections = coap::handshake::measure(args).await?;
+        report.sections.extend(sections);
+    }
+    if args.wants(Bar::CoapSessions) {
+        report.sections.extend(coap::sessions::measure(args).await?);
+    }
+    if args.wants(Bar::CoapLoss) {
+        report.sections.extend(coap::loss::measure(args).await?);
     }
     if args.wants(Bar::Proof) {
         report.sections.extend(proof::measure(args).await?);

@@ -53,6 +53,12 @@ pub(crate) struct MeasureArgs {
     /// The program of nginx
     #[arg(long, default_value = "nginx")]
     pub(crate) nginx: PathBuf,
+    /// The program of libcoap's server without DTLS
+    #[arg(long, default_value = "coap-server-notls")]
+    pub(crate) coap_server: PathBuf,
+    /// The program of libcoap's server with DTLS
+    #[arg(long, default_value = "coap-server-openssl")]
+    pub(crate) coap_server_dtls: PathBuf,
     /// The program of mosquitto
     #[arg(long, default_value = "mosquitto")]
     pub(crate) mosquitto: PathBuf,
@@ -83,6 +89,14 @@ pub(crate) enum Bar {
     Storm,
     /// Server CPU of a task with many rows
     Task,
+    /// Server CPU of a GET by CoAP, plain and over DTLS, beside libcoap's coap-server
+    CoapGet,
+    /// Server CPU of a DTLS handshake with a pre-shared key, beside openssl s_server
+    CoapHandshake,
+    /// Memory of DTLS sessions, in use and frozen
+    CoapSessions,
+    /// A delivery over DTLS where datagrams are lost
+    CoapLoss,
     /// A roll-out with slow devices, dropping links and a killed gateway, and the check of its history
     Proof,
 }

@@ -1,8 +1,9 @@
-//! Clients that peers are driven with: HTTPS readers and MQTT subscribers.
+//! Clients that peers are driven with: HTTPS readers, MQTT subscribers and CoAP clients.
 //!
 //! They share the swarm's habits: one read buffer a thread, source addresses spread over
 //! 127.0.0.0/8, full TLS 1.3 handshakes with AES-128-GCM and X25519.
 
+pub(crate) mod coap;
 pub(crate) mod https;
 pub(crate) mod identity;
 pub(crate) mod mqtt;

@@ -2,8 +2,10 @@
 //! directory.
 
 pub(crate) mod headgate;
+pub(crate) mod libcoap;
 pub(crate) mod mosquitto;
 pub(crate) mod nginx;
+pub(crate) mod openssl;
 pub(crate) mod rumqttd;
 
 use std::path::Path;

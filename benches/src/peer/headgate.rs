@@ -34,6 +34,8 @@ struct Ports {
     http: SocketAddr,
     mqtt: SocketAddr,
     mqtts: SocketAddr,
+    coap: Option<SocketAddr>,
+    coaps: Option<SocketAddr>,
 }
 
 /// What is read of the swarm's report.
@@ -45,6 +47,8 @@ pub(crate) struct SwarmReport {
     pub(crate) server: Option<ServerFigures>,
     /// The delivery, of `swarm deliver`.
     pub(crate) delivery: Option<DeliveryFigures>,
+    /// Datagrams, by CoAP.
+    pub(crate) datagrams: Option<DatagramFigures>,
 }
 
 /// How devices ended.
@@ -52,6 +56,15 @@ pub(crate) struct SwarmReport {
 pub(crate) struct DeviceFigures {
     /// Right to the end.
     pub(crate) ok: u64,
+}
+
+/// What became of the datagrams of devices.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DatagramFigures {
+    /// Lost by the swarm's choice, either way.
+    pub(crate) lost: u64,
+    /// Messages that devices sent again.
+    pub(crate) retransmissions: u64,
 }
 
 /// The gateway's process as the swarm saw it.
@@ -89,6 +102,17 @@ impl Headgate {
     /// [`BenchError`]: the programs are not there, or it does not become ready.
     pub(crate) async fn start(args: &MeasureArgs) -> Result<Self, BenchError> {
         Self::start_with(args, CONFIG).await
+    }
+
+    /// The same with further sections of settings.
+    ///
+    /// # Errors
+    /// As [`Headgate::start`].
+    pub(crate) async fn start_with_more(
+        args: &MeasureArgs,
+        more: &str,
+    ) -> Result<Self, BenchError> {
+        Self::start_with(args, &format!("{CONFIG}{more}")).await
     }
 
     /// The same at addresses that it will have again when it is started anew.
@@ -259,6 +283,16 @@ impl Headgate {
     /// [`BenchError::File`].
     pub(crate) fn tls_address(&self) -> Result<SocketAddr, BenchError> {
         Ok(self.ports()?.mqtts)
+    }
+
+    /// Its listener for CoAP, plain or with DTLS.
+    ///
+    /// # Errors
+    /// [`BenchError::File`], and [`BenchError::NoFigure`] where there is none.
+    pub(crate) fn coap_address(&self, is_secure: bool) -> Result<SocketAddr, BenchError> {
+        let ports = self.ports()?;
+        let address = if is_secure { ports.coaps } else { ports.coap };
+        address.ok_or(BenchError::NoFigure("listener for CoAP"))
     }
 
     /// How clients reach its listener with TLS.
