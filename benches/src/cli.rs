@@ -91,7 +91,7 @@ pub(crate) enum Bar {
     Task,
     /// Server CPU of a GET by CoAP, plain and over DTLS, beside libcoap's coap-server
     CoapGet,
-    /// Server CPU of a DTLS handshake with a pre-shared key, beside openssl s_server
+    /// Server CPU of a DTLS handshake with a pre-shared key, beside `openssl s_server`
     CoapHandshake,
     /// Memory of DTLS sessions, in use and frozen
     CoapSessions,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::error::BenchError;
 use crate::process::{Server, free_port};
 
-/// A running s_server.
+/// A running `s_server`.
 pub(crate) struct Openssl {
     /// The shell that holds its standard input open, and it.
     pub(crate) server: Server,

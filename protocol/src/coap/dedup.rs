@@ -1,7 +1,8 @@
 //! What has been received: a message that comes again is answered as before and not acted on again.
 //!
-//! An entry lives for `EXCHANGE_LIFETIME` (confirmable) or `NON_LIFETIME`. Both the number of entries and the bytes
-//! of kept replies are bounded; at the bound the oldest entry goes first.  Spec: RFC 7252 s4.2, s4.3 and s4.5.
+//! An entry lives for `EXCHANGE_LIFETIME` (confirmable) or `NON_LIFETIME`, or until it is answered by something that is
+//! made anew: carrying that request out twice does what carrying it out once does. Both the number of entries and the
+//! bytes of kept replies are bounded; at the bound the oldest entry goes first.  Spec: RFC 7252 s4.2, s4.3 and s4.5.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,8 +38,6 @@ pub(super) enum Reply {
     None,
     /// This datagram.
     Datagram(Bytes),
-    /// Something that is made anew: carrying the request out twice does what carrying it out once does.
-    Again,
 }
 
 impl<K: Copy + Ord> Received<K> {
@@ -77,7 +76,12 @@ impl<K: Copy + Ord> Received<K> {
         is_confirmable: bool,
     ) {
         self.expire(now);
-        while self.entries.len() >= self.max_entries && self.evict() {}
+        let is_full = |all: &Self| {
+            // What was forgotten before its time still stands in a queue.
+            let queued = all.confirmable.len() + all.others.len();
+            all.entries.len() >= all.max_entries || queued >= all.max_entries.saturating_mul(2)
+        };
+        while is_full(self) && self.evict() {}
         let ends = now + lifetime;
         let entry = Entry {
             ends,
@@ -102,6 +106,15 @@ impl<K: Copy + Ord> Received<K> {
         self.reply_bytes = self.reply_bytes.saturating_add(reply.bytes());
         entry.reply = reply;
         while self.reply_bytes > self.max_reply_bytes && self.evict() {}
+    }
+
+    /// Forgets a message: the same again is a new one.
+    pub(super) fn forget(&mut self, peer: K, id: MessageId) {
+        self.remove(peer, id, None);
+        // Most are answered at once.
+        for queue in [&mut self.confirmable, &mut self.others] {
+            queue.pop_back_if(|(_, of, last)| (*of, *last) == (peer, id));
+        }
     }
 
     /// Forgets what is over.
@@ -177,7 +190,7 @@ impl Reply {
     fn bytes(&self) -> usize {
         match self {
             Self::Datagram(datagram) => datagram.len(),
-            Self::None | Self::Again => 0,
+            Self::None => 0,
         }
     }
 }
@@ -210,6 +223,27 @@ mod tests {
         received.expire(end);
         assert_eq!((received.len(), received.reply_bytes()), (0, 0));
         assert_eq!(received.next_end(), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_nothing_behind() {
+        let start = crate::coap::tests::epoch();
+        let mut received = Received::new(10, 100);
+        for id in 0..1_000 {
+            received.insert(start, (), MessageId(id), LIFETIME, id % 2 == 0);
+            received.forget((), MessageId(id));
+        }
+        assert_eq!((received.len(), received.next_end()), (0, None));
+        // Out of order something stays in a queue, and no more than twice the bound.
+        for id in 0..1_000 {
+            received.insert(start, (), MessageId(id), LIFETIME, true);
+            if id > 0 {
+                received.forget((), MessageId(id - 1));
+            }
+        }
+        assert_eq!(received.find(start, (), MessageId(999)), Some(&Reply::None));
+        assert_eq!(received.find(start, (), MessageId(998)), None);
+        assert_eq!((received.len(), received.confirmable.len()), (1, 20));
     }
 
     #[test]

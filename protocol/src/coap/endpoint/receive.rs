@@ -53,7 +53,7 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
     /// Answers a message that came before as it was answered then; says whether it did come before.
     fn is_duplicate(&mut self, now: Instant, peer: K, message: &Message) -> bool {
         let reply = match self.received.find(now, peer, message.id) {
-            None | Some(Reply::Again) => return false,
+            None => return false,
             Some(reply) => reply.clone(),
         };
         self.counters.duplicates += 1;

@@ -129,12 +129,12 @@ impl<K: Copy + Ord, T: Clone> Endpoint<K, T> {
                 message.encode(self.limits.max_message_bytes)
             })
             .unwrap_or_default();
-        let reply = if is_repeatable {
-            Reply::Again
+        if is_repeatable {
+            self.received.forget(entry.peer, entry.id);
         } else {
-            Reply::Datagram(datagram.clone())
-        };
-        self.received.set_reply(entry.peer, entry.id, reply);
+            let reply = Reply::Datagram(datagram.clone());
+            self.received.set_reply(entry.peer, entry.id, reply);
+        }
         self.transmit(entry.peer, datagram);
     }
 
