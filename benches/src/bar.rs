@@ -64,7 +64,12 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
         report.sections.extend(task::measure(args).await?);
     }
     if args.wants(Bar::CoapGet) {
-        report.sections.extend(coap::get::measure(args).await?);
+        let sections = coap::get::measure(args, false).await?;
+        report.sections.extend(sections);
+    }
+    if args.wants(Bar::CoapGetDtls) {
+        let sections = coap::get::measure(args, true).await?;
+        report.sections.extend(sections);
     }
     if args.wants(Bar::CoapHandshake) {
         let sections = coap::handshake::measure(args).await?;

@@ -89,8 +89,10 @@ pub(crate) enum Bar {
     Storm,
     /// Server CPU of a task with many rows
     Task,
-    /// Server CPU of a GET by CoAP, plain and over DTLS, beside libcoap's coap-server
+    /// Server CPU of a GET by CoAP, beside libcoap's coap-server
     CoapGet,
+    /// The same over DTLS
+    CoapGetDtls,
     /// Server CPU of a DTLS handshake with a pre-shared key, beside `openssl s_server`
     CoapHandshake,
     /// Memory of DTLS sessions, in use and frozen

@@ -19,19 +19,25 @@ use crate::fleet::coap::{Ask, CoapClient};
 use crate::peer::headgate::Headgate;
 
 /// Settings beside the defaults: clients of a bench come all at once and from one network.
-const SETTINGS: &str = r#"[coap]
+const PLAIN: &str = r#"[coap]
 listen = "127.0.0.1:0"
 stranger_rate = 1000000
-[coaps]
+"#;
+/// The same of DTLS.
+const SECURE: &str = r#"[coaps]
 listen = "127.0.0.1:0"
 max_handshakes_per_second = 100000
 "#;
 /// The key of every client.
 const KEY: &str = "00112233445566778899aabbccddeeff";
 
-/// A gateway with listeners for CoAP; `more` are further lines of its section `coaps`.
-async fn gateway(args: &MeasureArgs, more: &str) -> Result<Headgate, BenchError> {
-    Headgate::start_with_more(args, &format!("{SETTINGS}{more}")).await
+/// A gateway with a listener for CoAP; `secure` are further lines of its section `coaps`, where it has one.
+async fn gateway(args: &MeasureArgs, secure: Option<&str>) -> Result<Headgate, BenchError> {
+    let settings = match secure {
+        Some(more) => format!("{PLAIN}{SECURE}{more}"),
+        None => PLAIN.to_owned(),
+    };
+    Headgate::start_with_more(args, &settings).await
 }
 
 /// Makes devices `b0`, `b1` and so on; with `is_secure` each has [`KEY`].

@@ -23,13 +23,10 @@ use crate::report::Section;
 ///
 /// # Errors
 /// [`BenchError`] of a run that failed.
-pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchError> {
-    let plain = section(args, false).await?;
-    let secure = section(args, true).await?;
-    Ok(vec![plain, secure])
-}
-
-async fn section(args: &MeasureArgs, is_secure: bool) -> Result<Section, BenchError> {
+pub(crate) async fn measure(
+    args: &MeasureArgs,
+    is_secure: bool,
+) -> Result<Vec<Section>, BenchError> {
     // At most so much of the peer's CPU for each request: 1.75 and 1.15 times its rate for each CPU second.
     let (kind, must, program) = if is_secure {
         ("over DTLS", 1.0 / 1.15, &args.coap_server_dtls)
@@ -70,11 +67,11 @@ async fn section(args: &MeasureArgs, is_secure: bool) -> Result<Section, BenchEr
     if !has_peer {
         section.note("libcoap's server is not installed: nothing to compare with (--coap-server)");
     }
-    Ok(section)
+    Ok(vec![section])
 }
 
 async fn headgate(args: &MeasureArgs, is_secure: bool) -> Result<f64, BenchError> {
-    let headgate = gateway(args, "").await?;
+    let headgate = gateway(args, is_secure.then_some("")).await?;
     let count = args.devices(8, CLIENTS);
     devices(&headgate, count, is_secure).await?;
     let address = headgate.coap_address(is_secure)?;

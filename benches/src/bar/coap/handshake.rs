@@ -25,7 +25,7 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for pair in 0..args.pairs() {
         progress(&format!("coap-handshake, pair {}", pair + 1));
-        let headgate = gateway(args, "").await?;
+        let headgate = gateway(args, Some("")).await?;
         devices(&headgate, 1, true).await?;
         let address = headgate.coap_address(true)?;
         ours.push(cost(args, headgate.server(), address).await?);

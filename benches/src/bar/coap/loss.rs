@@ -28,7 +28,7 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
         "0.05",
     ];
     progress(&spoken(&arguments));
-    let headgate = gateway(args, "").await?;
+    let headgate = gateway(args, Some("")).await?;
     let report = headgate.swarm(&arguments, RUN_TIMEOUT).await?;
     headgate.stop().await;
     let datagrams = report.datagrams.ok_or(BenchError::NoFigure("datagrams"))?;

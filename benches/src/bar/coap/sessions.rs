@@ -39,7 +39,7 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
 
 /// Bytes that the gateway grew by for each session.
 async fn growth(args: &MeasureArgs, devices: u32, freeze: &str) -> Result<f64, BenchError> {
-    let headgate = gateway(args, freeze).await?;
+    let headgate = gateway(args, Some(freeze)).await?;
     // Registers them, so that what this takes is not counted as theirs.
     let shares: Vec<u32> = (0..SWARMS)
         .map(|number| devices / SWARMS + u32::from(number < devices % SWARMS))
