@@ -164,14 +164,16 @@ impl Secure {
                 dtls::Output::Transmit { peer, datagram } => {
                     sent.push((Peer::At(peer), datagram.into()));
                 }
-                dtls::Output::Event(dtls::Event::KeyWanted { session, identity }) => {
+                dtls::Output::Event(dtls::Event::KeyWanted {
+                    session, identity, ..
+                }) => {
                     let key = (self.keys)(&identity);
                     self.dtls.provide_key(now, session, key.as_deref());
                 }
                 dtls::Output::Event(dtls::Event::Connected { has_cid, .. }) => {
                     server.seen.lock().sessions += usize::from(has_cid);
                 }
-                dtls::Output::Event(dtls::Event::Data { session, data }) => {
+                dtls::Output::Event(dtls::Event::Data { session, data, .. }) => {
                     for (peer, message) in server.handle(Peer::In(session), &data) {
                         let Peer::In(session) = peer else {
                             panic!("an answer goes where the request came from")
