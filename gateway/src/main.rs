@@ -1,5 +1,7 @@
 //! The daemon `headgate`: arguments, configuration, log, runtime, signals, exit code.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use headgate::{
@@ -9,12 +11,10 @@ use headgate::{
     shutdown::{Shutdown, Signals},
     telemetry::log,
 };
-use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 
-/// A handshake makes some two hundred small allocations: docs/decisions/0039.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: allocator::BySize = allocator::BySize;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {

@@ -520,18 +520,6 @@ async fn link_signer(registry: &Registry, sealer: &Sealer) -> Result<LinkSigner,
     Ok(LinkSigner::new(key))
 }
 
-/// Asks the stores from time to time whether they still answer.
-fn watch_stores(stores: &Stores, readiness: &Readiness, metrics: &Metrics, shutdown: &Shutdown) {
-    StoreWatch::new(
-        stores.registry.clone(),
-        stores.sessions.clone(),
-        readiness,
-        metrics,
-        shutdown::watchdog(),
-    )
-    .spawn(shutdown);
-}
-
 /// Starts what runs beside the listeners.
 fn spawn_upkeep(
     node: &Arc<Node>,
