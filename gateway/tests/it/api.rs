@@ -45,6 +45,8 @@ impl Answer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_token_nobody_is_let_in() {
     let gateway = Gateway::start().await;
+    // One that was let in does not wait because of the others.
+    curl(&gateway, Some(&gateway.token), "/products", &[]).await;
     for token in [None, Some(""), Some("hg_wrong"), Some("x y")] {
         for path in ["/products", "/tasks/0000000000001", "/nothing-here"] {
             let answer = curl(&gateway, token, path, &[]).await;

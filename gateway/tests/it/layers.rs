@@ -135,7 +135,7 @@ fn every_breach_is_seen() {
             "service/auth.rs:2: service -> session",
             "service/deep/er.rs:1: service -> edge",
             "service/registry.rs:1: service -> edge",
-            "service/registry.rs:1: tokio_rustls:: belongs to edge/tls, edge/dev_cert",
+            "service/registry.rs:1: tokio_rustls:: belongs to edge/tls, edge/dev_cert, cli/client/tls",
             "session.rs:1: session -> edge",
             "session.rs:2: hyper:: belongs to edge, cli/client",
             "store/registry.rs:2: store -> service",

@@ -1,6 +1,7 @@
 //! Integration tests of the gateway, in one binary so that it is linked once.
 
 mod api;
+mod api_document;
 mod application_mqtt;
 mod applications;
 mod batches;
