@@ -185,7 +185,7 @@ impl From<DeliveryError> for Problem {
     fn from(error: DeliveryError) -> Self {
         match error {
             DeliveryError::NotFound(what) => Self::not_found(what),
-            DeliveryError::Invalid { field, .. } => Self::field(field, error.to_string()),
+            DeliveryError::Invalid { field, ref reason } => InvalidField::new(field, reason).into(),
             DeliveryError::Rows(rows) => {
                 Self::rows(rows.into_iter().map(RowProblem::from).collect())
             }

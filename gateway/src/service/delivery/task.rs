@@ -71,10 +71,19 @@ pub enum DeliveryError {
     Conflict(&'static str),
     /// The registry refused.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The registry did not record the step.
     #[error(transparent)]
     NotRecorded(#[from] NotRecorded),
+}
+
+impl From<StoreError> for DeliveryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Page(error) => InvalidField::from(error).into(),
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl From<InvalidField> for DeliveryError {

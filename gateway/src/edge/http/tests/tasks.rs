@@ -352,3 +352,27 @@ async fn a_task_for_an_application_goes_to_the_devices_that_are_bound_to_it() {
     let (_, none) = counts(json!({"app": "billing", "name": "d1"})).await;
     assert_eq!(none["creation"], "creation_failed", "it is for nobody");
 }
+
+#[tokio::test]
+async fn a_cursor_of_another_list_is_the_callers_fault() {
+    let stage = Stage::new().await;
+    let foreign = ["", "ZGV2aWNl"];
+    for list in [
+        "tasks",
+        "resources",
+        "uploads",
+        "device-batches",
+        "tokens",
+        "audit",
+    ] {
+        for cursor in foreign {
+            let path = format!("/api/v1/{list}?cursor={cursor}");
+            let answer = stage.get(&path).await;
+            assert_eq!(
+                answer.problem(400, "invalid-query")["field"],
+                "cursor",
+                "{path}"
+            );
+        }
+    }
+}
