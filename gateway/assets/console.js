@@ -1,4 +1,5 @@
-// The console's one script. Every page works without it; what it adds: progress of uploads.
+// The console's one script. Every page works without it; what it adds: progress of uploads, devices to choose from while
+// one types, and how a task gets on while one looks at it.
 "use strict";
 
 /** Sends a form with a file and shows how far it is; the page that answers takes this one's place. */
@@ -44,9 +45,110 @@ function replace(html) {
   if (wrong) wrong.focus();
 }
 
+/** Offers devices whose names hold what was typed. */
+function suggest(input) {
+  const list = input.list;
+  let timer;
+  let asked = "";
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    const text = input.value.trim();
+    if (text.length < 2 || text === asked) return;
+    timer = setTimeout(async () => {
+      asked = text;
+      const resource = input.form.elements.resource.value;
+      const query = new URLSearchParams({ resource, text });
+      const answer = await fetch(`${input.dataset.suggest}?${query}`);
+      if (!answer.ok || asked !== text) return;
+      const names = (await answer.text()).split("\n").filter(Boolean);
+      list.replaceChildren(...names.map((name) => new Option(name, name)));
+    }, 250);
+  });
+}
+
+/** One box that ticks all of a name in its form. */
+function chooseAll(box) {
+  box.hidden = false;
+  const others = () => box.form.querySelectorAll(`input[name="${box.dataset.all}"]`);
+  box.addEventListener("change", () => others().forEach((other) => { other.checked = box.checked; }));
+}
+
+/** Keeps a task's page as the task is. Rows that cannot be seen are left until they can. */
+function watch(page) {
+  const rows = new Map();
+  const seen = new Set();
+  const news = new Map();
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const id = target.dataset.row;
+      if (!isIntersecting) seen.delete(id);
+      else {
+        seen.add(id);
+        if (news.has(id)) show(id);
+      }
+    }
+  });
+  for (const row of page.querySelectorAll("[data-row]")) {
+    rows.set(row.dataset.row, row);
+    observer.observe(row);
+  }
+  function show(id) {
+    const { state, word, percent, why, attempt } = news.get(id);
+    const row = rows.get(id);
+    news.delete(id);
+    const shown = row.querySelector(".state");
+    shown.className = `state ${state}`;
+    shown.textContent = word;
+    row.querySelector("progress").value = percent;
+    row.querySelector(".percent").textContent = `${percent} %`;
+    row.querySelector(".why").textContent = why;
+    row.lastElementChild.textContent = attempt;
+  }
+  const source = new EventSource(`${page.dataset.live}?rows=${[...rows.keys()].join(",")}`);
+  source.onmessage = ({ data }) => {
+    const change = JSON.parse(data);
+    const state = page.querySelector("#state");
+    if (state.textContent !== change.word) {
+      state.className = `state ${change.state}`;
+      state.textContent = change.word;
+    }
+    for (const [name, count, from, length] of change.counts) {
+      const part = page.querySelector(`[data-part="${name}"]`);
+      part.setAttribute("x", from);
+      part.setAttribute("width", length);
+      page.querySelector(`[data-count="${name}"]`).textContent = count;
+    }
+    for (const row of change.rows) {
+      if (!rows.has(row.id)) continue;
+      news.set(row.id, row);
+      if (seen.has(row.id)) show(row.id);
+    }
+    if (change.is_over) {
+      source.close();
+      // What can be done now is another thing: a page that nobody is at work on is loaded anew.
+      if (!page.querySelector("input:checked, details[open]")) location.replace(location.pathname + location.search);
+    } else if (!rows.size && change.counts.some(([, count]) => count !== "0")) {
+      source.close();
+      location.reload();
+    }
+  };
+  source.onerror = () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    const lost = document.createElement("p");
+    lost.className = "notice warn";
+    lost.setAttribute("role", "status");
+    lost.textContent = page.dataset.lost;
+    page.prepend(lost);
+  };
+  addEventListener("pagehide", () => source.close());
+}
+
 /** Gives a part of the page what the script adds. */
 function enliven(part) {
   part.querySelectorAll("form[data-upload]").forEach(upload);
+  part.querySelectorAll("[data-suggest]").forEach(suggest);
+  part.querySelectorAll("[data-all]").forEach(chooseAll);
+  part.querySelectorAll("[data-live]").forEach(watch);
 }
 
 enliven(document);

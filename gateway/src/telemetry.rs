@@ -8,3 +8,4 @@ pub mod log;
 pub mod metrics;
 mod process;
 pub mod sampler;
+pub mod trend;

@@ -5,10 +5,10 @@ use crate::{
     config::Config,
     edge::{console::Console, http::ApiState},
     service::auth::OperatorSessions,
-    telemetry::{health::Readiness, metrics::Metrics},
+    telemetry::{health::Readiness, metrics::Metrics, trend::Trend},
 };
 
-/// What the console's pages work with.
+/// What the console's pages work with; starts to take samples for its charts, until the edges end.
 pub(super) fn open(
     config: &Config,
     stores: &Stores,
@@ -16,6 +16,10 @@ pub(super) fn open(
     metrics: &Metrics,
     readiness: &Readiness,
 ) -> Console {
+    let trend = Trend::new(metrics.clone());
+    let (sampler, stop) = (trend.clone(), api.shutdown.token().clone());
+    api.shutdown
+        .spawn(async move { stop.run_until_cancelled(sampler.run()).await });
     Console {
         services: api.clone(),
         sessions: OperatorSessions::new(
@@ -24,6 +28,7 @@ pub(super) fn open(
             config.console.clone(),
         ),
         metrics: metrics.clone(),
+        trend,
         readiness: readiness.clone(),
         is_secure: config.http.certificate.is_some(),
     }

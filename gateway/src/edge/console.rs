@@ -6,6 +6,7 @@
 //! made for the session that sends it ([`form`]); every text from outside is escaped by its template.
 
 mod assets;
+mod deliver;
 mod fault;
 mod form;
 mod headers;
@@ -16,7 +17,9 @@ mod resources;
 mod session;
 mod show;
 mod sign_in;
+mod tasks;
 mod text;
+mod uploads;
 
 use std::{any::Any, sync::Arc};
 
@@ -33,7 +36,7 @@ use self::fault::Fault;
 use super::http::{ApiState, request_id};
 use crate::{
     service::auth::OperatorSessions,
-    telemetry::{health::Readiness, metrics::Metrics},
+    telemetry::{health::Readiness, metrics::Metrics, trend::Trend},
 };
 
 /// What the pages work with.
@@ -45,6 +48,8 @@ pub struct Console {
     pub sessions: OperatorSessions,
     /// What is counted.
     pub metrics: Metrics,
+    /// What went on in the last hour.
+    pub trend: Trend,
     /// Whether the backends answer.
     pub readiness: Readiness,
     /// Whether the listener speaks TLS: then the cookie is never sent without.
@@ -57,6 +62,9 @@ pub fn router(console: Console, api: Router) -> Router {
     let within = Router::new()
         .merge(overview::routes())
         .merge(resources::routes())
+        .merge(deliver::routes())
+        .merge(tasks::routes())
+        .merge(uploads::routes())
         .merge(sign_in::routes_within())
         .fallback(async || Fault::no_page())
         .method_not_allowed_fallback(async || Fault::no_page())

@@ -33,7 +33,7 @@ pub mod problem;
 mod products;
 pub mod range;
 pub mod rate;
-mod report;
+pub(super) mod report;
 pub mod request_id;
 mod resources;
 mod schema;

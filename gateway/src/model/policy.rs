@@ -298,7 +298,8 @@ pub fn backoff(first: Duration, most: Duration, failed: u32, seed: u64) -> Durat
 }
 
 impl Factor {
-    fn value(self) -> f64 {
+    /// The number itself.
+    pub fn value(self) -> f64 {
         f64::from(self.hundredths) / 100.0
     }
 }

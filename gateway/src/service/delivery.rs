@@ -63,7 +63,7 @@ pub use self::{
     journal::NotRecorded,
     live::{Hold, LiveDelivery, LiveTask},
     report::Reported,
-    targets::{RowError, RowErrorCode, TargetRow, Targets},
+    targets::{Preview, RowError, RowErrorCode, TargetRow, Targets},
     task::{DeliveryError, NewTask},
     view::{DeliveryView, TaskView, TimelineEntry},
     wait::WaitReason,

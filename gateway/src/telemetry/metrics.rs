@@ -162,6 +162,22 @@ pub struct Families {
 }
 
 impl Metrics {
+    /// Devices connected by MQTT, whatever they proved themselves by.
+    pub fn devices_by_mqtt(&self) -> i64 {
+        self.connections_mqtt.secret.get() + self.connections_mqtt.x509.get()
+    }
+
+    /// When the first certificate ends, in seconds since 1970; `None` where none is served.
+    pub fn certificate_end(&self) -> Option<u64> {
+        let end = self.tls_certificates.not_after.get();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole seconds since 1970, set from a time"
+        )]
+        (end > 0.0).then_some(end as u64)
+    }
+
     /// Makes every metric, at zero.
     pub fn new() -> Self {
         let registry = Registry::new_custom(Some("headgate".to_owned()), None)

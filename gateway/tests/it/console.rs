@@ -6,18 +6,21 @@
 mod pages;
 mod security;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use http_body_util::Full;
 use hyper::{Method, Request, header};
 
-use super::harness::{Answer, Gateway, fetch, need, run};
+use super::harness::{Answer, Gateway, fetch, need, run_for};
 
 /// Where the programs are.
 const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
 
 /// Where their libraries are.
 const LIBRARIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/browser");
+
+/// How long a browser may take: the programs give up by themselves a little earlier.
+const BROWSING: Duration = Duration::from_secs(120);
 
 /// The first operator's password.
 fn password(gateway: &Gateway) -> String {
@@ -39,7 +42,7 @@ async fn browse(gateway: &Gateway, program: &str, arguments: &[&str]) {
     let address = format!("http://{}", gateway.ports.http.expect("a listener"));
     let password = password(gateway);
     let fixed = [program.as_str(), LIBRARIES, &address, &password];
-    let ran = run("node", &[&fixed, arguments].concat()).await;
+    let ran = run_for(BROWSING, "node", &[&fixed, arguments].concat()).await;
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.success, "{said}\n{}", ran.stderr);
 }

@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 pub(crate) use self::{
     client::{Client, Login, connect, payload_json, publish, subscribe},
     coap::{Coap, json_of},
-    command::{Printed, need, run},
+    command::{Printed, need, run, run_for},
     daemon::Daemon,
     events::{Event, Events},
     gateway::{App, Device, Gateway, Site},
@@ -41,7 +41,15 @@ pub(crate) use self::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks again and again until there is something.
-pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+pub(crate) async fn until<T, F>(what: &str, look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    until_in(PATIENCE, what, look).await
+}
+
+/// The same, for what may take so long.
+pub(crate) async fn until_in<T, F>(patience: Duration, what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -55,7 +63,7 @@ where
             }
         }
     };
-    timeout(PATIENCE, looking).await.expect(what)
+    timeout(patience, looking).await.expect(what)
 }
 
 /// Bytes that differ from place to place, so that a misplaced chunk is seen.

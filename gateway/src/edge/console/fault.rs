@@ -164,6 +164,7 @@ impl From<ResourceError> for Fault {
             ResourceError::NotFound { .. } => Self::gone(),
             ResourceError::Store(_) => Self::internal(&error),
             ResourceError::Conflict { .. }
+            | ResourceError::Stale { .. }
             | ResourceError::InUse { .. }
             | ResourceError::QuotaExceeded { .. } => Self::conflict(error.to_string()),
             _ => Self::bad_request(error.to_string()),

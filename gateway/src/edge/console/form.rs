@@ -3,11 +3,16 @@
 //! [`Posted`] is the only way to the fields of a form, and [`Upload`] to a form with a file; both refuse what was not
 //! made for the session that sends it.
 
+use std::borrow::Cow;
+
 use axum::{
-    extract::{FromRequest, FromRequestParts as _, Request},
-    http::Uri,
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{Uri, request::Parts},
 };
+use http_body_util::Limited;
 use multer::Field;
+use serde::de::DeserializeOwned;
 
 use super::{fault::Fault, session::Visit, text::TEXTS};
 use crate::edge::http::{
@@ -37,6 +42,33 @@ impl Posted {
             .unwrap_or_default()
     }
 
+    /// Every value of a field that may be there several times.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = self.0.iter().filter(move |(key, _)| key == name);
+        fields.map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a form that may have so many bytes.
+    ///
+    /// # Errors
+    /// The fault of a form that was not made for this session, or is too large.
+    pub(super) async fn of(
+        request: Request,
+        visit: &Visit,
+        max_bytes: usize,
+    ) -> Result<Self, Fault> {
+        let request = request.map(|body| Body::new(Limited::new(body, max_bytes)));
+        Self::read(request, &()).await?.of_session(visit)
+    }
+
+    fn of_session(self, visit: &Visit) -> Result<Self, Fault> {
+        if visit.session.made(self.raw(TOKEN)) {
+            Ok(self)
+        } else {
+            Err(Fault::forged())
+        }
+    }
+
     /// Reads a body of `application/x-www-form-urlencoded`.
     pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Self, Fault> {
         let is_form =
@@ -55,12 +87,8 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
         let (mut parts, body) = request.into_parts();
         let visit = Visit::from_request_parts(&mut parts, state).await?;
-        let posted = Self::read(Request::from_parts(parts, body), state).await?;
-        if visit.session.made(posted.raw(TOKEN)) {
-            Ok(posted)
-        } else {
-            Err(Fault::forged())
-        }
+        let request = Request::from_parts(parts, body);
+        Self::read(request, state).await?.of_session(&visit)
     }
 }
 
@@ -107,17 +135,17 @@ impl Upload {
 
 /// What is wrong with the fields of a form, to be shown beside them.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<(&'static str, String)>);
+pub(super) struct Errors(Vec<(Cow<'static, str>, String)>);
 
 impl Errors {
     /// One field and what is wrong with it; `""` is the form as a whole.
-    pub(super) fn one(field: &'static str, message: impl Into<String>) -> Self {
-        Self(vec![(field, message.into())])
+    pub(super) fn one(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self(vec![(field.into(), message.into())])
     }
 
     /// Adds one.
-    pub(super) fn add(&mut self, field: &'static str, message: impl Into<String>) {
-        self.0.push((field, message.into()));
+    pub(super) fn add(&mut self, field: impl Into<Cow<'static, str>>, message: impl Into<String>) {
+        self.0.push((field.into(), message.into()));
     }
 
     /// What is wrong with a field.
@@ -129,6 +157,21 @@ impl Errors {
     /// Whether nothing is wrong.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// The part of an address that names a thing; what cannot name one leads to no page.
+#[derive(Debug)]
+pub(super) struct PathOf<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathOf<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let found = Path::from_request_parts(parts, state).await;
+        found
+            .map(|Path(part)| Self(part))
+            .map_err(|_| Fault::no_page())
     }
 }
 

@@ -22,6 +22,12 @@ pub(super) enum Place {
     Overview,
     /// Platform resources.
     Resources,
+    /// A new task.
+    Deliver,
+    /// Tasks.
+    Tasks,
+    /// What devices sent.
+    Uploads,
 }
 
 /// One entry of the navigation.
@@ -50,11 +56,28 @@ const NAVIGATION: &[Group] = &[
     },
     Group {
         heading: |nav| nav.delivery,
-        entries: &[Entry {
-            place: Place::Resources,
-            address: "/resources",
-            label: |nav| nav.resources,
-        }],
+        entries: &[
+            Entry {
+                place: Place::Resources,
+                address: "/resources",
+                label: |nav| nav.resources,
+            },
+            Entry {
+                place: Place::Deliver,
+                address: "/deliver",
+                label: |nav| nav.deliver,
+            },
+            Entry {
+                place: Place::Tasks,
+                address: "/tasks",
+                label: |nav| nav.tasks,
+            },
+            Entry {
+                place: Place::Uploads,
+                address: "/uploads",
+                label: |nav| nav.uploads,
+            },
+        ],
     },
 ];
 

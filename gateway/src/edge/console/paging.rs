@@ -12,8 +12,8 @@ use crate::model::{Page, Paged};
 
 /// Rows of a page.
 const ROWS: u32 = 50;
-/// The longest value of a query that is looked at.
-const MAX_VALUE_BYTES: usize = 256;
+/// The longest value of a query that is looked at: the ids of all rows of a page.
+const MAX_VALUE_BYTES: usize = 1_024;
 
 /// What a list's address asks for: filters, and where the page begins.
 #[derive(Debug, Clone)]
@@ -31,6 +31,14 @@ impl ListQuery {
             values: values
                 .filter(|(_, value)| !value.is_empty() && value.len() <= MAX_VALUE_BYTES)
                 .collect(),
+        }
+    }
+
+    /// What asks for nothing: a list from its beginning.
+    pub(super) fn plain(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            values: Vec::new(),
         }
     }
 

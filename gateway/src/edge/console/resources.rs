@@ -7,7 +7,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode},
     middleware::from_fn,
     response::Response,
@@ -17,7 +17,7 @@ use axum::{
 use super::{
     Console,
     fault::Fault,
-    form::Errors,
+    form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
     paging::{ListQuery, Ways},
     session::Visit,
@@ -166,7 +166,7 @@ async fn list(
 async fn one(
     State(console): State<Arc<Console>>,
     visit: Visit,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
 ) -> Result<Response, Fault> {
     details(&console, &visit, id, StatusCode::OK, Errors::default()).await
 }
@@ -227,7 +227,7 @@ async fn details(
 async fn download(
     State(console): State<Arc<Console>>,
     _visit: Visit,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
     let resources = console.services.resources.clone();
@@ -248,7 +248,7 @@ async fn download(
 }
 
 /// The ids of products, as many as fit a choice.
-async fn products(console: &Console) -> Result<Vec<String>, Fault> {
+pub(super) async fn products(console: &Console) -> Result<Vec<String>, Fault> {
     let page = Page {
         limit: Page::MAX_LIMIT,
         cursor: None,

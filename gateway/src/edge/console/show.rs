@@ -28,6 +28,17 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// A number a second: two decimals while it is small.
+pub(super) fn rate(value: f64) -> String {
+    if value == 0.0 {
+        "0".to_owned()
+    } else if value < 10.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
 /// A number with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();

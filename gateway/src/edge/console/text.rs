@@ -4,8 +4,11 @@
 //! with a gap name it in braces and are completed by [`fill`]. Rules that a field breaks come from the services.
 
 pub(super) mod common;
+mod deliver;
 mod overview;
 mod resources;
+mod tasks;
+mod uploads;
 
 use std::fmt::Display;
 
@@ -37,6 +40,12 @@ pub(super) struct Texts {
     pub(super) sign_in: common::SignIn,
     pub(super) overview: overview::Overview,
     pub(super) resources: resources::Resources,
+    pub(super) deliver: deliver::Deliver,
+    pub(super) plan: deliver::Plan,
+    pub(super) tasks: tasks::Tasks,
+    pub(super) waiting: tasks::Waiting,
+    pub(super) failure: tasks::Failures,
+    pub(super) uploads: uploads::Uploads,
 }
 
 /// The words that are shown.
@@ -49,6 +58,12 @@ pub(super) static TEXTS: Texts = Texts {
     sign_in: common::SignIn::EN,
     overview: overview::Overview::EN,
     resources: resources::Resources::EN,
+    deliver: deliver::Deliver::EN,
+    plan: deliver::Plan::EN,
+    tasks: tasks::Tasks::EN,
+    waiting: tasks::Waiting::EN,
+    failure: tasks::Failures::EN,
+    uploads: uploads::Uploads::EN,
 };
 
 /// Puts values into the gaps of a text: `{count}` by `("count", &count)`.

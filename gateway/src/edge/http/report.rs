@@ -75,9 +75,17 @@ pub(super) async fn download(
     PathOf(id): PathOf<Id>,
     QueryOf(query): QueryOf<ReportQuery>,
 ) -> Result<Response, Problem> {
-    let all = query.attempts == Attempts::All;
-    let first = state.delivery.report_block(id, None, all).await?;
-    let mut response = Body::from_stream(blocks(state.delivery, id, all, first)).into_response();
+    answer(state.delivery, id, query.attempts == Attempts::All).await
+}
+
+/// The report as an answer; with `all` a row for each attempt.
+pub(in crate::edge) async fn answer(
+    delivery: DeliveryService,
+    id: Id,
+    all: bool,
+) -> Result<Response, Problem> {
+    let first = delivery.report_block(id, None, all).await?;
+    let mut response = Body::from_stream(blocks(delivery, id, all, first)).into_response();
     let headers = response.headers_mut();
     let csv = HeaderValue::from_static("text/csv; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, csv);

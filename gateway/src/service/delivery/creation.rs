@@ -171,7 +171,8 @@ impl DeliveryService {
     }
 }
 
-fn lets_through(filter: &TargetFilter, device: &TargetDevice) -> bool {
+/// Whether a filter lets a device through.
+pub(super) fn lets_through(filter: &TargetFilter, device: &TargetDevice) -> bool {
     filter.name.as_ref().is_none_or(|pattern| {
         pattern.matches(device.node_id.as_str()) || pattern.matches(&device.name)
     })

@@ -5,8 +5,11 @@ use std::collections::{HashMap, HashSet};
 use headgate_protocol::identity::{DeviceId, NodeId};
 use serde::Serialize;
 
-use super::{DeliveryError, DeliveryService};
-use crate::model::{Device, Product, TargetFilter};
+use super::{DeliveryError, DeliveryService, NewTask, creation::lets_through};
+use crate::model::{Device, Product, Resource, TargetFilter};
+
+/// Blocks of devices that are looked at to say how many a filter lets through.
+const COUNTED_BLOCKS: usize = 5;
 
 /// The devices of a task.
 #[derive(Debug, Clone)]
@@ -55,7 +58,74 @@ pub enum RowErrorCode {
     InvalidName,
 }
 
+/// What a task would be if it were made now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// What it would deliver.
+    pub resource: Resource,
+    /// To how many devices; `None`: too many fit the filter, or are to be looked at, to be counted at once.
+    pub devices: Option<usize>,
+    /// To how many at most.
+    pub limit: usize,
+}
+
 impl DeliveryService {
+    /// Checks everything about a task that can be checked before it is made.
+    ///
+    /// # Errors
+    /// As [`DeliveryService::create_task`].
+    pub async fn preview_task(&self, new: &NewTask) -> Result<Preview, DeliveryError> {
+        let registry = &self.inner.registry;
+        let resource = registry.resource(new.resource_id).await?;
+        let resource = resource.ok_or(DeliveryError::NotFound("resource"))?;
+        let product = registry.product(&resource.product_id).await?;
+        let product = product.ok_or(DeliveryError::NotFound("product"))?;
+        new.policy.validate()?;
+        if let Some(name) = &new.name {
+            super::task::check_name(name)?;
+        }
+        let (devices, limit) = match &new.targets {
+            Targets::Filter(filter) => (
+                self.count_targets(&product, filter).await?,
+                self.inner.config.max_filter_devices,
+            ),
+            rows => (
+                Some(self.resolve(&product, rows.clone()).await?.len()),
+                self.inner.config.max_task_rows,
+            ),
+        };
+        Ok(Preview {
+            resource,
+            devices,
+            limit,
+        })
+    }
+
+    /// How many devices a filter lets through; `None` where that takes long to say.
+    async fn count_targets(
+        &self,
+        product: &Product,
+        filter: &TargetFilter,
+    ) -> Result<Option<usize>, DeliveryError> {
+        let mut after: Option<DeviceId> = None;
+        let mut count = 0;
+        for _ in 0..COUNTED_BLOCKS {
+            let registry = &self.inner.registry;
+            let block = registry
+                .target_devices(&product.id, filter.app.as_ref(), after.as_ref())
+                .await?;
+            let Some(last) = block.last() else {
+                return Ok(Some(count));
+            };
+            after = Some(last.id.clone());
+            count += block
+                .iter()
+                .filter(|device| lets_through(filter, device))
+                .count();
+        }
+        Ok(None)
+    }
+
     /// The devices that the targets name, in their order.
     pub(super) async fn resolve(
         &self,

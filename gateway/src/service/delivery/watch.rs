@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     DeliveryError, DeliveryService, DeliveryView, TaskView,
     events::{Told, Watcher},
+    wait::WaitReason,
 };
-use crate::model::Id;
+use crate::model::{Id, Millis};
 
 /// Time between two events of one watcher.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -26,9 +27,19 @@ pub struct TaskWatch {
     /// Where an earlier connection ended, until the feed has been found.
     position: Option<String>,
     watcher: Option<Watcher>,
+    /// The deliveries that are looked at; `None`: all.
+    among: Option<Among>,
     told_at: Option<Instant>,
     is_over: bool,
     _place: OwnedSemaphorePermit,
+}
+
+/// Deliveries that are looked at, and how far each was when it was last told: what moves between two states is no step
+/// that the feed knows of.
+#[derive(Debug)]
+struct Among {
+    ids: Vec<Id>,
+    told: Vec<Option<(u8, Option<WaitReason>)>>,
 }
 
 /// What a watcher is told.
@@ -64,6 +75,7 @@ impl DeliveryService {
             task,
             position,
             watcher: None,
+            among: None,
             told_at: None,
             is_over: false,
             _place: place.map_err(|_| DeliveryError::TooManyWatchers { limit })?,
@@ -72,6 +84,16 @@ impl DeliveryService {
 }
 
 impl TaskWatch {
+    /// Looks at these deliveries alone, and tells also how far they are: what changes of others costs no look-up. What
+    /// is told first is how these stand.
+    #[must_use]
+    pub fn among(mut self, mut ids: Vec<Id>) -> Self {
+        ids.sort_unstable();
+        let told = vec![None; ids.len()];
+        self.among = Some(Among { ids, told });
+        self
+    }
+
     /// Waits for the next event; `None`: there was the last one.
     ///
     /// # Errors
@@ -97,8 +119,22 @@ impl TaskWatch {
     async fn wait(&mut self) -> Result<Option<Told>, DeliveryError> {
         loop {
             if let Some(watcher) = &mut self.watcher {
-                watcher.changed().await;
-                return Ok(Some(watcher.take()));
+                let Some(among) = &mut self.among else {
+                    watcher.changed().await;
+                    return Ok(Some(watcher.take()));
+                };
+                let moved = loop {
+                    let changed = timeout(INTERVAL, watcher.changed()).await;
+                    let moved = among.moved(&self.service);
+                    if changed.is_ok() || !moved.is_empty() {
+                        break moved;
+                    }
+                };
+                let mut told = watcher.take();
+                if let Some(changed) = &mut told.deliveries {
+                    changed.extend(moved);
+                }
+                return Ok(Some(told));
             }
             if let Some(live) = self.service.inner.book.task(self.task) {
                 self.watcher = Some(live.feed.watch(self.position.as_deref()));
@@ -125,7 +161,19 @@ impl TaskWatch {
             });
         };
         let mut omitted = 0;
-        let deliveries = match told.deliveries {
+        let changed = match &self.among {
+            None => told.deliveries,
+            Some(among) => Some(match told.deliveries {
+                None => among.ids.clone(),
+                Some(mut changed) => {
+                    changed.retain(|id| among.ids.binary_search(id).is_ok());
+                    changed.sort_unstable();
+                    changed.dedup();
+                    changed
+                }
+            }),
+        };
+        let deliveries = match changed {
             Some(mut ids) => {
                 omitted = ids.len().saturating_sub(MAX_SHOWN);
                 ids.truncate(MAX_SHOWN);
@@ -143,5 +191,22 @@ impl TaskWatch {
             deliveries,
             omitted,
         })
+    }
+}
+
+impl Among {
+    /// Those that are further than they were told to be, or wait for something else.
+    fn moved(&mut self, service: &DeliveryService) -> Vec<Id> {
+        let now = Millis::now();
+        let mut moved = Vec::new();
+        for (id, told) in self.ids.iter().zip(&mut self.told) {
+            let live = service.inner.book.by_id(*id);
+            let stands = live.map(|live| (live.percent(), service.waiting_for(&live, now)));
+            if stands != *told {
+                *told = stands;
+                moved.push(*id);
+            }
+        }
+        moved
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Gateway, browse};
+use super::{BROWSING, Gateway, browse};
+use crate::harness::{Client, Device, until_in};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_sign_in_and_out() {
@@ -23,5 +24,56 @@ async fn resources_are_added_found_edited_replaced_and_deleted() {
     let gateway = Gateway::start().await;
     gateway.product("P", &Value::Null).await;
     browse(&gateway, "resources.mjs", &["P"]).await;
+    gateway.stop().await;
+}
+
+/// Takes the delivery that comes, but stops half-way until its task was paused and goes on again.
+async fn take_with_a_pause(gateway: &Gateway, device: &Device) {
+    let run = async |wanted: &'static str| {
+        until_in(BROWSING, wanted, || async {
+            let tasks = gateway.get("/tasks").await;
+            (tasks["items"][0]["run"] == wanted).then_some(())
+        })
+        .await;
+    };
+    run("running").await;
+    let mut client = Client::listening(gateway, device).await;
+    let announced = client.announced().await;
+    let size = usize::try_from(announced.message["size"].as_u64().expect("a size")).expect("small");
+    let mut have = Vec::new();
+    let window = 1;
+    client.want(device, &announced.transfer, 0, window).await;
+    client.take_until(&mut have, size / 2).await;
+    run("paused").await;
+    run("running").await;
+    client
+        .want(device, &announced.transfer, have.len() as u64, window)
+        .await;
+    client.take_until(&mut have, size).await;
+    client.report(device, &announced.transfer, "done").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_made_watched_and_steered() {
+    let gateway = Gateway::start().await;
+    let [there, away] = gateway.devices(["meter-1", "valve-2"]).await;
+    let resource = gateway.resource("P", "firmware", &[7; 300_000]).await;
+    let arguments = [resource.as_str(), &there.node, &away.node];
+    tokio::join!(
+        browse(&gateway, "tasks.mjs", &arguments),
+        take_with_a_pause(&gateway, &there),
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_devices_are_found_downloaded_and_deleted() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let mut client = Client::listening(&gateway, &device).await;
+    client
+        .upload(&device, "log <b>1</b>.txt", &[7; 20_000])
+        .await;
+    browse(&gateway, "uploads.mjs", &[&device.id, "log <b>1</b>.txt"]).await;
     gateway.stop().await;
 }

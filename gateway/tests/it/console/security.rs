@@ -21,7 +21,11 @@ async fn sign_in(gateway: &Gateway, name: &str, password: &str) -> Answer {
 }
 
 async fn session(gateway: &Gateway) -> Session {
-    let answer = sign_in(gateway, "admin", &password(gateway)).await;
+    session_of(gateway, "admin", &password(gateway)).await
+}
+
+async fn session_of(gateway: &Gateway, name: &str, password: &str) -> Session {
+    let answer = sign_in(gateway, name, password).await;
     assert_eq!(
         (answer.status, answer.header("location")),
         (303, "/resources")
@@ -159,5 +163,126 @@ async fn wrong_passwords_lock_out_also_the_right_one() {
     let actions = entries["items"].as_array().expect("entries").iter();
     let locked = actions.filter(|entry| entry["action"] == "operator.lock_out");
     assert_eq!(locked.count(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_role_s_addresses_change_nothing() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let resource = gateway.resource("P", "firmware", &[7; 1_000]).await;
+    let task = gateway.task(&resource, &[&device]).await;
+    let deliveries = gateway.get(&format!("/tasks/{task}/deliveries")).await;
+    let delivery = deliveries["items"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let viewer =
+        serde_json::json!({"name": "vera", "role": "viewer", "password": "a-long-password"});
+    gateway.post("/operators", &viewer).await;
+    let (vera, admin) = (
+        session_of(&gateway, "vera", "a-long-password").await,
+        session(&gateway).await,
+    );
+    for path in ["/", "/resources", "/tasks", "/uploads"] {
+        let page = ask(&gateway, Method::GET, path, &[("cookie", &vera.cookie)], "").await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(!page.text().contains("/resources/new"));
+    }
+    for path in ["/resources/new", "/deliver"] {
+        let page = ask(&gateway, Method::GET, path, &[("cookie", &vera.cookie)], "").await;
+        assert_eq!(page.status, 403, "{path}");
+        assert!(page.text().contains("Your role does not allow this"));
+    }
+    let posts = [
+        format!("/resources/{resource}/edit"),
+        format!("/resources/{resource}/delete"),
+        format!("/tasks/{task}/pause"),
+        format!("/tasks/{task}/cancel"),
+        format!("/tasks/{task}/retry"),
+        format!("/tasks/{task}/resume"),
+        format!("/tasks/{task}/promote"),
+        format!("/tasks/{task}/chosen"),
+        format!("/tasks/{task}/delete"),
+        format!("/deliveries/{delivery}/cancel"),
+        format!("/deliveries/{delivery}/retry"),
+        "/deliver".to_owned(),
+        "/deliver/change".to_owned(),
+    ];
+    for path in &posts {
+        // By role with a good form, and by a form of another session with a good role.
+        for (cookie, token) in [(&vera.cookie, &vera.token), (&admin.cookie, &vera.token)] {
+            let headers = [("cookie", cookie.as_str()), FORM];
+            let body = format!("csrf={token}&do=cancel&chosen={delivery}");
+            let answer = ask(&gateway, Method::POST, path, &headers, &body).await;
+            assert_eq!(answer.status, 403, "{path}");
+        }
+    }
+    let multipart = ("content-type", "multipart/form-data; boundary=x");
+    let part = |name: &str, value: &str| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let file = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nabc\r\n--x--\r\n";
+    let replaced = format!("/resources/{resource}/content");
+    for path in ["/resources", "/deliver/preview", &replaced] {
+        for (cookie, token) in [(&vera.cookie, &vera.token), (&admin.cookie, &vera.token)] {
+            let headers = [("cookie", cookie.as_str()), multipart];
+            let body = part("csrf", token) + file;
+            let answer = ask(&gateway, Method::POST, path, &headers, &body).await;
+            assert_eq!(answer.status, 403, "{path}");
+        }
+    }
+    let known = gateway.get(&format!("/resources/{resource}")).await;
+    assert_eq!(
+        (&known["version"], &known["name"]),
+        (&1.into(), &"firmware".into())
+    );
+    let known = gateway.get(&format!("/tasks/{task}")).await;
+    assert_eq!(known["run"], "running");
+    let disabled = serde_json::json!({"enabled": false});
+    gateway
+        .api(Method::PATCH, "/operators/vera", Some(&disabled))
+        .await
+        .ok(200);
+    assert!(!is_in(&gateway, &vera.cookie).await, "at once");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_is_cut_or_odd_stores_nothing() {
+    let gateway = Gateway::start().await;
+    gateway.product("P", &serde_json::Value::Null).await;
+    let own = session(&gateway).await;
+    let multipart = ("content-type", "multipart/form-data; boundary=x");
+    let headers = [("cookie", own.cookie.as_str()), multipart];
+    let part = |name: &str, value: &str| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let fields =
+        |name: &str| part("csrf", &own.token) + &part("product", "P") + &part("name", name);
+    let file = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nabc";
+    let whole = "\r\n--x--\r\n";
+    for (body, said) in [
+        (fields("cut") + file, "The file did not arrive whole."),
+        (
+            fields("../../etc/passwd") + file + whole,
+            "The name must have",
+        ),
+        (
+            fields("fine") + &part("size", "7") + file + whole,
+            "The file did not arrive whole.",
+        ),
+        (fields("none") + "--x--\r\n", "Choose a file."),
+    ] {
+        let answer = ask(&gateway, Method::POST, "/resources", &headers, &body).await;
+        assert!(
+            (400..500).contains(&answer.status),
+            "{said}: {}",
+            answer.status
+        );
+        assert!(answer.text().contains(said), "{said}: {}", answer.text());
+    }
+    let known = gateway.get("/resources").await;
+    assert_eq!(known["items"].as_array().map(Vec::len), Some(0));
     gateway.stop().await;
 }

@@ -1,6 +1,9 @@
 //! Programs that people use: curl, and the clients of mosquitto.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -34,11 +37,16 @@ pub(crate) fn need(program: &str) {
 
 /// Runs a program to its end.
 pub(crate) async fn run(program: &str, arguments: &[&str]) -> Printed {
+    run_for(PATIENCE, program, arguments).await
+}
+
+/// Runs a program that may take so long.
+pub(crate) async fn run_for(patience: Duration, program: &str, arguments: &[&str]) -> Printed {
     need(program);
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     let running = spawn_blocking(move || command.output().expect("it runs"));
-    let output = timeout(PATIENCE, running)
+    let output = timeout(patience, running)
         .await
         .expect("an end in time")
         .expect("no panic");

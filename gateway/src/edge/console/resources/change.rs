@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -15,7 +15,7 @@ use crate::{
     edge::{
         console::{
             fault::Fault,
-            form::{Errors, Posted, Upload},
+            form::{Errors, PathOf, Posted, Upload},
             layout::{Layout, Place, render_with, see},
             session::Operator,
             show,
@@ -189,7 +189,7 @@ fn checked(draft: &mut Draft, size: Option<u64>) -> Option<NewResource> {
 pub(super) async fn edit_page(
     State(console): State<Arc<Console>>,
     visit: Operator,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
 ) -> Result<Response, Fault> {
     let resource = console.services.resources.resource(id).await?;
     Ok(form_of(&visit, StatusCode::OK, &resource, None))
@@ -221,7 +221,7 @@ fn form_of(
 pub(super) async fn edit(
     State(console): State<Arc<Console>>,
     visit: Operator,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
     form: Posted,
 ) -> Result<Response, Fault> {
     let resource = console.services.resources.resource(id).await?;
@@ -246,6 +246,10 @@ pub(super) async fn edit(
     let actor = &visit.0.session.actor;
     match console.services.resources.patch(actor, id, &patch).await {
         Ok(_) => Ok(see(&format!("/resources/{id}"), "saved")),
+        Err(ResourceError::Stale { .. }) => {
+            let resource = console.services.resources.resource(id).await?;
+            Ok(overtaken(&visit, &resource))
+        }
         Err(error) => {
             let problem = refused(error, &upload::Slot::default())?;
             draft.errors = errors_of(&problem);
@@ -269,7 +273,7 @@ fn overtaken(visit: &Operator, resource: &Resource) -> Response {
 pub(super) async fn replace(
     State(console): State<Arc<Console>>,
     visit: Operator,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
     request: Request,
 ) -> Result<Response, Fault> {
     let max_bytes = console.services.limits.max_resource_bytes;
@@ -300,7 +304,7 @@ pub(super) async fn replace(
 pub(super) async fn delete_page(
     State(console): State<Arc<Console>>,
     visit: Operator,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
 ) -> Result<Response, Fault> {
     let resource = console.services.resources.resource(id).await?;
     delete_form(
@@ -351,7 +355,7 @@ async fn delete_form(
 pub(super) async fn delete(
     State(console): State<Arc<Console>>,
     visit: Operator,
-    Path(id): Path<Id>,
+    PathOf(id): PathOf<Id>,
     _form: Posted,
 ) -> Result<Response, Fault> {
     let resources = &console.services.resources;
@@ -388,8 +392,10 @@ fn errors_of(problem: &Problem) -> Errors {
         (Kind::TooLarge, _) => Errors::one("file", t.file_too_large),
         (Kind::QuotaExceeded, _) => Errors::one("file", problem.detail()),
         (Kind::NotFound, _) => Errors::one("product", t.product_missing),
-        (Kind::Incomplete | Kind::ContentMismatch, _) => Errors::one("file", t.file_cut),
         (Kind::MalformedMultipart, Some("file")) => Errors::one("file", t.file_missing),
+        (Kind::Incomplete | Kind::ContentMismatch | Kind::MalformedMultipart, _) => {
+            Errors::one("file", t.file_cut)
+        }
         (_, Some("content" | "file")) => Errors::one("file", t.file_empty),
         (_, Some("description")) => Errors::one("description", t.description_rule),
         _ => Errors::one("", problem.detail()),

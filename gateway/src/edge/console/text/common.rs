@@ -29,6 +29,9 @@ texts! {
         overview: "Overview",
         delivery: "Delivery",
         resources: "Platform resources",
+        deliver: "Deliver",
+        tasks: "Tasks",
+        uploads: "Device resources",
     }
 }
 
