@@ -93,7 +93,7 @@ mod tests {
         let mut block = unsafe { BySize.alloc(start) };
         assert!(!block.is_null());
         // SAFETY: the block holds 8 bytes.
-        unsafe { block.cast::<u64>().write(0x5eed) };
+        unsafe { block.add(7).write(0x5e) };
         let mut layout = start;
         for size in [SMALL, SMALL + 1, 1 << 20, SMALL + 1, SMALL, 16] {
             // SAFETY: the block was asked for with this layout, and the size is not zero.
@@ -101,7 +101,7 @@ mod tests {
             assert!(!block.is_null());
             layout = Layout::from_size_align(size, 8).expect("a layout");
             // SAFETY: the block holds more than 8 bytes.
-            assert_eq!(unsafe { block.cast::<u64>().read() }, 0x5eed, "{size}");
+            assert_eq!(unsafe { block.add(7).read() }, 0x5e, "{size}");
         }
         // SAFETY: as it was asked for last.
         unsafe { BySize.dealloc(block, layout) };
