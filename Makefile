@@ -82,13 +82,20 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 test-clients:
 	$(call need,python3 node npm,python3 python3-venv nodejs npm)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
-	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/made $(BROWSER)/made
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/s3/made $(CLIENTS)/made $(BROWSER)/made
 
 # pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
 $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install -q --no-deps --disable-pip-version-check -r $<
+	touch $@
+
+# A service that speaks S3's protocol.
+$(CLIENTS)/s3/made: $(LISTS)/requirements-s3.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
 	touch $@
 
 $(CLIENTS)/python/made: $(LISTS)/requirements.txt

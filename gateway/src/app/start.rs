@@ -27,6 +27,7 @@ use crate::{
         http::{self, ApiState, idempotency::Answers, rate::Rates},
         tls::{ClientChains, ServerTls, TlsError},
     },
+    model,
     service::{
         account::AccountService,
         app::AppService,
@@ -47,7 +48,7 @@ use crate::{
     shutdown::{self, Shutdown},
     store::{
         StoreError,
-        blobs::BlobStore,
+        blobs::{BlobStore, Bucket},
         registry::{Registry, sqlite_url},
         sessions::SessionStore,
     },
@@ -56,6 +57,9 @@ use crate::{
 
 /// Name of the registry's setting that holds the sealed key of file addresses.
 const LINK_KEY: &str = "file_link_key";
+
+/// Name of the registry's setting by which other stores know whose they are.
+const REGISTRY_NAME: &str = "registry_name";
 
 /// Why the gateway cannot start; the message says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -281,6 +285,7 @@ fn watch_stores(stores: &Stores, readiness: &Readiness, metrics: &Metrics, shutd
     StoreWatch::new(
         stores.registry.clone(),
         stores.sessions.clone(),
+        stores.blobs.clone(),
         readiness,
         metrics,
         shutdown::watchdog(),
@@ -327,12 +332,37 @@ fn load_tls(
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
     let sessions = store_path(config.sessions.url.as_ref(), data_dir, "sessions.db");
-    let blobs = store_path(config.blobs.url.as_ref(), data_dir, "blobs");
+    let registry = open_registry(config, data_dir).await?;
     Ok(Stores {
-        registry: open_registry(config, data_dir).await?,
+        blobs: open_blobs(config, data_dir, &registry).await?,
         sessions: SessionStore::open(&sessions).await?,
-        blobs: BlobStore::open(&blobs).await?,
+        registry,
     })
+}
+
+async fn open_blobs(
+    config: &Config,
+    data_dir: &DataDir,
+    registry: &Registry,
+) -> Result<BlobStore, StoreError> {
+    let blobs = &config.blobs;
+    let url = blobs.url.as_ref().map(Secret::expose);
+    let Some(url) = url.filter(|url| url.starts_with("s3://")) else {
+        return BlobStore::open(&store_path(blobs.url.as_ref(), data_dir, "blobs")).await;
+    };
+    let bucket = Bucket {
+        url,
+        endpoint: blobs.endpoint.as_deref(),
+        region: &blobs.region,
+        access_key_id: blobs.access_key_id.as_deref(),
+        secret_access_key: blobs.secret_access_key.as_ref(),
+    };
+    let fresh: [u8; 16] = model::random()?;
+    let name = hex::encode(fresh);
+    let name = registry
+        .setting_or_insert(REGISTRY_NAME, name.as_bytes())
+        .await?;
+    BlobStore::open_bucket(&bucket, &name).await
 }
 
 /// The registry alone.

@@ -11,7 +11,7 @@ use prometheus::IntGauge;
 
 use crate::{
     shutdown::{Notice, Shutdown, notify},
-    store::{StoreError, registry::Registry, sessions::SessionStore},
+    store::{StoreError, blobs::BlobStore, registry::Registry, sessions::SessionStore},
     telemetry::{
         health::{Check, Readiness},
         metrics::Metrics,
@@ -26,6 +26,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct StoreWatch {
     registry: (Registry, Watched),
     sessions: (SessionStore, Watched),
+    /// Where they are with a service.
+    blobs: Option<(BlobStore, Watched)>,
     metrics: Metrics,
     interval: Duration,
 }
@@ -43,6 +45,7 @@ impl StoreWatch {
     pub(super) fn new(
         registry: Registry,
         sessions: SessionStore,
+        blobs: BlobStore,
         readiness: &Readiness,
         metrics: &Metrics,
         watchdog: Option<Duration>,
@@ -56,6 +59,7 @@ impl StoreWatch {
         Self {
             registry: (registry, watched("registry")),
             sessions: (sessions, watched("sessions")),
+            blobs: blobs.is_remote().then(|| (blobs, watched("blobs"))),
             metrics: metrics.clone(),
             // A third of it: one answer that is late does no harm.
             interval: watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 3)),
@@ -77,15 +81,22 @@ impl StoreWatch {
         }
     }
 
-    /// Asks both; says whether those of this machine answered in time.
+    /// Asks all; says whether those of this machine answered in time.
     async fn ask(&self) -> bool {
         let (registry, of_registry) = &self.registry;
         let (sessions, of_sessions) = &self.sessions;
         let (idle, used) = registry.connections();
         self.metrics.set_registry_connections(idle, used);
-        let (registry, sessions) = tokio::join!(
+        let of_bucket = async {
+            if let Some((blobs, of_blobs)) = &self.blobs {
+                let answer = tokio::time::timeout(self.interval, blobs.ping()).await;
+                note(of_blobs, answer, self.interval);
+            }
+        };
+        let (registry, sessions, ()) = tokio::join!(
             tokio::time::timeout(self.interval, registry.ping()),
             tokio::time::timeout(self.interval, sessions.ping()),
+            of_bucket,
         );
         let registry = note(of_registry, registry, self.interval);
         let sessions = note(of_sessions, sessions, self.interval);
@@ -120,9 +131,11 @@ mod tests {
         let registry = Registry::open(&url, 1).await.unwrap();
         let sessions = SessionStore::open(&directory.join("s.db")).await.unwrap();
         readiness.started();
+        let blobs = BlobStore::open(&directory.join("blobs")).await.unwrap();
         StoreWatch::new(
             registry,
             sessions,
+            blobs,
             readiness,
             &Metrics::new(),
             Some(Duration::from_secs(9)),

@@ -31,8 +31,7 @@ fn problem(collected: &mut Collected, key: &str, message: &str) {
     collected.problem(origin, format!("{key}: {message}"));
 }
 
-/// Where things are kept. A second node on the same registry needs all three to be shared, and sessions and blobs cannot
-/// be yet: only the registry may be elsewhere.
+/// Where things are kept. A second node on the same registry needs all three to be shared, and sessions cannot be yet.
 fn check_backends(config: &Config, collected: &mut Collected) {
     let places = [
         (
@@ -42,7 +41,12 @@ fn check_backends(config: &Config, collected: &mut Collected) {
             Some("postgres://user@host/database"),
         ),
         ("sessions.url", &config.sessions.url, "sqlite:///", None),
-        ("blobs.url", &config.blobs.url, "file:///", None),
+        (
+            "blobs.url",
+            &config.blobs.url,
+            "file:///",
+            Some("s3://bucket/prefix"),
+        ),
     ];
     for (key, url, embedded, remote) in places {
         let Some(url) = url.as_ref().map(Secret::expose) else {
@@ -50,11 +54,15 @@ fn check_backends(config: &Config, collected: &mut Collected) {
         };
         // The address may carry a password: only its scheme is shown.
         let (scheme, place) = url.split_once("://").unwrap_or(("", url));
-        let is_remote = remote.is_some() && matches!(scheme, "postgres" | "postgresql");
+        let is_remote = match scheme {
+            "postgres" | "postgresql" => key == "registry.url",
+            "s3" => key == "blobs.url",
+            _ => false,
+        };
         if !place.is_empty() && (is_remote || url.starts_with(embedded) && place != "/") {
             continue;
         }
-        let message = if matches!(scheme, "redis" | "rediss" | "s3") {
+        let message = if matches!(scheme, "redis" | "rediss") && key == "sessions.url" {
             format!(
                 "{scheme}:// is for several nodes, which this release cannot run yet: leave {key} out, or name a place on this machine with {embedded}"
             )
@@ -64,6 +72,49 @@ fn check_backends(config: &Config, collected: &mut Collected) {
             format!("expected {embedded} and an absolute path")
         };
         problem(collected, key, &message);
+    }
+    check_bucket(config, collected);
+}
+
+/// What belongs to a bucket, where blobs are in one.
+fn check_bucket(config: &Config, collected: &mut Collected) {
+    let blobs = &config.blobs;
+    let url = blobs.url.as_ref().map_or("", Secret::expose);
+    let given = [
+        ("blobs.endpoint", blobs.endpoint.is_some()),
+        ("blobs.access_key_id", blobs.access_key_id.is_some()),
+        ("blobs.secret_access_key", blobs.secret_access_key.is_some()),
+    ];
+    let Some(place) = url.strip_prefix("s3://") else {
+        for (key, _) in given.iter().filter(|(_, given)| *given) {
+            problem(collected, key, "of no use unless blobs.url is s3://");
+        }
+        return;
+    };
+    let bucket = place.split('/').next().unwrap_or_default();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+    if bucket.is_empty() || !bucket.chars().all(is_name) || url.contains('?') {
+        problem(collected, "blobs.url", "expected s3://bucket/prefix");
+    }
+    if let Some(endpoint) = &blobs.endpoint
+        && !endpoint.starts_with("http://")
+        && !endpoint.starts_with("https://")
+    {
+        problem(collected, "blobs.endpoint", "expected https:// or http://");
+    }
+    let (id, key) = (&blobs.access_key_id, &blobs.secret_access_key);
+    match (id, key) {
+        (Some(_), None) => problem(
+            collected,
+            "blobs.access_key_id",
+            "given without blobs.secret_access_key",
+        ),
+        (None, Some(_)) => problem(
+            collected,
+            "blobs.secret_access_key",
+            "given without blobs.access_key_id",
+        ),
+        (Some(_), Some(_)) | (None, None) => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     section::section,
-    setting::{Count, Hidden, Optional, Secret},
+    setting::{Count, Hidden, Optional, Secret, Text},
 };
 
 section! {
@@ -28,9 +28,19 @@ section! {
 }
 
 section! {
-    /// The bytes of resources.
+    /// The bytes of resources and uploads.
     pub struct BlobsConfig in "blobs" {
-        /// Where they are: nothing for files in the data directory.
+        /// Where they are: nothing for files in the data directory, `file:///an/absolute/path`, or `s3://bucket/prefix`
+        /// (see docs/cluster.md).
         url: Option<Secret> = None, Optional(Hidden, "");
+        /// Of a bucket: where its service is, such as `https://s3.example:9000`; without one it is Amazon's.
+        endpoint: Option<String> = None, Optional(Text(255), "");
+        /// Of a bucket: its region.
+        region: String = "us-east-1".to_owned(), Text(64);
+        /// Of a bucket: the id of the key that opens it; without one, what the environment has (`AWS_*`) or the
+        /// machine's own role.
+        access_key_id: Option<String> = None, Optional(Text(128), "");
+        /// Of a bucket: the key.
+        secret_access_key: Option<Secret> = None, Optional(Hidden, "");
     }
 }

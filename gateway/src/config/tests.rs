@@ -348,15 +348,26 @@ fn a_registry_may_be_elsewhere_and_what_several_nodes_need_is_refused_in_a_sente
     let url = "postgres://user:hunter2@db/headgate";
     let config = load(&format!("[registry]\nurl = \"{url}\"\n"), &[]);
     assert_eq!(config.registry.url.as_ref().map(Secret::expose), Some(url));
-    let file = "[sessions]\nurl = \"redis://:hunter2@cache\"\n[blobs]\nurl = \"s3://bucket\"\n";
-    let told = problems(file, &[]);
-    assert_eq!(told.len(), 2, "{told:?}");
+    let file = "[blobs]\nurl = \"s3://bucket/gateway\"\nendpoint = \"https://s3.example\"\n";
     assert_eq!(
-        told[0],
-        "headgate.toml:2: sessions.url: redis:// is for several nodes, which this release cannot run \
-         yet: leave sessions.url out, or name a place on this machine with sqlite:///"
+        load(file, &[]).blobs.endpoint.as_deref(),
+        Some("https://s3.example")
     );
-    assert!(told.iter().all(|line| !line.contains("hunter2")));
+    let file = "[sessions]\nurl = \"redis://:hunter2@cache\"\n[blobs]\nurl = \"s3://Bucket\"\naccess_key_id = \"k\"\n";
+    let told = problems(file, &[]);
+    assert_eq!(
+        told,
+        [
+            "headgate.toml:2: sessions.url: redis:// is for several nodes, which this release cannot run \
+             yet: leave sessions.url out, or name a place on this machine with sqlite:///",
+            "headgate.toml:4: blobs.url: expected s3://bucket/prefix",
+            "headgate.toml:5: blobs.access_key_id: given without blobs.secret_access_key",
+        ]
+    );
+    assert_eq!(
+        problems("[blobs]\nendpoint = \"https://s3.example\"\n", &[]),
+        ["headgate.toml:2: blobs.endpoint: of no use unless blobs.url is s3://"]
+    );
     assert_eq!(
         problems("[registry]\nurl = \"mysql://u:hunter2@db/x\"\n", &[]),
         [

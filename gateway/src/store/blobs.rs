@@ -1,10 +1,11 @@
-//! Immutable bytes: the contents of resources, as files of an object store.
+//! Immutable bytes: the contents of resources, as files of a directory or objects of a bucket.
 //!
 //! A blob is written once under a random id and read by ranges. What is being written has no name that a reader
-//! could find; only [`BlobWriter::finish`] gives it one, after its bytes and the directory reached the disk.
+//! could find; only [`BlobWriter::finish`] gives it one, after its bytes (and the directory) reached the disk.
 //! Invariants: a blob that can be read is whole; a writer that is aborted or dropped leaves nothing behind, and
 //! what a killed process left is removed when the store is opened.
 
+mod bucket;
 mod writer;
 
 use std::{
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as Key};
 
+pub use bucket::Bucket;
 pub use writer::{BlobWriter, StoredBlob};
 
 use crate::{
@@ -29,7 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct BlobStore {
     store: Arc<dyn ObjectStore>,
-    directory: Arc<Path>,
+    /// Where the files are, if they are files.
+    directory: Option<Arc<Path>>,
 }
 
 impl BlobStore {
@@ -50,19 +53,50 @@ impl BlobStore {
         let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
-            directory: directory.into(),
+            directory: Some(directory.into()),
         })
+    }
+
+    /// Opens a bucket for the registry of a name. What is below its prefix belongs to that registry from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for credentials that open nothing, a bucket that is not there, and a prefix that
+    /// belongs to another registry; else what the service says.
+    pub async fn open_bucket(bucket: &Bucket<'_>, registry: &[u8]) -> Result<Self, StoreError> {
+        Ok(Self {
+            store: bucket::open(bucket, registry).await?,
+            directory: None,
+        })
+    }
+
+    /// Whether the blobs are with a service, which may be away while this process is well.
+    pub fn is_remote(&self) -> bool {
+        self.directory.is_none()
+    }
+
+    /// Whether the service answers; a directory always does.
+    ///
+    /// # Errors
+    /// What the service says when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        if self.is_remote() {
+            bucket::ping(&*self.store).await?;
+        }
+        Ok(())
     }
 
     /// Makes a whole file a blob without copying it: the blob is a second name of the same bytes, which must have
     /// reached the disk and must not change any more. `None` where the file system has no such names, or is not
-    /// the store's: the caller copies. Blocks: to be called on a thread for blocking work.
+    /// the store's, and where blobs are no files: the caller copies. Blocks: to be called on a thread for blocking work.
     ///
     /// # Errors
     /// [`StoreError::Io`] with what the system says.
     pub fn adopt(&self, file: &Path) -> Result<Option<BlobId>, StoreError> {
+        let Some(directory) = &self.directory else {
+            return Ok(None);
+        };
         let id = BlobId::from_random(model::random()?);
-        let name = self.directory.join(id.to_string());
+        let name = directory.join(id.to_string());
         let io = |path: &Path| {
             let path = path.display().to_string();
             move |source: io::Error| StoreError::Io { path, source }
@@ -72,9 +106,9 @@ impl BlobStore {
             Err(error) if cannot_link(&error) => return Ok(None),
             Err(error) => return Err(io(file)(error)),
         }
-        std::fs::File::open(&self.directory)
+        std::fs::File::open(directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(io(&self.directory))?;
+            .map_err(io(directory))?;
         Ok(Some(id))
     }
 
@@ -84,12 +118,15 @@ impl BlobStore {
     /// What the object store says.
     pub async fn writer(&self) -> Result<BlobWriter, StoreError> {
         let id = BlobId::from_random(model::random()?);
+        if self.is_remote() {
+            return Ok(BlobWriter::of_object(id, Arc::clone(&self.store)));
+        }
         let upload = self.store.put_multipart(&key(&id)).await?;
-        Ok(BlobWriter::new(id, upload))
+        Ok(BlobWriter::of_file(id, upload))
     }
 
-    /// Reads a range of a blob: exactly its bytes. Any number of reads run at the same time, each on the runtime's
-    /// blocking threads.
+    /// Reads a range of a blob: exactly its bytes. Any number of reads run at the same time, those of files each on the
+    /// runtime's blocking threads.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such blob; the object store's error when the range reaches

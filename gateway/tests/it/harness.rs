@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod identity;
 mod postgres;
+mod s3;
 mod sdk;
 mod transfer;
 mod upload;
@@ -32,6 +33,7 @@ pub(crate) use self::{
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     postgres::Postgres,
+    s3::S3,
     sdk::{Library, Sdk, library, library_or_path},
     transfer::{Announced, chunk_of},
     upload::{Sending, announcement, md5},

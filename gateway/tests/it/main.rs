@@ -6,6 +6,7 @@ mod application_mqtt;
 mod applications;
 mod batches;
 mod bounds;
+mod bucket;
 mod cli;
 mod clients;
 mod coap;

@@ -1,7 +1,154 @@
-//! Blobs in a real directory.
+//! Blobs in a real directory, and in a bucket of a real service.
 
+#[path = "../../../tests/it/harness/s3.rs"]
+mod s3;
+
+use self::s3::S3;
 use super::*;
-use crate::model::PART_BYTES;
+use crate::{config::Secret, model::PART_BYTES};
+
+/// What every store of blobs must do: each case in a directory, and in a bucket.
+macro_rules! contract {
+    ($($case:ident,)*) => {
+        mod in_a_directory {
+            $(#[tokio::test]
+            async fn $case() {
+                let dir = tempfile::tempdir().unwrap();
+                let store = super::BlobStore::open(dir.path()).await.unwrap();
+                super::$case(store).await;
+            })*
+        }
+
+        #[tokio::test]
+        async fn a_bucket_does_the_same() {
+            let service = S3::start();
+            $($case(bucket(&service, stringify!($case), b"r").await.unwrap()).await;)*
+        }
+    };
+}
+
+contract! {
+    what_is_written_is_read_in_any_range,
+    what_is_larger_than_a_part_is_whole,
+    nothing_is_visible_before_it_is_whole,
+    a_write_that_was_cut_off_ends_the_writer,
+    a_deleted_blob_is_gone_and_deleting_again_is_fine,
+}
+
+async fn bucket(service: &S3, prefix: &str, registry: &[u8]) -> Result<BlobStore, StoreError> {
+    let endpoint = service.endpoint();
+    let key = Secret::new("hunter2".to_owned());
+    let bucket = Bucket {
+        url: &format!("s3://firmware/a/{prefix}"),
+        endpoint: Some(&endpoint),
+        region: "us-east-1",
+        access_key_id: Some("key"),
+        secret_access_key: Some(&key),
+    };
+    BlobStore::open_bucket(&bucket, registry).await
+}
+
+#[tokio::test]
+async fn a_prefix_belongs_to_one_registry() {
+    let service = S3::start();
+    let first = bucket(&service, "x", b"first").await.unwrap();
+    let blob = write(&first, &content(10), 10).await;
+    let refused = bucket(&service, "x", b"second").await;
+    assert!(
+        matches!(&refused, Err(StoreError::Refused(told)) if told.contains("another registry"))
+    );
+    let again = bucket(&service, "x", b"first").await.unwrap();
+    assert_eq!(again.list().await.unwrap(), [blob.id]);
+    let other = bucket(&service, "y", b"second").await.unwrap();
+    assert_eq!(other.list().await.unwrap(), []);
+    again.ping().await.unwrap();
+    assert_eq!(again.adopt(Path::new("/etc/hostname")).unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_in_a_sentence() {
+    let service = S3::start();
+    let endpoint = service.endpoint();
+    let nowhere = Bucket {
+        url: "s3://nowhere",
+        endpoint: Some(&endpoint),
+        region: "us-east-1",
+        access_key_id: Some("key"),
+        secret_access_key: Some(&Secret::new("hunter2".to_owned())),
+    };
+    let refused = BlobStore::open_bucket(&nowhere, b"r").await.unwrap_err();
+    assert_eq!(refused.to_string(), "blobs: there is no such bucket");
+    // One that knows nobody.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _asked = stream.read(&mut [0; 4_096]).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+    });
+    let endpoint = format!("http://{address}");
+    let wrong = Bucket {
+        endpoint: Some(&endpoint),
+        ..nowhere
+    };
+    let refused = BlobStore::open_bucket(&wrong, b"r").await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "blobs: the service refuses these credentials"
+    );
+    answering.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_is_no_answer() {
+    let service = S3::start();
+    let store = bucket(&service, "x", b"r").await.unwrap();
+    service.signal(rustix::process::Signal::STOP);
+    let span = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(span, store.ping()).await.is_err());
+    service.signal(rustix::process::Signal::CONT);
+    store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn parts_of_an_object_that_was_given_up_are_removed() {
+    let service = S3::start();
+    let store = bucket(&service, "x", b"r").await.unwrap();
+    for drop_it in [false, true] {
+        let mut writer = store.writer().await.unwrap();
+        writer.write(content(9 * 1024 * 1024)).await.unwrap();
+        let parts = || service.ask("GET", "/firmware?uploads").unwrap();
+        assert!(parts().contains("<UploadId>"), "{}", parts());
+        let activity = writer.activity();
+        if drop_it {
+            drop(writer);
+        } else {
+            writer.abort().await.unwrap();
+        }
+        while activity.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!parts().contains("<UploadId>"), "{}", parts());
+    }
+    assert_eq!(store.list().await.unwrap(), []);
+}
+
+async fn what_is_larger_than_a_part_is_whole(store: BlobStore) {
+    let bytes = content(20 * 1024 * 1024 + 3);
+    let blob = write(&store, &bytes, 3_000_001).await;
+    let size = bytes.len() as u64;
+    assert!(store.read(&blob.id, 0..size).await.unwrap() == bytes);
+    let around = 8 * 1024 * 1024 - 5..8 * 1024 * 1024 + 5;
+    let read = store.read(&blob.id, around.clone()).await.unwrap();
+    let [start, end] = [around.start, around.end].map(|at| usize::try_from(at).unwrap());
+    assert!(read == bytes.slice(start..end));
+    let sha256: [u8; 32] =
+        sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&bytes)).into();
+    assert_eq!(blob.digests.sha256, sha256);
+}
 
 fn content(len: usize) -> Bytes {
     (0..253_u8).cycle().take(len).collect()
@@ -23,10 +170,7 @@ async fn write(store: &BlobStore, bytes: &Bytes, portion: usize) -> StoredBlob {
     writer.finish().await.unwrap()
 }
 
-#[tokio::test]
-async fn what_is_written_is_read_in_any_range() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path()).await.unwrap();
+async fn what_is_written_is_read_in_any_range(store: BlobStore) {
     let bytes = content(3 * 1024 * 1024 + 17);
     let blob = write(&store, &bytes, 65_537).await;
     assert_eq!(blob.digests.size, bytes.len() as u64);
@@ -44,10 +188,7 @@ async fn what_is_written_is_read_in_any_range() {
     assert!(store.read(&blob.id, size + 5..size + 9).await.is_err());
 }
 
-#[tokio::test]
-async fn nothing_is_visible_before_it_is_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path()).await.unwrap();
+async fn nothing_is_visible_before_it_is_whole(store: BlobStore) {
     let mut writer = store.writer().await.unwrap();
     writer.write(content(2 * 1024 * 1024)).await.unwrap();
     assert_eq!(store.list().await.unwrap(), []);
@@ -99,13 +240,10 @@ async fn a_start_removes_what_a_killed_process_left() {
     assert_eq!(store.list().await.unwrap(), [blob.id]);
 }
 
-#[tokio::test]
-async fn a_write_that_was_cut_off_ends_the_writer() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path()).await.unwrap();
+async fn a_write_that_was_cut_off_ends_the_writer(store: BlobStore) {
     let mut writer = store.writer().await.unwrap();
     {
-        let mut write = Box::pin(writer.write(content(2 * 1024 * 1024)));
+        let mut write = Box::pin(writer.write(content(9 * 1024 * 1024)));
         let waker = std::task::Waker::noop();
         let mut context = std::task::Context::from_waker(waker);
         assert!(write.as_mut().poll(&mut context).is_pending());
@@ -119,15 +257,12 @@ async fn a_write_that_was_cut_off_ends_the_writer() {
     assert_eq!(store.list().await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_deleted_blob_is_gone_and_deleting_again_is_fine() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path()).await.unwrap();
+async fn a_deleted_blob_is_gone_and_deleting_again_is_fine(store: BlobStore) {
     let blob = write(&store, &content(10), 3).await;
     store.delete(&blob.id).await.unwrap();
     store.delete(&blob.id).await.unwrap();
     assert!(store.read(&blob.id, 0..1).await.is_err());
-    assert_eq!(files(dir.path()), Vec::<String>::new());
+    assert_eq!(store.list().await.unwrap(), []);
 }
 
 #[tokio::test]
