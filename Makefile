@@ -76,7 +76,7 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
-	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin)
+	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin redis-server)
 
 .PHONY: test-clients
 test-clients:

@@ -75,6 +75,12 @@ pub enum StoreError {
     /// The tables could not be brought to this version's form.
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The store of sessions refused or is away.
+    #[error("sessions: {0}")]
+    Sessions(#[from] redis::RedisError),
+    /// Another gateway has taken the sessions: this one must not change them any more.
+    #[error("sessions: another gateway has taken them")]
+    Fenced,
     /// The blob store refused or is away.
     #[error("blobs: {0}")]
     Blobs(#[from] object_store::Error),

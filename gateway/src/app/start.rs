@@ -331,13 +331,36 @@ fn load_tls(
 }
 
 async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
-    let sessions = store_path(config.sessions.url.as_ref(), data_dir, "sessions.db");
     let registry = open_registry(config, data_dir).await?;
     Ok(Stores {
         blobs: open_blobs(config, data_dir, &registry).await?,
-        sessions: SessionStore::open(&sessions).await?,
+        sessions: open_sessions(config, data_dir, &registry).await?,
         registry,
     })
+}
+
+/// The name by which other stores know whose they are.
+async fn registry_name(registry: &Registry) -> Result<Vec<u8>, StoreError> {
+    let fresh: [u8; 16] = model::random()?;
+    let name = hex::encode(fresh);
+    registry
+        .setting_or_insert(REGISTRY_NAME, name.as_bytes())
+        .await
+}
+
+async fn open_sessions(
+    config: &Config,
+    data_dir: &DataDir,
+    registry: &Registry,
+) -> Result<SessionStore, StoreError> {
+    let sessions = &config.sessions;
+    let url = sessions.url.as_ref().map_or("", Secret::expose);
+    if !url.starts_with("redis") {
+        let path = store_path(sessions.url.as_ref(), data_dir, "sessions.db");
+        return SessionStore::open(&path).await;
+    }
+    let name = registry_name(registry).await?;
+    SessionStore::open_redis(url, &sessions.prefix, &name).await
 }
 
 async fn open_blobs(
@@ -357,12 +380,7 @@ async fn open_blobs(
         access_key_id: blobs.access_key_id.as_deref(),
         secret_access_key: blobs.secret_access_key.as_ref(),
     };
-    let fresh: [u8; 16] = model::random()?;
-    let name = hex::encode(fresh);
-    let name = registry
-        .setting_or_insert(REGISTRY_NAME, name.as_bytes())
-        .await?;
-    BlobStore::open_bucket(&bucket, &name).await
+    BlobStore::open_bucket(&bucket, &registry_name(registry).await?).await
 }
 
 /// The registry alone.

@@ -31,7 +31,8 @@ fn problem(collected: &mut Collected, key: &str, message: &str) {
     collected.problem(origin, format!("{key}: {message}"));
 }
 
-/// Where things are kept. A second node on the same registry needs all three to be shared, and sessions cannot be yet.
+/// Where things are kept. What is elsewhere can be opened by two gateways at once: the registry's lock is what keeps the
+/// second one from the sessions.
 fn check_backends(config: &Config, collected: &mut Collected) {
     let places = [
         (
@@ -40,7 +41,12 @@ fn check_backends(config: &Config, collected: &mut Collected) {
             "sqlite:///",
             Some("postgres://user@host/database"),
         ),
-        ("sessions.url", &config.sessions.url, "sqlite:///", None),
+        (
+            "sessions.url",
+            &config.sessions.url,
+            "sqlite:///",
+            Some("redis://host"),
+        ),
         (
             "blobs.url",
             &config.blobs.url,
@@ -56,17 +62,14 @@ fn check_backends(config: &Config, collected: &mut Collected) {
         let (scheme, place) = url.split_once("://").unwrap_or(("", url));
         let is_remote = match scheme {
             "postgres" | "postgresql" => key == "registry.url",
+            "redis" | "rediss" => key == "sessions.url",
             "s3" => key == "blobs.url",
             _ => false,
         };
         if !place.is_empty() && (is_remote || url.starts_with(embedded) && place != "/") {
             continue;
         }
-        let message = if matches!(scheme, "redis" | "rediss") && key == "sessions.url" {
-            format!(
-                "{scheme}:// is for several nodes, which this release cannot run yet: leave {key} out, or name a place on this machine with {embedded}"
-            )
-        } else if let Some(remote) = remote {
+        let message = if let Some(remote) = remote {
             format!("expected {embedded} and an absolute path, or {remote}")
         } else {
             format!("expected {embedded} and an absolute path")
@@ -74,6 +77,24 @@ fn check_backends(config: &Config, collected: &mut Collected) {
         problem(collected, key, &message);
     }
     check_bucket(config, collected);
+    let begins = |url: &Option<Secret>, schemes: &[&str]| {
+        let url = url.as_ref().map_or("", Secret::expose);
+        schemes.iter().any(|scheme| url.starts_with(scheme))
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !config.sessions.prefix.chars().all(is_name) {
+        problem(
+            collected,
+            "sessions.prefix",
+            "expected letters, digits, - and _",
+        );
+    }
+    if begins(&config.sessions.url, &["redis://", "rediss://"])
+        && !begins(&config.registry.url, &["postgres://", "postgresql://"])
+    {
+        let message = "redis:// needs registry.url to be postgres://, whose lock lets one gateway at a time to the sessions";
+        problem(collected, "sessions.url", message);
+    }
 }
 
 /// What belongs to a bucket, where blobs are in one.

@@ -22,8 +22,11 @@ section! {
         /// Sessions of devices and applications that outlive their connections; each costs about 300 bytes of memory.
         /// Beyond them a client gets one that ends with its connection.
         max_persistent: usize = 100_000, Count(1..=10_000_000);
-        /// Where it is: nothing for SQLite in the data directory, in a file of its own.
+        /// Where it is: nothing for SQLite in the data directory, in a file of its own, or `redis://:password@host` beside
+        /// a registry on PostgreSQL (see docs/cluster.md).
         url: Option<Secret> = None, Optional(Hidden, "");
+        /// In Redis: what the names of all keys begin with; letters, digits, - and _.
+        prefix: String = "headgate".to_owned(), Text(32);
     }
 }
 

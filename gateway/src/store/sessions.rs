@@ -1,23 +1,22 @@
 //! The state of sessions: transfer cursors (how far each delivery's bytes were acknowledged), persistent MQTT sessions,
-//! and the messages that wait for devices and applications, in a SQLite file of their own.
+//! and the messages that wait for devices and applications; in a SQLite file, or in Redis.
 //!
-//! Apart from the registry, so that an import there never holds up a checkpoint here. `synchronous = NORMAL`: a
-//! crash of the process loses nothing, a loss of power the last checkpoints, and then bytes are sent again.
+//! What a caller asks for goes to the one or the other; both hold to the same contract, which `tests/contract.rs` runs.
 
 mod backend;
+mod local;
 mod mailbox;
 mod persistent;
 mod queue;
 mod ranges;
+mod redis;
 mod retained;
 mod will;
 
 use std::path::Path;
 
-use sqlx::{
-    ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use futures_util::future::BoxFuture;
+use headgate_protocol::identity::DeviceId;
 
 pub use self::{
     backend::{
@@ -28,9 +27,10 @@ pub use self::{
     retained::{RetainedChange, RetainedEntry},
     will::{StoredWill, WillChange},
 };
+use self::{local::LocalSessions, redis::RedisSessions};
 
 use crate::{
-    model::{Id, Millis},
+    model::{Id, Message, Millis},
     store::StoreError,
 };
 
@@ -52,7 +52,26 @@ pub struct Cursor {
 /// The store of what sessions leave behind. Cloning shares its connection.
 #[derive(Clone, Debug)]
 pub struct SessionStore {
-    pool: SqlitePool,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Local(LocalSessions),
+    Redis(Box<RedisSessions>),
+}
+
+/// Asks the store, whichever it is.
+macro_rules! each {
+    ($self:ident, $store:ident => $call:expr) => {
+        match &$self.place {
+            Place::Local($store) => $call,
+            Place::Redis($store) => {
+                let $store = &**$store;
+                $call
+            }
+        }
+    };
 }
 
 impl SessionStore {
@@ -61,122 +80,206 @@ impl SessionStore {
     /// # Errors
     /// What the database says.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .min_connections(1)
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await?;
-        sqlx::query(
-            "CREATE TABLE IF NOT EXISTS cursor (delivery INTEGER NOT NULL PRIMARY KEY, attempt INTEGER NOT NULL, \
-             acked INTEGER NOT NULL, ranges BLOB NOT NULL, updated_at INTEGER NOT NULL)",
-        )
-        .execute(&pool)
-        .await?;
-        mailbox::create(&pool).await?;
-        retained::create(&pool).await?;
-        persistent::create(&pool).await?;
-        will::create(&pool).await?;
-        Ok(Self { pool })
+        let place = Place::Local(LocalSessions::open(path).await?);
+        Ok(Self { place })
     }
 
-    /// Whether the database answers.
+    /// Opens what is below a prefix of a Redis server, for the registry of a name, to which it belongs from then on. A
+    /// gateway that had it open cannot change it any more.
     ///
     /// # Errors
-    /// What the database says when it does not.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
+    /// [`StoreError::Refused`] for wrong credentials, a server that cannot hold sessions, and a prefix that belongs to
+    /// another registry; else what the server says.
+    pub async fn open_redis(url: &str, prefix: &str, registry: &[u8]) -> Result<Self, StoreError> {
+        let opened = RedisSessions::open(url, prefix, registry).await?;
+        let place = Place::Redis(Box::new(opened));
+        Ok(Self { place })
     }
 
-    /// Stores cursors, all or none. A cursor of a smaller attempt than the stored one changes nothing.
+    /// Whether it is another process, which may be away while this one is well.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Redis(_))
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// What it says when it does not; [`StoreError::Fenced`] when another gateway has it.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        each!(self, store => store.ping().await)
+    }
+
+    /// Stores cursors. A cursor of a smaller attempt than the stored one changes nothing.
     ///
     /// # Cancel safety
-    /// Safe: all or none are stored.
+    /// Safe: each is stored or not.
     pub async fn save_cursors(&self, cursors: &[Cursor]) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        for block in cursors.chunks(BLOCK) {
-            let mut sql = QueryBuilder::<Sqlite>::new(
-                "INSERT INTO cursor (delivery, attempt, acked, ranges, updated_at) ",
-            );
-            sql.push_values(block, |mut row, cursor| {
-                row.push_bind(cursor.delivery.as_i64())
-                    .push_bind(i64::from(cursor.attempt))
-                    .push_bind(cursor.acked.cast_signed())
-                    .push_bind(ranges::encode(&cursor.ranges))
-                    .push_bind(cursor.updated_at.as_i64());
-            });
-            sql.push(
-                " ON CONFLICT (delivery) DO UPDATE SET attempt = excluded.attempt, acked = excluded.acked, \
-                 ranges = excluded.ranges, updated_at = excluded.updated_at \
-                 WHERE excluded.attempt >= cursor.attempt",
-            );
-            sql.build()
-                .persistent(block.len() == BLOCK || block.len() == 1)
-                .execute(&mut *tx)
-                .await?;
-        }
-        Ok(tx.commit().await?)
+        each!(self, store => store.save_cursors(cursors).await)
     }
 
     /// Every cursor, by delivery.
     pub async fn load_cursors(&self) -> Result<Vec<Cursor>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT delivery, attempt, acked, ranges, updated_at FROM cursor ORDER BY delivery",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let corrupt = |column, reason: &str| StoreError::Corrupt {
-                    column,
-                    reason: reason.to_owned(),
-                };
-                Ok(Cursor {
-                    delivery: Id::from_i64(row.try_get("delivery")?)
-                        .map_err(|_| corrupt("delivery", "not positive"))?,
-                    attempt: row.try_get("attempt")?,
-                    acked: row.try_get::<i64, _>("acked")?.cast_unsigned(),
-                    ranges: ranges::decode(row.try_get("ranges")?)
-                        .ok_or_else(|| corrupt("ranges", "no list of ascending ranges"))?,
-                    updated_at: Millis::from_i64(row.try_get("updated_at")?),
-                })
-            })
-            .collect()
+        each!(self, store => store.load_cursors().await)
     }
 
     /// Forgets the cursors of deliveries that ended.
     ///
     /// # Cancel safety
-    /// Safe: all or none are deleted.
+    /// Safe: each is deleted or not.
     pub async fn delete_cursors(&self, deliveries: &[Id]) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        for block in deliveries.chunks(BLOCK) {
-            let mut sql = QueryBuilder::<Sqlite>::new("DELETE FROM cursor WHERE delivery IN (");
-            let mut ids = sql.separated(", ");
-            for id in block {
-                ids.push_bind(id.as_i64());
-            }
-            sql.push(")");
-            sql.build()
-                .persistent(block.len() == BLOCK || block.len() == 1)
-                .execute(&mut *tx)
-                .await?;
-        }
-        Ok(tx.commit().await?)
+        each!(self, store => store.delete_cursors(deliveries).await)
     }
 
-    /// Writes everything out and closes the file; what is asked afterwards fails.
+    /// Takes out what waits for a device; gives it.
+    pub async fn clear_mail(&self, device: &DeviceId) -> Result<Vec<MailGone>, StoreError> {
+        each!(self, store => store.clear_mail(device).await)
+    }
+
+    /// Takes out a bounded number of messages to devices whose time is over; gives them.
+    pub async fn expire_mail(&self, now: Millis) -> Result<Vec<MailGone>, StoreError> {
+        each!(self, store => store.expire_mail(now).await)
+    }
+
+    /// Up to `limit` messages that wait for a device, in the order of their storing, those after `after`.
+    pub async fn mail(
+        &self,
+        device: &DeviceId,
+        after: Option<Id>,
+        limit: usize,
+        now: Millis,
+    ) -> Result<Vec<(Id, Message)>, StoreError> {
+        each!(self, store => store.mail(device, after, limit, now).await)
+    }
+
+    /// Those of these messages that wait for a device.
+    pub async fn mail_of(
+        &self,
+        device: &DeviceId,
+        ids: &[Id],
+    ) -> Result<Vec<(Id, Message)>, StoreError> {
+        each!(self, store => store.mail_of(device, ids).await)
+    }
+
+    /// How much waits for each device that anything waits for.
+    pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
+        each!(self, store => store.mail_counts().await)
+    }
+
+    /// The greatest id of a message that waits, or waited, for a device.
+    pub async fn last_mail(&self) -> Result<Option<Id>, StoreError> {
+        each!(self, store => store.last_mail().await)
+    }
+
+    /// Carries changes of retained messages out in their order, all or none.
+    ///
+    /// # Cancel safety
+    /// Safe: all or none are carried out.
+    pub async fn change_retained(&self, changes: &[RetainedChange<'_>]) -> Result<(), StoreError> {
+        each!(self, store => store.change_retained(changes).await)
+    }
+
+    /// Where there are retained messages.
+    pub async fn retained_entries(&self) -> Result<Vec<RetainedEntry>, StoreError> {
+        each!(self, store => store.retained_entries().await)
+    }
+
+    /// The retained messages of these devices and topics that have not expired, in no order; a bounded number is looked
+    /// up.
+    pub async fn retained(
+        &self,
+        wanted: &[(&DeviceId, &str)],
+        now: Millis,
+    ) -> Result<Vec<Message>, StoreError> {
+        each!(self, store => store.retained(wanted, now).await)
+    }
+
+    /// Takes out a bounded number of retained messages whose time is over; gives them.
+    pub async fn expire_retained(&self, now: Millis) -> Result<Vec<RetainedEntry>, StoreError> {
+        each!(self, store => store.expire_retained(now).await)
+    }
+
+    /// Stores and deletes wills, all or none.
+    ///
+    /// # Cancel safety
+    /// Safe: all or none are changed.
+    pub async fn change_wills(&self, changes: &[WillChange<'_>]) -> Result<(), StoreError> {
+        each!(self, store => store.change_wills(changes).await)
+    }
+
+    /// Every will.
+    pub async fn load_wills(&self) -> Result<Vec<StoredWill>, StoreError> {
+        each!(self, store => store.load_wills().await)
+    }
+
+    /// Writes everything out and closes the store of this machine; what is asked of it afterwards fails.
     pub async fn close(&self) {
-        self.pool.close().await;
+        match &self.place {
+            Place::Local(store) => store.close().await,
+            // What was answered is stored; the connection goes with the last who has it.
+            Place::Redis(_) => {}
+        }
+    }
+}
+
+impl SessionBackend for SessionStore {
+    fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Claimed, StoreError>> {
+        each!(self, store => SessionBackend::claim(store, claim))
+    }
+
+    fn commit<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Committed, StoreError>> {
+        each!(self, store => SessionBackend::commit(store, batch))
+    }
+
+    fn queued(
+        &self,
+        session: Id,
+        after: Option<Id>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<QueuedMessage>, StoreError>> {
+        each!(self, store => store.queued(session, after, limit))
+    }
+
+    fn queued_of<'a>(
+        &'a self,
+        session: Id,
+        ids: &'a [Id],
+    ) -> BoxFuture<'a, Result<Vec<QueuedMessage>, StoreError>> {
+        each!(self, store => store.queued_of(session, ids))
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        session: Id,
+        devices: &'a [DeviceId],
+    ) -> BoxFuture<'a, Result<Vec<QueueGone>, StoreError>> {
+        each!(self, store => store.revoke(session, devices))
+    }
+
+    fn discard(&self, session: Id) -> BoxFuture<'_, Result<(), StoreError>> {
+        each!(self, store => store.discard(session))
+    }
+
+    fn purge(&self, session: Id) -> BoxFuture<'_, Result<Vec<QueueGone>, StoreError>> {
+        each!(self, store => store.purge(session))
+    }
+
+    fn expire_messages(&self, now: Millis) -> BoxFuture<'_, Result<Vec<QueueGone>, StoreError>> {
+        each!(self, store => store.expire_messages(now))
+    }
+
+    fn expired_sessions(
+        &self,
+        now: Millis,
+    ) -> BoxFuture<'_, Result<Vec<(Id, SessionKey)>, StoreError>> {
+        each!(self, store => store.expired_sessions(now))
+    }
+
+    fn recover(&self, now: Millis) -> BoxFuture<'_, Result<Vec<KeptSession>, StoreError>> {
+        each!(self, store => store.recover(now))
+    }
+
+    fn last_message(&self) -> BoxFuture<'_, Result<Option<Id>, StoreError>> {
+        each!(self, store => store.last_message())
     }
 }
 
@@ -186,60 +289,4 @@ const BLOCK: usize = 500;
 const MAIL_BLOCK: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cursor(delivery: i64, attempt: u32, acked: u64, ranges: &[(u64, u64)]) -> Cursor {
-        Cursor {
-            delivery: Id::from_i64(delivery).unwrap(),
-            attempt,
-            acked,
-            ranges: ranges.to_vec(),
-            updated_at: Millis::from_i64(1_800_000_000_000),
-        }
-    }
-
-    #[tokio::test]
-    async fn cursors_survive_a_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sessions.db");
-        let saved = [
-            cursor(1, 1, 15_360, &[]),
-            cursor(2, 3, 0, &[(30_720, 46_080), (61_440, 61_441)]),
-        ];
-        let store = SessionStore::open(&path).await.unwrap();
-        store.save_cursors(&saved).await.unwrap();
-        store.close().await;
-        let store = SessionStore::open(&path).await.unwrap();
-        assert_eq!(store.load_cursors().await.unwrap(), saved);
-    }
-
-    #[tokio::test]
-    async fn a_later_cursor_replaces_an_earlier_one_but_no_greater_attempt() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SessionStore::open(&dir.path().join("s.db")).await.unwrap();
-        for (saved, stored) in [
-            (cursor(1, 1, 10, &[]), cursor(1, 1, 10, &[])),
-            (cursor(1, 1, 20, &[(30, 40)]), cursor(1, 1, 20, &[(30, 40)])),
-            (cursor(1, 2, 0, &[]), cursor(1, 2, 0, &[])),
-            (cursor(1, 1, 50, &[]), cursor(1, 2, 0, &[])),
-        ] {
-            store.save_cursors(&[saved]).await.unwrap();
-            assert_eq!(store.load_cursors().await.unwrap(), [stored]);
-        }
-    }
-
-    #[tokio::test]
-    async fn more_than_a_block_is_saved_and_deleted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SessionStore::open(&dir.path().join("s.db")).await.unwrap();
-        let cursors: Vec<Cursor> = (1..=1_203).map(|id| cursor(id, 1, 7, &[])).collect();
-        store.save_cursors(&cursors).await.unwrap();
-        assert_eq!(store.load_cursors().await.unwrap(), cursors);
-        let ids: Vec<Id> = cursors[..1_202].iter().map(|c| c.delivery).collect();
-        store.delete_cursors(&ids).await.unwrap();
-        assert_eq!(store.load_cursors().await.unwrap(), cursors[1_202..]);
-        store.save_cursors(&[]).await.unwrap();
-        store.delete_cursors(&[]).await.unwrap();
-    }
-}
+mod tests;

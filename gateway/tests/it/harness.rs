@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod identity;
 mod postgres;
+mod redis;
 mod s3;
 mod sdk;
 mod transfer;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     postgres::Postgres,
+    redis::Redis,
     s3::S3,
     sdk::{Library, Sdk, library, library_or_path},
     transfer::{Announced, chunk_of},

@@ -30,6 +30,8 @@ const STAGE: [&str; 3] = ["session", "service", "store"];
 /// What may be named only in some places: the text, and where it is at home.
 const HOMES: &[(&str, &[&str])] = &[
     ("sqlx::", &["store"]),
+    ("redis::", &["store"]),
+    ("object_store::", &["store"]),
     ("axum::", &["edge"]),
     ("hyper::", &["edge", "cli/client"]),
     ("hyper_util::", &["edge", "cli/client"]),

@@ -18,6 +18,7 @@ mod conformance;
 mod connect;
 mod console;
 mod deploy;
+mod elsewhere;
 mod failures;
 mod features;
 mod files;

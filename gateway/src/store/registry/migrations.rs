@@ -14,19 +14,7 @@ use crate::store::{StoreError, registry::dialect::Dialect};
 /// # Errors
 /// [`StoreError::Refused`] for tables of a later version, or of another build.
 pub(super) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
-    let migrations = FILES
-        .iter()
-        .map(|&(version, name, text)| {
-            Migration::new(
-                version,
-                name.into(),
-                MigrationType::Simple,
-                dialect.tables(text),
-                false,
-            )
-        })
-        .collect();
-    let migrator = Migrator::with_migrations(migrations);
+    let migrator = migrator(dialect, NEWEST);
     migrator.run(pool).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => StoreError::Refused(format!(
             "registry: its tables are of version {version} and this headgate knows {NEWEST}: start \
@@ -37,6 +25,24 @@ pub(super) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreErr
         )),
         error => StoreError::Migration(error),
     })
+}
+
+/// What makes tables of a version.
+pub(super) fn migrator(dialect: Dialect, newest: i64) -> Migrator {
+    let migrations = FILES
+        .iter()
+        .filter(|(version, ..)| *version <= newest)
+        .map(|&(version, name, text)| {
+            Migration::new(
+                version,
+                name.into(),
+                MigrationType::Simple,
+                dialect.tables(text),
+                false,
+            )
+        })
+        .collect();
+    Migrator::with_migrations(migrations)
 }
 
 /// Makes the tables where there are none, and checks those that are there without changing them: other nodes may be
@@ -83,7 +89,7 @@ async fn newest_applied(pool: &AnyPool, dialect: Dialect) -> Result<Option<i64>,
 }
 
 /// The newest version that this build knows.
-const NEWEST: i64 = {
+pub(super) const NEWEST: i64 = {
     let mut newest = 0;
     let mut index = 0;
     while index < FILES.len() {

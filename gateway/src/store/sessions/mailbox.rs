@@ -14,7 +14,7 @@ use crate::{
     model::{DeviceName, Id, Message, MessageProperties, Millis},
     store::{
         StoreError,
-        sessions::{BLOCK, MAIL_BLOCK, SessionStore},
+        sessions::{BLOCK, MAIL_BLOCK, local::LocalSessions},
     },
 };
 
@@ -134,9 +134,9 @@ pub(super) async fn delete(
     Ok(removed)
 }
 
-impl SessionStore {
+impl LocalSessions {
     /// Takes out what waits for a device; gives it.
-    pub async fn clear_mail(&self, device: &DeviceId) -> Result<Vec<MailGone>, StoreError> {
+    pub(super) async fn clear_mail(&self, device: &DeviceId) -> Result<Vec<MailGone>, StoreError> {
         let rows = sqlx::query("DELETE FROM mailbox WHERE device = $1 RETURNING id, device, bytes")
             .bind(device.as_str())
             .fetch_all(&self.pool)
@@ -145,7 +145,7 @@ impl SessionStore {
     }
 
     /// Takes out up to [`BLOCK`] messages whose time is over; gives them.
-    pub async fn expire_mail(&self, now: Millis) -> Result<Vec<MailGone>, StoreError> {
+    pub(super) async fn expire_mail(&self, now: Millis) -> Result<Vec<MailGone>, StoreError> {
         let rows = sqlx::query(
             "DELETE FROM mailbox WHERE id IN (SELECT id FROM mailbox WHERE expires_at <= $1 ORDER BY expires_at \
              LIMIT $2) RETURNING id, device, bytes",
@@ -158,7 +158,7 @@ impl SessionStore {
     }
 
     /// Up to `limit` messages that wait for a device, in the order of their storing, those after `after`.
-    pub async fn mail(
+    pub(super) async fn mail(
         &self,
         device: &DeviceId,
         after: Option<Id>,
@@ -179,7 +179,7 @@ impl SessionStore {
     }
 
     /// Those of these messages that wait for a device.
-    pub async fn mail_of(
+    pub(super) async fn mail_of(
         &self,
         device: &DeviceId,
         ids: &[Id],
@@ -204,7 +204,7 @@ impl SessionStore {
     }
 
     /// How much waits for each device that anything waits for.
-    pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
+    pub(super) async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
         let rows = sqlx::query(
             "SELECT device, COUNT(*) AS messages, SUM(bytes) AS bytes FROM mailbox GROUP BY device",
         )
@@ -222,7 +222,7 @@ impl SessionStore {
     }
 
     /// The greatest id of a message that waits.
-    pub async fn last_mail(&self) -> Result<Option<Id>, StoreError> {
+    pub(super) async fn last_mail(&self) -> Result<Option<Id>, StoreError> {
         let row = sqlx::query("SELECT MAX(id) AS last FROM mailbox")
             .fetch_one(&self.pool)
             .await?;

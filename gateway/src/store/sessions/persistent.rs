@@ -10,11 +10,12 @@ use headgate_protocol::{
 use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction, sqlite::SqliteRow};
 
 use super::{
-    BLOCK, SessionStore,
+    BLOCK,
     backend::{
         Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, Outbound, QueueGone,
         QueuedMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
     },
+    local::LocalSessions,
     mailbox, queue,
 };
 use crate::{
@@ -47,7 +48,7 @@ pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
     queue::create(pool).await
 }
 
-impl SessionBackend for SessionStore {
+impl SessionBackend for LocalSessions {
     fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Claimed, StoreError>> {
         Box::pin(async move {
             let mut tx = self.pool.begin().await?;
@@ -433,7 +434,7 @@ fn packet_id(row: &SqliteRow) -> Result<PacketId, StoreError> {
 }
 
 /// The options as they stand in SUBSCRIBE.
-fn options(asked: &Subscription) -> i64 {
+pub(super) fn options(asked: &Subscription) -> i64 {
     let handling = match asked.retain_handling {
         RetainHandling::Send => 0,
         RetainHandling::SendIfNew => 1,
@@ -445,7 +446,7 @@ fn options(asked: &Subscription) -> i64 {
         | handling << 4
 }
 
-fn asked(filter: TopicFilter, options: i64) -> Result<Subscription, StoreError> {
+pub(super) fn asked(filter: TopicFilter, options: i64) -> Result<Subscription, StoreError> {
     let corrupt = || mailbox::corrupt("options", options);
     let bits = u8::try_from(options).map_err(|_| corrupt())?;
     Ok(Subscription {

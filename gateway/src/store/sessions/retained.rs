@@ -8,7 +8,8 @@ use headgate_protocol::{
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    BLOCK, SessionStore,
+    BLOCK,
+    local::LocalSessions,
     mailbox::{corrupt, decode, encode, mail_bytes, parsed},
 };
 use crate::{
@@ -53,12 +54,15 @@ pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl SessionStore {
+impl LocalSessions {
     /// Carries changes out in their order, all or none.
     ///
     /// # Cancel safety
     /// Safe: all or none are carried out.
-    pub async fn change_retained(&self, changes: &[RetainedChange<'_>]) -> Result<(), StoreError> {
+    pub(super) async fn change_retained(
+        &self,
+        changes: &[RetainedChange<'_>],
+    ) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;
         for change in changes {
             let query = match change {
@@ -93,7 +97,7 @@ impl SessionStore {
     }
 
     /// Where there are retained messages.
-    pub async fn retained_entries(&self) -> Result<Vec<RetainedEntry>, StoreError> {
+    pub(super) async fn retained_entries(&self) -> Result<Vec<RetainedEntry>, StoreError> {
         let rows = sqlx::query("SELECT device, product, topic, bytes FROM retained")
             .fetch_all(&self.pool)
             .await?;
@@ -102,7 +106,7 @@ impl SessionStore {
 
     /// The retained messages of these devices and topics that have not expired, in no order; at most [`BLOCK`] are
     /// looked up.
-    pub async fn retained(
+    pub(super) async fn retained(
         &self,
         wanted: &[(&DeviceId, &str)],
         now: Millis,
@@ -127,7 +131,10 @@ impl SessionStore {
     }
 
     /// Takes out up to [`BLOCK`] retained messages whose time is over; gives them.
-    pub async fn expire_retained(&self, now: Millis) -> Result<Vec<RetainedEntry>, StoreError> {
+    pub(super) async fn expire_retained(
+        &self,
+        now: Millis,
+    ) -> Result<Vec<RetainedEntry>, StoreError> {
         let rows = sqlx::query(
             "DELETE FROM retained WHERE (device, topic) IN (SELECT device, topic FROM retained \
              WHERE expires_at <= $1 LIMIT $2) RETURNING device, product, topic, bytes",

@@ -7,7 +7,7 @@ use headgate_protocol::mqtt::QoS;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    SessionStore,
+    local::LocalSessions,
     mailbox::{corrupt, decode, encode, parsed},
 };
 use crate::{
@@ -46,12 +46,12 @@ pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl SessionStore {
+impl LocalSessions {
     /// Stores and deletes wills, all or none.
     ///
     /// # Cancel safety
     /// Safe: all or none are changed.
-    pub async fn change_wills(&self, changes: &[WillChange<'_>]) -> Result<(), StoreError> {
+    pub(super) async fn change_wills(&self, changes: &[WillChange<'_>]) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;
         for (key, change) in changes {
             let (kind, name, app) = columns(key);
@@ -88,7 +88,7 @@ impl SessionStore {
     }
 
     /// Every will.
-    pub async fn load_wills(&self) -> Result<Vec<StoredWill>, StoreError> {
+    pub(super) async fn load_wills(&self) -> Result<Vec<StoredWill>, StoreError> {
         let rows = sqlx::query(
             "SELECT kind, name, app, device, product, node, topic, qos, payload, properties, expiry_secs, delay_secs, \
              due_at FROM will",

@@ -1,0 +1,90 @@
+//! The scripts, and how they are called.
+
+use std::sync::OnceLock;
+
+use ::redis::{FromRedisValue, Script, ScriptInvocation, ToRedisArgs};
+
+use super::RedisSessions;
+use crate::store::StoreError;
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        /// Every script that there is.
+        pub(super) struct Scripts {
+            $(pub(super) $name: Script,)*
+        }
+
+        impl Scripts {
+            /// Made once: their digests name them to the server.
+            pub(super) fn get() -> &'static Self {
+                static SCRIPTS: OnceLock<Scripts> = OnceLock::new();
+                SCRIPTS.get_or_init(|| Self {
+                    $($name: Script::new(concat!(
+                        include_str!("scripts/common.lua"),
+                        include_str!(concat!("scripts/", stringify!($name), ".lua")),
+                    )),)*
+                })
+            }
+        }
+    };
+}
+
+scripts! {
+    change,
+    claim,
+    commit,
+    cursors,
+    discard,
+    mail_drop,
+    mail_page,
+    orphans,
+    queue_drop,
+    queue_expire,
+    queue_page,
+    retained,
+    retained_expire,
+    sessions_expired,
+    sessions_recover,
+}
+
+/// A call in the making.
+pub(super) struct Call<'s> {
+    store: &'s RedisSessions,
+    invocation: ScriptInvocation<'s>,
+    arguments: usize,
+}
+
+impl RedisSessions {
+    pub(super) fn call<'s>(&'s self, script: &'s Script) -> Call<'s> {
+        let mut invocation = script.key(&self.tag);
+        invocation.arg(self.writer);
+        Call {
+            store: self,
+            invocation,
+            arguments: 0,
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) fn arg<T: ToRedisArgs>(&mut self, value: T) -> &mut Self {
+        self.invocation.arg(value);
+        self.arguments += 1;
+        self
+    }
+
+    /// How many arguments were added.
+    pub(super) fn arguments(&self) -> usize {
+        self.arguments
+    }
+
+    /// Runs it; a server that does not know the script yet is given it.
+    pub(super) async fn run<T: FromRedisValue>(&self) -> Result<T, StoreError> {
+        let mut connection = self.store.connection.clone();
+        let done = self.invocation.invoke_async(&mut connection).await;
+        done.map_err(|error: ::redis::RedisError| match error.code() {
+            Some("FENCED") => StoreError::Fenced,
+            _ => error.into(),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+-- Begins every script. KEYS[1] is the hash tag that all keys share; ARGV[1] is the number of the gateway that may write.
+local B = KEYS[1]
+if redis.call('GET', B .. ':writer') ~= ARGV[1] then
+  return redis.error_reply('FENCED another gateway uses these sessions')
+end
+local at = 1
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+
+-- Takes a message to a device out; gives what it was.
+local function drop_mail(id)
+  local to = redis.call('HGET', B .. ':mailto', id)
+  if not to then
+    return nil
+  end
+  local bytes, device = to:match('^(%d+) (.*)$')
+  redis.call('HDEL', B .. ':mailto', id)
+  redis.call('HDEL', B .. ':mail', id)
+  redis.call('ZREM', B .. ':mailx', id)
+  redis.call('ZREM', B .. ':mailbox:' .. device, id)
+  if redis.call('HINCRBY', B .. ':mailc', device, -1) <= 0 then
+    redis.call('HDEL', B .. ':mailc', device)
+    redis.call('HDEL', B .. ':mailb', device)
+  else
+    redis.call('HINCRBY', B .. ':mailb', device, '-' .. bytes)
+  end
+  return { id, bytes, device }
+end
+
+-- Takes a message out of the queue of a session; gives what it was.
+local function drop_queued(session, id)
+  local kept = redis.call('HGET', B .. ':qh:' .. session, id)
+  if not kept then
+    return nil
+  end
+  redis.call('HDEL', B .. ':qh:' .. session, id)
+  redis.call('ZREM', B .. ':q:' .. session, id)
+  if redis.call('EXISTS', B .. ':q:' .. session) == 0 then
+    redis.call('SREM', B .. ':qs', session)
+  end
+  redis.call('SREM', B .. ':msgs:' .. id, session)
+  if redis.call('EXISTS', B .. ':msgs:' .. id) == 0 then
+    redis.call('HDEL', B .. ':msg', id)
+    redis.call('ZREM', B .. ':msgx', id)
+  end
+  return { session, id, kept:match('^%d+') }
+end
+
+-- Ends a session, but for what waits for it.
+local function discard(id)
+  local S = B .. ':s:' .. id
+  local name = redis.call('HGET', S, 'k')
+  if name and redis.call('HGET', B .. ':sid', name) == id then
+    redis.call('HDEL', B .. ':sid', name)
+  end
+  redis.call('DEL', S)
+  redis.call('ZREM', B .. ':sx', id)
+end
+
+local function forget_retained(device, topic)
+  local field = device .. '\n' .. topic
+  redis.call('HDEL', B .. ':ret', field)
+  redis.call('HDEL', B .. ':rete', field)
+  redis.call('ZREM', B .. ':retx', field)
+  redis.call('SREM', B .. ':retd:' .. device, topic)
+end
+
+local function push(list, item)
+  if item then
+    list[#list + 1] = item
+  end
+end

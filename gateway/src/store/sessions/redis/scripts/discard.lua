@@ -1,0 +1,3 @@
+-- session
+discard(arg())
+return 1
