@@ -44,8 +44,14 @@ help:
 
 # --- run ------------------------------------------------------------------------------------------
 
+# Without what DTLS is built with there is no CoAP over DTLS, and all the rest.
 run: build-tools
-	$(CARGO) run --release --locked -- serve
+	@if $(MAKE) dtls-tools; then \
+		set -x; $(CARGO) run --release --locked -- serve; \
+	else \
+		echo "5684 is off: this build cannot speak DTLS" >&2; \
+		set -x; $(CARGO) run --release --locked --no-default-features -- serve; \
+	fi
 
 .PHONY: build-tools
 build-tools:
@@ -76,7 +82,7 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
-	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin redis-server)
+	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
 
 .PHONY: test-clients
 test-clients:

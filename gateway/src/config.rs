@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 pub use self::{
     applications::{ApplicationsConfig, MailboxConfig},
     auth::AuthConfig,
-    coap::CoapConfig,
+    coap::{CoapConfig, CoapsConfig},
     conformance::ConformanceConfig,
     console::ConsoleConfig,
     delivery::DeliveryConfig,
@@ -97,6 +97,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// CoAP.
     pub coap: CoapConfig,
+    /// CoAP over DTLS.
+    pub coaps: CoapsConfig,
     /// The HTTP API.
     pub http: HttpConfig,
     /// The console.
@@ -186,6 +188,7 @@ impl Config {
             mqtt: section(from),
             listeners: Self::take_listeners(from),
             coap: section(from),
+            coaps: section(from),
             http: section(from),
             console: section(from),
             files: section(from),
@@ -228,6 +231,7 @@ impl Config {
             section(&self.tls),
             section(&self.mqtt),
             section(&self.coap),
+            section(&self.coaps),
             section(&self.http),
             section(&self.console),
             section(&self.files),

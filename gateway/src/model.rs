@@ -47,7 +47,7 @@ pub use policy::TaskPolicy;
 pub use product::{Confirm, CredentialForm, Product, TopicPolicy, Transports};
 pub use random::{NoRandomness, random};
 pub use resource::{Resource, ResourceVersion};
-pub use secret::Secret;
+pub use secret::{Secret, psk_of};
 pub use task::{
     CreationState, Delivery, DeliveryChange, DeliveryState, FailReason, OpenDelivery, RunState,
     StateCounts, TargetFilter, Task,

@@ -35,7 +35,7 @@ use headgate_protocol::mqtt::{Packet, ReasonCode};
 pub use self::{
     application::{ApplicationHandle, ApplicationSession, ApplicationTable},
     batch::{Batch, Part},
-    coap::{Change, CoapServer, RdId},
+    coap::{AssociationId, Change, CoapServer, Peer, RdId, Secured, Shown},
     conformance::{ConformanceProfile, ConformanceSession, admit_anyone},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},

@@ -48,6 +48,8 @@ struct Io {
     timer: Option<(Instant, Instant)>,
     key: Option<Key>,
     fingerprint: Option<Fingerprint>,
+    /// The peer's certificate, until someone takes it.
+    certificate: Option<Box<[u8]>>,
 }
 
 /// How a handshake stands.
@@ -91,6 +93,7 @@ impl Context {
                 timer: None,
                 key: None,
                 fingerprint: None,
+                certificate: None,
             },
             _settings: Arc::clone(settings),
         });
@@ -294,6 +297,11 @@ impl Context {
         self.io().fingerprint
     }
 
+    /// The peer's certificate, DER; once.
+    pub(crate) fn take_certificate(&mut self) -> Option<Box<[u8]>> {
+        self.io().certificate.take()
+    }
+
     /// Whether the next message from the peer is its Finished, which shows whether it has the key.
     pub(crate) fn awaits_finished(&self) -> bool {
         let awaited = match self.role {
@@ -424,6 +432,7 @@ unsafe extern "C" fn on_certificate(
         // SAFETY: it has read as many bytes.
         let der = unsafe { std::slice::from_raw_parts(der.p, der.len) };
         io.fingerprint = Some(Fingerprint(Sha256::digest(der).into()));
+        io.certificate = Some(der.into());
     }
     // SAFETY: the library gives a place for them.
     unsafe { *flags = 0 };

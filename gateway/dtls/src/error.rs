@@ -46,6 +46,8 @@ pub enum HandshakeFailure {
     WrongKey,
     /// The peer's certificate, or the proof that it has the key of it, is no good.
     BadCertificate,
+    /// The peer began another one, or there is no room for this one.
+    Abandoned,
     /// The peer fell silent.
     Timeout,
     /// The peer said that it does not want to go on.

@@ -26,6 +26,7 @@ use crate::{
     certificate::{Certificate, Fingerprint},
     context::Context,
     error::{CloseReason, DtlsError, HandshakeFailure},
+    record::records,
     sessions::{ListId, Sessions, State},
     settings::{Options, Role, Settings},
     suite::Suite,
@@ -89,6 +90,16 @@ impl Default for ServerConfig {
 pub struct SessionId(pub(crate) u64);
 
 impl SessionId {
+    /// The session as a number.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// The session of a number that [`SessionId::value`] gave.
+    pub const fn from_value(value: u64) -> Self {
+        Self(value)
+    }
+
     pub(crate) fn slot(self) -> u32 {
         u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or_default()
     }
@@ -126,6 +137,8 @@ pub enum Event {
         session: SessionId,
         /// What the peer says it is.
         identity: Box<[u8]>,
+        /// Where it is.
+        peer: SocketAddr,
     },
     /// Its handshake is over.
     Connected {
@@ -133,10 +146,14 @@ pub enum Event {
         session: SessionId,
         /// Who it is.
         identity: Identity,
+        /// Its certificate, DER, where it has shown one.
+        certificate: Option<Box<[u8]>>,
         /// The suite that was agreed on.
         suite: Suite,
         /// Whether the session outlives a change of address.
         has_cid: bool,
+        /// Where it is.
+        peer: SocketAddr,
     },
     /// Its handshake came to nothing.
     Failed {
@@ -146,6 +163,8 @@ pub enum Event {
         identity: Option<Box<[u8]>>,
         /// Why.
         failure: HandshakeFailure,
+        /// Where it is.
+        peer: SocketAddr,
     },
     /// It sent this.
     Data {
@@ -153,6 +172,8 @@ pub enum Event {
         session: SessionId,
         /// What.
         data: Vec<u8>,
+        /// From where: not always where its session is, see [`Server::address`].
+        peer: SocketAddr,
     },
     /// Its session ended.
     Closed {
@@ -307,9 +328,12 @@ impl Server {
         self.sessions.get(index).map(|slot| slot.address)
     }
 
-    /// Whether datagrams from this address belong to someone who has shown to be there.
-    pub fn is_known(&self, address: SocketAddr) -> bool {
-        self.handshakes.contains_key(&address) || self.sessions.at_address(address).is_some()
+    /// Whether a datagram seems to be of someone who has shown to be there: by its address, or its Connection ID.
+    pub fn is_known(&self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let cid = records(datagram).next().and_then(|record| record.cid);
+        self.handshakes.contains_key(&from)
+            || self.sessions.at_address(from).is_some()
+            || cid.is_some_and(|cid| self.find_cid(cid).is_some())
     }
 
     /// The next thing to do; `None` when there is none until the next call.

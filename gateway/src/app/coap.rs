@@ -1,22 +1,88 @@
-//! The CoAP listener's part of the start.
+//! The CoAP listeners' part of the start.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::net::UdpSocket;
 
 use super::start::StartError;
 use crate::{
-    config::CoapConfig,
+    config::Config,
     edge::coap,
+    service::seal::Sealer,
     session::{CoapServer, Node},
     shutdown::Shutdown,
 };
 
-/// Opens the socket, where there is to be one.
-pub(super) fn bind(config: &CoapConfig) -> Result<Option<UdpSocket>, StartError> {
-    let bound = config.listen.map(|address| {
+/// The sockets, open but not served.
+pub(super) struct Sockets {
+    plain: Option<UdpSocket>,
+    secure: Option<UdpSocket>,
+    #[cfg(feature = "coaps")]
+    dtls: Option<coap::Secure>,
+}
+
+impl Sockets {
+    /// Opens the sockets, where there are to be any.
+    ///
+    /// # Errors
+    /// `Listen`, naming the address; `Coaps` for a certificate that cannot be used, and in a build without DTLS.
+    pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
+        #[cfg(not(feature = "coaps"))]
+        if config.coaps.listen.is_some() {
+            return Err(StartError::NoCoaps);
+        }
+        #[cfg(feature = "coaps")]
+        let dtls = match config.coaps.listen {
+            Some(_) => Some(coap::Secure::open(&config.coaps, Instant::now())?),
+            None => None,
+        };
+        Ok(Self {
+            plain: bind("CoAP", config.coap.listen)?,
+            secure: bind("CoAP over DTLS", config.coaps.listen)?,
+            #[cfg(feature = "coaps")]
+            dtls,
+        })
+    }
+
+    /// Where they were opened: without and with DTLS.
+    pub(super) fn addresses(&self) -> [Option<SocketAddr>; 2] {
+        let address = |socket: &Option<UdpSocket>| socket.as_ref()?.local_addr().ok();
+        [address(&self.plain), address(&self.secure)]
+    }
+
+    /// Serves devices.
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        node: &Arc<Node>,
+        sealer: &Sealer,
+        edges: &Shutdown,
+    ) -> Result<(), StartError> {
+        let (settings, metrics) = (config.coap.clone(), node.metrics.clone());
+        if let Some(socket) = self.plain {
+            let (server, stop) = (server(config, node)?, edges.clone());
+            let (settings, metrics) = (settings.clone(), metrics.clone());
+            edges.spawn(async move { coap::serve(socket, server, &settings, metrics, stop).await });
+        }
+        #[cfg(feature = "coaps")]
+        if let (Some(socket), Some(dtls)) = (self.secure, self.dtls) {
+            let (server, stop) = (server(config, node)?, edges.clone());
+            let store = coap::SessionStore::new(&config.data_dir, sealer.clone());
+            edges.spawn(async move {
+                dtls.serve(socket, server, &settings, store, metrics, stop)
+                    .await;
+            });
+        }
+        #[cfg(not(feature = "coaps"))]
+        let _unused = (self.secure, sealer, settings, metrics);
+        Ok(())
+    }
+}
+
+fn bind(what: &'static str, address: Option<SocketAddr>) -> Result<Option<UdpSocket>, StartError> {
+    let bound = address.map(|address| {
         coap::bind(address).map_err(|source| StartError::Listen {
-            what: "CoAP",
+            what,
             address,
             source,
         })
@@ -24,16 +90,7 @@ pub(super) fn bind(config: &CoapConfig) -> Result<Option<UdpSocket>, StartError>
     bound.transpose()
 }
 
-/// Serves devices on the socket.
-pub(super) fn serve(
-    socket: UdpSocket,
-    config: &CoapConfig,
-    node: &Arc<Node>,
-    edges: &Shutdown,
-) -> Result<(), StartError> {
-    let (config, metrics, stop) = (config.clone(), node.metrics.clone(), edges.clone());
-    let server = CoapServer::new(Arc::clone(node), config.clone(), Instant::now())
-        .map_err(|_no_randomness| StartError::Random)?;
-    edges.spawn(async move { coap::serve(socket, server, &config, metrics, stop).await });
-    Ok(())
+fn server(config: &Config, node: &Arc<Node>) -> Result<CoapServer, StartError> {
+    CoapServer::new(Arc::clone(node), config.coap.clone(), Instant::now())
+        .map_err(|_no_randomness| StartError::Random)
 }

@@ -2,10 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use tokio::{
-    net::{TcpListener, UdpSocket},
-    sync::mpsc,
-};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{certificates, coap, start::StartError};
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
         ops::OpsListener,
         tls::{Certificates, ServerTls, TlsError},
     },
-    service::{node::Reload, space::Space},
+    service::{node::Reload, seal::Sealer, space::Space},
     session::{ConformanceProfile, Node},
     shutdown::Shutdown,
     telemetry::health::Readiness,
@@ -37,7 +34,7 @@ pub(super) struct Listeners {
     http: TcpListener,
     files: Option<TcpListener>,
     metrics: Option<OpsListener>,
-    coap: Option<UdpSocket>,
+    coap: coap::Sockets,
 }
 
 /// What the listeners lead to.
@@ -45,6 +42,7 @@ pub(super) struct Served {
     pub(super) api: ApiState,
     pub(super) console: Console,
     pub(super) node: Arc<Node>,
+    pub(super) sealer: Sealer,
     pub(super) readiness: Readiness,
     /// Operators who have the certificates looked at.
     pub(super) reloads: mpsc::Receiver<Reload>,
@@ -69,21 +67,20 @@ impl Listeners {
             http: bind("the HTTP API", config.http.listen, HTTP_BACKLOG)?,
             files: maybe("device files", config.files.listen, HTTP_BACKLOG)?,
             metrics: bind_metrics(config.metrics.listen).await?,
-            coap: coap::bind(&config.coap)?,
+            coap: coap::Sockets::bind(config)?,
         })
     }
 
     /// Where they were opened.
     pub(super) fn ports(&self) -> Ports {
         let address = |listener: &TcpListener| listener.local_addr().ok();
+        let [coap, coaps] = self.coap.addresses();
         Ports {
             mqtts: self.mqtts.as_ref().and_then(address),
             mqtt: self.mqtt.as_ref().and_then(address),
             listeners: self.further.iter().filter_map(address).collect(),
-            coap: self
-                .coap
-                .as_ref()
-                .and_then(|socket| socket.local_addr().ok()),
+            coap,
+            coaps,
             http: address(&self.http),
             files: self.files.as_ref().and_then(address),
             metrics: self.metrics.as_ref().map(OpsListener::address),
@@ -121,6 +118,7 @@ impl Listeners {
             api,
             console,
             node,
+            sealer,
             readiness,
             reloads,
             edges,
@@ -139,9 +137,7 @@ impl Listeners {
             let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());
             edges.spawn(mqtt::serve(listener, setup, node, gate, stop));
         }
-        if let Some(socket) = self.coap {
-            coap::serve(socket, &config.coap, &node, &edges)?;
-        }
+        self.coap.serve(config, &node, &sealer, &edges)?;
         if let Some(listener) = self.files {
             let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());
             let acceptor = tls.http_acceptor();

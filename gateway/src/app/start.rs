@@ -101,6 +101,14 @@ pub enum StartError {
     /// SIGHUP cannot be taken over.
     #[error("no signals: {0}")]
     Signals(#[source] io::Error),
+    /// DTLS cannot be spoken as the configuration says.
+    #[cfg(feature = "coaps")]
+    #[error(transparent)]
+    Coaps(#[from] crate::edge::coap::SecureError),
+    /// DTLS cannot be spoken at all.
+    #[cfg(not(feature = "coaps"))]
+    #[error("coaps.listen is set, and this build cannot speak DTLS: 5684 is off")]
+    NoCoaps,
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -213,7 +221,7 @@ impl App {
             nodes,
             rates: Rates::new(&config.http),
             authenticator: authenticator.clone(),
-            registry: RegistryService::new(stores.registry.clone(), sealer, authenticator)
+            registry: RegistryService::new(stores.registry.clone(), sealer.clone(), authenticator)
                 .with_watch(Arc::<SessionTable>::clone(&links))
                 .with_uplink(uplink.clone()),
             registration,
@@ -236,6 +244,7 @@ impl App {
             console: console::open(&config, &stores, &api, &metrics, &readiness),
             api,
             node: Arc::clone(&node),
+            sealer,
             readiness: readiness.clone(),
             reloads,
             edges: edges.clone(),

@@ -152,6 +152,11 @@ fn check_certificates(config: &Config, collected: &mut Collected) {
             &config.http.certificate,
             &config.http.key,
         ),
+        (
+            "coaps".to_owned(),
+            &config.coaps.certificate,
+            &config.coaps.key,
+        ),
     ];
     for (section, certificate, key) in pairs.into_iter().chain(listeners) {
         let (given, missing) = match (certificate, key) {

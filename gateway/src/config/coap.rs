@@ -1,10 +1,10 @@
 //! Settings of CoAP.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     section::section,
-    setting::{Address, Count, Optional, Size, Span},
+    setting::{Address, Count, FilePath, Flag, Optional, Size, Span},
     units::{MIB, hours, millis, secs},
 };
 
@@ -36,5 +36,40 @@ section! {
         max_networks: usize = 10_000, Count(16..=1_000_000);
         /// Wake-ups of a sleeping device in a row that may bring no byte of its delivery; then the attempt fails.
         max_idle_wakeups: u32 = 10, Count(1..=10_000);
+    }
+}
+
+section! {
+    /// CoAP over DTLS 1.2. Devices come with their secret as a pre-shared key, under any of their names. What `[coap]`
+    /// says of messages and requests holds here too.
+    pub struct CoapsConfig in "coaps" {
+        /// Address of the listener; the port of the standard is 5684.
+        listen: Option<SocketAddr> = None, Optional(Address, "off");
+        /// PEM file with the gateway's certificate chain (ECDSA P-256 or P-384); needs `key`. With it devices may come
+        /// with certificates of their own too, which are found by their fingerprint. SECURITY.md says what to think of
+        /// first.
+        certificate: Option<PathBuf> = None, Optional(FilePath, "");
+        /// PEM file with the private key of `certificate`.
+        key: Option<PathBuf> = None, Optional(FilePath, "");
+        /// Whether TLS_PSK_WITH_AES_128_CBC_SHA is spoken, for devices that know nothing better.
+        legacy_suites: bool = false, Flag;
+        /// How long the gateway waits for the answer to its part of a handshake at first; doubled for each repetition.
+        handshake_timeout: Duration = secs(10), Span(millis(100)..=secs(60));
+        /// How long a handshake may take in all.
+        max_handshake_duration: Duration = secs(60), Span(secs(1)..=secs(600));
+        /// Handshakes at the same time; each costs about 14 KiB.
+        max_handshakes: usize = 4_096, Count(1..=1_000_000);
+        /// Handshakes that are begun in a second. More are left unanswered: their devices ask again.
+        max_handshakes_per_second: u32 = 500, Count(1..=100_000);
+        /// Sessions; each costs about 1 KiB at rest.
+        max_sessions: usize = 100_000, Count(1..=10_000_000);
+        /// Bytes that sessions take; above it the one at rest for longest is frozen, or forgotten.
+        max_session_bytes: usize = 1024 * MIB, Size(MIB..=1024 * 1024 * MIB);
+        /// How long a session is at rest before it is frozen.
+        freeze_after: Duration = secs(30), Span(secs(1)..=hours(24));
+        /// How long a session lasts without a message. Its device makes a new one then.
+        session_lifetime: Duration = hours(24 * 30), Span(secs(60)..=hours(24 * 365));
+        /// Largest datagram that is sent, in bytes, without the headers of IP and UDP.
+        mtu: u16 = 1_232, Count(256..=1_452);
     }
 }

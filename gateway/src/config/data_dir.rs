@@ -54,6 +54,9 @@ pub struct Ports {
     /// CoAP without DTLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coap: Option<SocketAddr>,
+    /// CoAP over DTLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coaps: Option<SocketAddr>,
     /// The HTTP API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,

@@ -5,6 +5,16 @@
 //! such an address, is dropped.
 
 mod networks;
+#[cfg(feature = "coaps")]
+mod secure;
+#[cfg(feature = "coaps")]
+mod store;
+
+#[cfg(feature = "coaps")]
+pub use self::{
+    secure::{Secure, SecureError},
+    store::SessionStore,
+};
 
 use std::{
     io,
@@ -18,7 +28,7 @@ use tokio::net::UdpSocket;
 use self::networks::Networks;
 use crate::{
     config::CoapConfig,
-    session::{Change, CoapServer},
+    session::{Change, CoapServer, Peer},
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };
@@ -140,12 +150,14 @@ impl Listener {
         }
         self.metrics.bytes.in_coap.inc_by(bytes as u64);
         let datagram = self.datagram.get(..bytes).unwrap_or_default();
-        self.server.handle_datagram(now, peer, datagram);
+        self.server
+            .handle_datagram(now, Peer::Address(peer), peer, datagram);
     }
 
     /// Sends everything that waits.
     async fn flush(&mut self) {
         while let Some((peer, datagram)) = self.server.poll_transmit() {
+            let Peer::Address(peer) = peer else { continue };
             self.metrics.bytes.out_coap.inc_by(datagram.len() as u64);
             let sent = match self.socket.try_send_to(&datagram, peer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

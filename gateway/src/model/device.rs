@@ -146,11 +146,13 @@ impl Product {
     }
 
     /// How the secrets of its devices are read as pre-shared keys where nothing is said: as Tencent's form writes
-    /// them where that is the only one, in hexadecimal where devices speak CoAP alone, else as their characters.
-    pub fn usual_psk_encoding(&self) -> PskEncoding {
+    /// them where that is the only one, in hexadecimal where devices speak CoAP alone, else as their characters. A
+    /// secret that the gateway makes is hexadecimal wherever devices may speak CoAP: a key of 16 bytes, which is all
+    /// that some of them take.
+    pub fn usual_psk_encoding(&self, is_given: bool) -> PskEncoding {
         if self.credential_forms == [CredentialForm::Tencent] {
             PskEncoding::Base64
-        } else if self.transports.coap && !self.transports.mqtt {
+        } else if self.transports.coap && !(self.transports.mqtt && is_given) {
             PskEncoding::Hex
         } else {
             PskEncoding::Text

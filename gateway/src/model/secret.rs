@@ -11,6 +11,27 @@ use zeroize::Zeroizing;
 
 use crate::model::{device::PskEncoding, text::InvalidField};
 
+/// The pre-shared key that a stored secret is, or `None` where it is none in this encoding.
+pub fn psk_of(secret: &[u8], encoding: PskEncoding) -> Option<Zeroizing<Vec<u8>>> {
+    let key = match encoding {
+        PskEncoding::Text => Some(secret.to_vec()),
+        PskEncoding::Hex => hex::decode(secret).ok(),
+        PskEncoding::Base64 => from_base64(secret),
+    };
+    key.map(Zeroizing::new)
+}
+
+/// Reads base64 in either alphabet, with or without padding.
+fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let decode = |alphabet| {
+        let config = GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true);
+        GeneralPurpose::new(alphabet, config).decode(text).ok()
+    };
+    decode(&STANDARD).or_else(|| decode(&URL_SAFE))
+}
+
 /// A device's secret: 8 to 32 characters of `A-Z a-z 0-9 _ -`, or of base64 with its `+`, `/` and `=`, as one platform
 /// makes them; up to 64 where it is a key in hexadecimal or base64. Wiped when dropped, never printed.
 #[derive(Clone)]
@@ -72,14 +93,7 @@ impl Secret {
 
     /// Whether it is base64 in either alphabet, with or without padding.
     fn is_base64(&self) -> bool {
-        let decodes = |alphabet| {
-            let config = GeneralPurposeConfig::new()
-                .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-                .with_decode_allow_trailing_bits(true);
-            let decoded = GeneralPurpose::new(alphabet, config).decode(self.as_bytes());
-            decoded.map(Zeroizing::new).is_ok()
-        };
-        decodes(&STANDARD) || decodes(&URL_SAFE)
+        from_base64(self.as_bytes()).map(Zeroizing::new).is_some()
     }
 
     /// The secret as bytes, for sealing and comparing.

@@ -15,7 +15,9 @@ mod throttle;
 use std::{io, sync::Arc};
 
 pub use application::{AppAuthenticator, AppSecret, AuthenticatedApp};
-pub use device::{AuthenticatedDevice, ChainVerifier, DeviceAuthenticator, Peer};
+pub use device::{
+    AuthenticatedDevice, ChainVerifier, CredentialTag, DeviceAuthenticator, Peer, PresharedKey,
+};
 pub use operator::{Bootstrap, TokenAuthenticator};
 pub(in crate::service) use operator::{MAX_PASSWORD_BYTES, new_password, new_token};
 pub use session::{OperatorSession, OperatorSessions, SignInError};

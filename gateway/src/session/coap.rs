@@ -14,15 +14,17 @@
 mod body;
 mod deliveries;
 mod messages;
+mod peer;
 mod ready;
 mod register;
 mod registration;
 mod requests;
+mod secured;
 mod uploads;
 mod wakefulness;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     future::poll_fn,
     net::SocketAddr,
@@ -38,14 +40,22 @@ use headgate_protocol::coap::{
     Parameters, Response,
 };
 
-pub use self::registration::RdId;
-use self::{ready::Ready, registration::Registrations};
+pub use self::{
+    peer::{AssociationId, Peer},
+    registration::RdId,
+    secured::{Secured, Shown},
+};
+use self::{
+    ready::Ready,
+    registration::Registrations,
+    secured::{Association, Offered},
+};
 use super::node::Node;
 use crate::{
     config::CoapConfig,
-    model::{NoRandomness, random},
+    model::{NoRandomness, PeerCertificate, random},
     service::{
-        auth::{AuthError, AuthenticatedDevice},
+        auth::{AuthError, AuthenticatedDevice, PresharedKey},
         delivery::{LiveDelivery, Refusal, StoreError},
         uplink::Stored,
         upload::LiveUpload,
@@ -85,7 +95,9 @@ enum Tag {
 #[derive(Debug)]
 struct Asked {
     exchange: ExchangeId,
-    peer: SocketAddr,
+    peer: Peer,
+    /// Where it came from.
+    source: Option<SocketAddr>,
     message: Box<Message>,
     /// Whoever asks receives at that address.
     is_proven: bool,
@@ -104,6 +116,21 @@ enum Done {
     Read(Asked, RdId, Result<Bytes, StoreError>),
     Mail(Option<Asked>, RdId, Result<Option<Arc<Stored>>, StoreError>),
     Uploaded(Asked, RdId, Option<Arc<LiveUpload>>, Response),
+    Key(
+        AssociationId,
+        Box<str>,
+        Result<Option<PresharedKey>, AuthError>,
+    ),
+    Certified(
+        AssociationId,
+        Arc<PeerCertificate>,
+        Result<Option<Box<str>>, AuthError>,
+    ),
+    Secured(
+        Asked,
+        AssociationId,
+        Result<Option<AuthenticatedDevice>, AuthError>,
+    ),
     Nothing,
 }
 
@@ -131,7 +158,7 @@ enum Timer {
 pub struct CoapServer {
     node: Arc<Node>,
     config: CoapConfig,
-    endpoint: Endpoint<SocketAddr, Tag>,
+    endpoint: Endpoint<Peer, Tag>,
     registrations: Registrations,
     work: FuturesUnordered<Work>,
     ready: Arc<Ready>,
@@ -144,7 +171,16 @@ pub struct CoapServer {
     started: Instant,
     commands: u32,
     counted: Counters,
-    outgoing: VecDeque<(SocketAddr, Bytes)>,
+    outgoing: VecDeque<(Peer, Bytes)>,
+    /// Where the datagram that is being taken came from.
+    source: Option<SocketAddr>,
+    /// Who is at the other end of each association.
+    associations: HashMap<AssociationId, Association>,
+    /// Handshakes that were given a key.
+    offered: HashMap<AssociationId, Offered>,
+    /// Requests of associations whose certificate is being looked up.
+    unsettled: HashMap<AssociationId, Vec<Asked>>,
+    secured: VecDeque<Secured>,
 }
 
 impl CoapServer {
@@ -180,6 +216,11 @@ impl CoapServer {
             commands: 0,
             counted: Counters::default(),
             outgoing: VecDeque::new(),
+            source: None,
+            associations: HashMap::new(),
+            offered: HashMap::new(),
+            unsettled: HashMap::new(),
+            secured: VecDeque::new(),
             node,
             config,
         };
@@ -187,14 +228,16 @@ impl CoapServer {
         Ok(server)
     }
 
-    /// Takes a datagram.
-    pub fn handle_datagram(&mut self, now: Instant, peer: SocketAddr, datagram: &[u8]) {
+    /// Takes a datagram that came from this address: in the clear, or in this association.
+    pub fn handle_datagram(&mut self, now: Instant, peer: Peer, from: SocketAddr, datagram: &[u8]) {
+        self.source = Some(from);
         self.endpoint.handle_datagram(now, peer, datagram);
         self.settle(now);
+        self.source = None;
     }
 
     /// The next datagram to send; `None` when there is none until the next call.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Bytes)> {
+    pub fn poll_transmit(&mut self) -> Option<(Peer, Bytes)> {
         let next = self.outgoing.pop_front();
         if next.is_none() && self.outgoing.capacity() > 1_024 {
             self.outgoing = VecDeque::new();
@@ -278,8 +321,9 @@ impl CoapServer {
                     let asked = Asked {
                         exchange,
                         peer,
+                        source: self.source,
                         message,
-                        is_proven: false,
+                        is_proven: peer.is_proven(),
                     };
                     self.handle_request(now, asked);
                 }
@@ -301,6 +345,13 @@ impl CoapServer {
             Done::Mail(asked, id, found) => self.on_mail(now, asked, id, found),
             Done::Uploaded(asked, id, upload, response) => {
                 self.on_uploaded(now, &asked, id, upload, response);
+            }
+            Done::Key(association, name, key) => self.on_key(association, name, key),
+            Done::Certified(association, certificate, found) => {
+                self.on_certified(association, certificate, found);
+            }
+            Done::Secured(asked, association, device) => {
+                self.on_secured(now, asked, association, device);
             }
             Done::Nothing => {}
         }

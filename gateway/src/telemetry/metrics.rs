@@ -17,7 +17,7 @@ use prometheus::{
     Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-pub use self::coap::Coap;
+pub use self::coap::{Coap, Dtls};
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
     DeviceConnections, PersistentSessions, RatePauses, RegistrationBatches, RegistrationRows,
@@ -92,6 +92,8 @@ pub struct Families {
     pub connections_applications: IntGauge,
     /// Devices that are registered by CoAP and awake.
     pub connections_coap: IntGauge,
+    /// Devices that are awake by CoAP over DTLS.
+    pub connections_coaps: DeviceConnections,
     /// CoAP.
     pub coap: Coap,
     /// Connections to the files listener.
@@ -225,9 +227,10 @@ impl Families {
             PACKET_TYPES.map(child)
         };
         Self {
-            connections_mqtt: DeviceConnections::of_family(&connections),
+            connections_mqtt: DeviceConnections::of_family(&connections, "mqtt"),
             connections_applications: connections.with_label_values(&["mqtt", "application"]),
             connections_coap: connections.with_label_values(&["coap", "none"]),
+            connections_coaps: DeviceConnections::of_family(&connections, "coaps"),
             coap: Coap::new(make),
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),

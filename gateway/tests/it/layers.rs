@@ -45,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &["edge/tls", "edge/dev_cert", "cli/client/tls"],
     ),
     ("rcgen::", &["edge/dev_cert"]),
+    ("headgate_dtls::", &["edge/coap"]),
     ("tokio::spawn", &["shutdown"]),
     ("task::spawn(", &["shutdown"]),
 ];

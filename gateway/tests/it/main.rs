@@ -12,6 +12,8 @@ mod clients;
 mod coap;
 mod coap_clients;
 mod coap_options;
+#[cfg(feature = "coaps")]
+mod coaps;
 mod command_line;
 mod config;
 mod conformance;

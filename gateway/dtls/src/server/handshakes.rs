@@ -28,7 +28,7 @@ impl Server {
         } else {
             let mut nobodys = Zeroizing::new(vec![0; 16]);
             if random::fill(&mut nobodys).is_err() {
-                return self.drop_handshake(index);
+                return self.abandon(index);
             }
             nobodys
         };
@@ -120,6 +120,19 @@ impl Server {
         self.forget(index);
     }
 
+    /// Gives up a handshake and says so to the owner.
+    fn abandon(&mut self, index: u32) {
+        let session = self.sessions.id(index);
+        let peer = self.sessions.slot(index).address;
+        self.drop_handshake(index);
+        self.tell(Event::Failed {
+            session,
+            identity: None,
+            failure: HandshakeFailure::Abandoned,
+            peer,
+        });
+    }
+
     /// A context at its start, for this peer; it offers the Connection ID of the next free slot.
     fn take_spare(&mut self, now: Instant, peer: SocketAddr) -> Result<Spare, DtlsError> {
         let mut spare = if let Some(spare) = self.spare.take() {
@@ -177,7 +190,7 @@ impl Server {
             .ok_or(DtlsError::NotConnected)?;
         // The slot is that of the Connection ID, so that only now others may become free.
         if let Some(former) = self.handshakes.insert(from, index) {
-            self.forget(former);
+            self.abandon(former);
         }
         if self.sessions.used() > self.config.max_sessions {
             self.evict();
@@ -210,9 +223,18 @@ impl Server {
         let session = self.sessions.id(index);
         match step {
             Step::Pending => {}
-            Step::KeyWanted(identity) => self.tell(Event::KeyWanted { session, identity }),
+            Step::KeyWanted(identity) => {
+                let peer = self.sessions.slot(index).address;
+                self.tell(Event::KeyWanted {
+                    session,
+                    identity,
+                    peer,
+                });
+            }
             Step::Failed(failure) => {
-                let State::Handshake(handshake) = &mut self.sessions.slot(index).state else {
+                let slot = self.sessions.slot(index);
+                let peer = slot.address;
+                let State::Handshake(handshake) = &mut slot.state else {
                     return;
                 };
                 let identity = handshake.identity.take();
@@ -221,6 +243,7 @@ impl Server {
                     session,
                     identity,
                     failure,
+                    peer,
                 });
             }
             Step::Done => self.on_connected(now, index),
@@ -245,11 +268,11 @@ impl Server {
             (_, Some(fingerprint)) if !suite.is_psk() => Identity::Certificate(fingerprint),
             _ => {
                 // Who it is was not shown: nobody is let in like that.
-                self.leave_handshakes(index, address);
-                self.forget(index);
-                return;
+                return self.abandon(index);
             }
         };
+        let certificate = context.take_certificate();
+        let slot = self.sessions.slot(index);
         slot.has_cid = has_cid;
         slot.state = State::Live(Box::new(Live {
             context,
@@ -267,8 +290,10 @@ impl Server {
         self.tell(Event::Connected {
             session,
             identity,
+            certificate,
             suite,
             has_cid,
+            peer: address,
         });
     }
 

@@ -24,7 +24,11 @@ impl Server {
 
     fn handle_record(&mut self, now: Instant, from: SocketAddr, record: &Record<'_>) {
         let slot = match record.cid {
-            Some(cid) => self.slot_of_cid(cid),
+            Some(cid) => {
+                let found = self.find_cid(cid);
+                self.counters.unknown += u64::from(found.is_none());
+                found
+            }
             None => self.slot_at(now, from, record),
         };
         let Some(index) = slot else {
@@ -38,7 +42,7 @@ impl Server {
     }
 
     /// The slot that is named by one of our Connection IDs.
-    fn slot_of_cid(&mut self, cid: [u8; CID_BYTES]) -> Option<u32> {
+    pub(super) fn find_cid(&self, cid: [u8; CID_BYTES]) -> Option<u32> {
         let [n0, n1, worker, s0, s1, s2, t0, t1] = cid;
         let index = u32::from_be_bytes([0, s0, s1, s2]);
         let is_here =
@@ -48,7 +52,6 @@ impl Server {
                 && slot.cid_tail == u16::from_be_bytes([t0, t1])
                 && !matches!(slot.state, State::Free)
         });
-        self.counters.unknown += u64::from(found.is_none());
         found.map(|_| index)
     }
 
@@ -103,7 +106,11 @@ impl Server {
         match received {
             Received::Data(bytes) => {
                 let data = buffer[..bytes].to_vec();
-                self.tell(Event::Data { session, data });
+                self.tell(Event::Data {
+                    session,
+                    data,
+                    peer: from,
+                });
                 self.touch(now, index);
             }
             Received::Nothing => self.counters.rejected += 1,

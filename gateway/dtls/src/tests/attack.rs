@@ -106,6 +106,7 @@ fn a_late_record_from_elsewhere_is_taken_and_moves_nobody() {
     let taken = Event::Data {
         session,
         data: b"held".to_vec(),
+        peer: address(9),
     };
     assert_eq!(world.events.last(), Some(&taken));
     assert_eq!(world.server.address(session), Some(address(1)));

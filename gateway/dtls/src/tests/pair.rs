@@ -134,7 +134,9 @@ impl World {
                         client.handle_datagram(self.now, &datagram);
                     }
                 }
-                Output::Event(Event::KeyWanted { session, identity }) => {
+                Output::Event(Event::KeyWanted {
+                    session, identity, ..
+                }) => {
                     let key = identity.starts_with(b"device-").then_some(&KEY[..]);
                     self.server.provide_key(self.now, session, key);
                 }
@@ -166,7 +168,7 @@ impl World {
         self.run();
         let new = self.events[before..].iter();
         new.filter_map(|event| match event {
-            Event::Data { session, data } => Some((*session, data.clone())),
+            Event::Data { session, data, .. } => Some((*session, data.clone())),
             _ => None,
         })
         .collect()

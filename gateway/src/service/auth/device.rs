@@ -3,6 +3,7 @@
 //! A device is looked up once, by the name it claims, in memory or in the query that all who wait share. A certificate
 //! is compared by its fingerprint, a password by the proof that its form makes.
 
+mod secured;
 mod unsecured;
 
 use std::{
@@ -19,6 +20,8 @@ use quick_cache::sync::Cache;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex as AsyncMutex;
 
+use self::secured::Preferred;
+pub use self::secured::{CredentialTag, PresharedKey};
 use crate::{
     config::AuthConfig,
     model::{
@@ -93,6 +96,8 @@ struct Inner {
     huawei_clock_skew: Duration,
     allow_expired_certificates: bool,
     chains: OnceLock<Arc<dyn ChainVerifier>>,
+    /// Which of their two secrets devices use as a pre-shared key, where it is not the first.
+    preferred: Cache<Box<str>, Preferred>,
     /// Lines about certificates that are let in.
     warnings: Sampler,
 }
@@ -116,6 +121,7 @@ impl DeviceAuthenticator {
                 registry,
                 sealer,
                 devices: Cache::new(config.cache_entries),
+                preferred: Cache::new(config.cache_entries),
                 products: Cache::new(PRODUCT_ENTRIES),
                 product_turn: AsyncMutex::default(),
                 changes: Changes::new(),

@@ -47,7 +47,7 @@ pub(in crate::service) fn prepare(
         auth: auth.unwrap_or(AuthKind::Secret),
         psk_encoding: new
             .psk_encoding
-            .unwrap_or_else(|| product.usual_psk_encoding()),
+            .unwrap_or_else(|| product.usual_psk_encoding(new.secret.is_some())),
         enabled: true,
         created_at: now,
         updated_at: now,

@@ -9,6 +9,7 @@ use headgate_protocol::coap::{Code, OptionNumber, Response};
 
 use super::{
     Asked, CoapServer, Done, Timer,
+    peer::Peer,
     registration::{RdId, Registration},
     unavailable,
 };
@@ -70,21 +71,9 @@ impl CoapServer {
         let lifetime = self.lifetime(asked).unwrap_or(self.config.default_lifetime);
         let id = RdId(u64::from_ne_bytes(random));
         tracing::debug!(device_id = %device.device_id, "a device registered by CoAP");
-        let registration = Registration {
-            name,
-            address: asked.peer,
-            issued_to: asked.peer,
-            proven: None,
-            expires_at: now + lifetime,
-            awake: None,
-            deliveries: None,
-            commands: None,
-            reading: None,
-            command: None,
-            transient: std::collections::VecDeque::new(),
-            uploads: Vec::new(),
-            device: device.clone(),
-        };
+        let expires_at = Some(now + lifetime);
+        let registration =
+            Registration::new(device.clone(), name, asked.peer, asked.source, expires_at);
         self.registrations.insert(id, registration);
         self.set_timer(now + lifetime, Timer::Expire(id));
         if !self.wake_up(now, id, device) {
@@ -104,7 +93,8 @@ impl CoapServer {
         };
         self.registrations.set_address(id, asked.peer);
         if let Some(registration) = self.registrations.get_mut(id) {
-            registration.expires_at = now + lifetime;
+            registration.expires_at = Some(now + lifetime);
+            registration.source = asked.source.or(registration.source);
             self.node.presence.seen(&registration.device.device_id);
         }
         self.set_timer(now + lifetime, Timer::Expire(id));
@@ -127,7 +117,7 @@ impl CoapServer {
             return;
         };
         // Renewed: another timer is set.
-        if registration.expires_at <= now {
+        if registration.expires_at.is_some_and(|at| at <= now) {
             self.node
                 .metrics
                 .disconnects_coap(DisconnectReason::KeepAlive)
@@ -140,7 +130,12 @@ impl CoapServer {
     pub(super) fn forget(&mut self, id: RdId) {
         self.leave_node(id);
         self.announcing.remove(&id);
-        self.registrations.remove(id);
+        let gone = self.registrations.remove(id);
+        if let Some(Peer::Association(association)) = gone.map(|gone| gone.address)
+            && let Some(known) = self.associations.get_mut(&association)
+        {
+            known.registration = None;
+        }
     }
 
     /// The lifetime that is asked for, within what is allowed.

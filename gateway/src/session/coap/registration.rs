@@ -19,6 +19,7 @@ use headgate_protocol::{
     transfer::window::Chunk,
 };
 
+use super::peer::Peer;
 use crate::{
     service::{
         auth::AuthenticatedDevice, delivery::LiveDelivery, uplink::Stored, upload::LiveUpload,
@@ -60,12 +61,15 @@ pub(super) struct Registration {
     /// The name that it registered with.
     pub(super) name: Box<str>,
     /// Where notifications go.
-    pub(super) address: SocketAddr,
+    pub(super) address: Peer,
     /// Where the number was sent: whoever knows it and is there received it there.
-    pub(super) issued_to: SocketAddr,
+    pub(super) issued_to: Peer,
     /// Where an Echo was answered from.
-    pub(super) proven: Option<SocketAddr>,
-    pub(super) expires_at: Instant,
+    pub(super) proven: Option<Peer>,
+    /// Where it was heard of.
+    pub(super) source: Option<SocketAddr>,
+    /// `None`: it lasts as long as its association.
+    pub(super) expires_at: Option<Instant>,
     /// `None`: it sleeps.
     pub(super) awake: Option<Awake>,
     /// Who watches `/t`, and what it was told last.
@@ -131,9 +135,35 @@ pub(super) struct Uploading {
 }
 
 impl Registration {
-    /// Whether requests from this address come from someone who receives there.
-    pub(super) fn is_proven(&self, address: SocketAddr) -> bool {
-        self.issued_to == address || self.proven == Some(address)
+    /// A device that has said nothing yet.
+    pub(super) fn new(
+        device: AuthenticatedDevice,
+        name: Box<str>,
+        address: Peer,
+        source: Option<SocketAddr>,
+        expires_at: Option<Instant>,
+    ) -> Self {
+        Self {
+            device,
+            name,
+            address,
+            issued_to: address,
+            proven: None,
+            source,
+            expires_at,
+            awake: None,
+            deliveries: None,
+            commands: None,
+            reading: None,
+            command: None,
+            transient: VecDeque::new(),
+            uploads: Vec::new(),
+        }
+    }
+
+    /// Whether requests of this peer come from someone who receives what it is sent.
+    pub(super) fn is_proven(&self, peer: Peer) -> bool {
+        peer.is_proven() || self.issued_to == peer || self.proven == Some(peer)
     }
 }
 
@@ -160,7 +190,7 @@ pub(super) struct Registrations {
     by_id: HashMap<RdId, Registration>,
     by_device: HashMap<DeviceId, RdId>,
     /// How many are at an address.
-    addresses: HashMap<SocketAddr, u32>,
+    addresses: HashMap<Peer, u32>,
     max: usize,
 }
 
@@ -200,7 +230,7 @@ impl Registrations {
 
     /// Whether a device is registered at this address.
     pub(super) fn is_known(&self, address: SocketAddr) -> bool {
-        self.addresses.contains_key(&address)
+        self.addresses.contains_key(&Peer::Address(address))
     }
 
     /// Enters a device, which must not be registered.
@@ -219,7 +249,7 @@ impl Registrations {
     }
 
     /// Moves a device.
-    pub(super) fn set_address(&mut self, id: RdId, address: SocketAddr) {
+    pub(super) fn set_address(&mut self, id: RdId, address: Peer) {
         let Some(registration) = self.by_id.get_mut(&id) else {
             return;
         };
@@ -228,7 +258,7 @@ impl Registrations {
         self.leave_address(former);
     }
 
-    fn leave_address(&mut self, address: SocketAddr) {
+    fn leave_address(&mut self, address: Peer) {
         if let Some(count) = self.addresses.get_mut(&address) {
             *count -= 1;
             if *count == 0 {

@@ -1,11 +1,11 @@
 //! Which request is for what.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use headgate_protocol::coap::{Code, ContentFormat, OptionNumber, Response};
 
-use super::{Asked, CoapServer, Done, registration::RdId};
+use super::{Asked, CoapServer, Done, peer::Peer, registration::RdId};
 
 /// How long an Echo holds.
 const ECHO_SECS: u32 = 60;
@@ -19,6 +19,12 @@ impl CoapServer {
         };
         let is = |code: Code| asked.message.code == code;
         match path[..] {
+            ["rd"] | ["rd", _]
+                if let Peer::Association(association) = asked.peer
+                    && (is(Code::POST) || is(Code::DELETE)) =>
+            {
+                self.admit_secured(now, asked, association);
+            }
             ["rd"] if is(Code::POST) => self.register(now, asked),
             ["rd", id] if is(Code::POST) || is(Code::DELETE) => {
                 let known = RdId::parse(id).filter(|id| self.registrations.get(*id).is_some());
@@ -44,6 +50,9 @@ impl CoapServer {
 
     /// Finds out which device asks, and wakes it up.
     fn admit(&mut self, now: Instant, mut asked: Asked) {
+        if let Peer::Association(association) = asked.peer {
+            return self.admit_secured(now, asked, association);
+        }
         let id = asked.message.query("rd").and_then(RdId::parse);
         let known = id.and_then(|id| Some((id, self.registrations.get_mut(id)?)));
         let Some((id, registration)) = known else {
@@ -112,7 +121,7 @@ impl CoapServer {
     }
 
     /// 4.01 with a value that only whoever is at this address gets to know.
-    pub(super) fn ask_for_echo(&self, peer: SocketAddr) -> Response {
+    pub(super) fn ask_for_echo(&self, peer: Peer) -> Response {
         let secs = secs_since(self.started, Instant::now());
         let value = self.echo.value(&address_bytes(peer), secs);
         Response::new(Code::UNAUTHORIZED)
@@ -131,7 +140,12 @@ fn secs_since(started: Instant, now: Instant) -> u32 {
 }
 
 /// An address as Echo covers it.
-fn address_bytes(address: SocketAddr) -> Vec<u8> {
+fn address_bytes(peer: Peer) -> Vec<u8> {
+    let address = match peer {
+        Peer::Address(address) => address,
+        // Whoever has an association is never asked.
+        Peer::Association(association) => return association.0.to_be_bytes().to_vec(),
+    };
     let mut bytes = match address.ip() {
         std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
         std::net::IpAddr::V6(ip) => ip.octets().to_vec(),

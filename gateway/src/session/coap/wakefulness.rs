@@ -10,16 +10,19 @@ use std::{
 };
 
 use headgate_protocol::mqtt::QoS;
+use prometheus::IntGauge;
 
 use super::{
     Asked, CoapServer, Done, Timer,
     registration::{Awake, RdId},
 };
 use crate::{
+    model::AuthKind,
     service::auth::{AuthError, AuthenticatedDevice},
     session::{
         handle::CloseReason,
         inspect::SessionInfo,
+        node::Node,
         signals::{Signal, Signals},
     },
     telemetry::metrics::DisconnectReason,
@@ -49,7 +52,7 @@ impl CoapServer {
                 let response = self.refuse(refused.as_ref().err());
                 if refused.as_ref().err().is_none_or(AuthError::is_refusal) {
                     // It was deleted, frozen, or has to prove who it is now.
-                    self.forget(id);
+                    self.hang_up(id);
                 }
                 self.answer(now, &asked, response);
             }
@@ -78,7 +81,7 @@ impl CoapServer {
             node.metrics.disconnects(DisconnectReason::Takeover).inc();
         }
         node.presence.seen(&device.device_id);
-        node.metrics.connections_coap.inc();
+        connections(node, &device).inc();
         let reach = device.product.reachable_after_uplink_secs;
         let until = reach.map(|secs| now + Duration::from_secs(u64::from(secs)));
         registration.device = device;
@@ -159,7 +162,7 @@ impl CoapServer {
             return false;
         };
         let (node, device) = (&self.node, &registration.device.device_id);
-        node.metrics.connections_coap.dec();
+        connections(node, &registration.device).dec();
         node.presence.seen(device);
         let was_here = node.table.leave(&awake.handle);
         if was_here {
@@ -219,9 +222,11 @@ impl CoapServer {
             since: awake.handle.since,
             client_id: registration.name.to_string(),
             version: None,
-            address: Some(registration.address),
+            address: registration.source,
             listener: None,
-            keep_alive: registration.expires_at.saturating_duration_since(now),
+            keep_alive: registration
+                .expires_at
+                .map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
             subscriptions: watched
                 .map(|(path, _)| (path.to_owned(), QoS::AtLeastOnce))
                 .collect(),
@@ -251,7 +256,15 @@ impl CoapServer {
             return self.fall_asleep(id);
         }
         self.node.metrics.disconnects_coap(why).inc();
-        self.forget(id);
+        self.hang_up(id);
+    }
+}
+
+/// The gauge of devices that are let in like this one.
+fn connections<'n>(node: &'n Node, device: &AuthenticatedDevice) -> &'n IntGauge {
+    match device.auth {
+        AuthKind::None => &node.metrics.connections_coap,
+        auth => node.metrics.connections_coaps.of(auth),
     }
 }
 

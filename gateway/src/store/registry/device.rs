@@ -480,17 +480,21 @@ pub(super) fn read(row: &AnyRow) -> Result<Device, StoreError> {
         name: fields.text("name")?.to_owned(),
         description: fields.text("description")?.to_owned(),
         auth: auth(&fields)?,
-        psk_encoding: match fields.text("psk_encoding")? {
-            "text" => PskEncoding::Text,
-            "hex" => PskEncoding::Hex,
-            "base64" => PskEncoding::Base64,
-            other => return Err(rows::corrupt("psk_encoding", other)),
-        },
+        psk_encoding: psk_encoding(&fields)?,
         enabled: fields.flag("enabled")?,
         created_at: fields.time("created_at")?,
         updated_at: fields.time("updated_at")?,
         last_seen_at: fields.optional_time("last_seen_at")?,
     })
+}
+
+pub(super) fn psk_encoding(fields: &Fields<'_>) -> Result<PskEncoding, StoreError> {
+    match fields.text("psk_encoding")? {
+        "text" => Ok(PskEncoding::Text),
+        "hex" => Ok(PskEncoding::Hex),
+        "base64" => Ok(PskEncoding::Base64),
+        other => Err(rows::corrupt("psk_encoding", other)),
+    }
 }
 
 pub(super) fn auth(fields: &Fields<'_>) -> Result<AuthKind, StoreError> {

@@ -3,7 +3,7 @@
 use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
 
 use crate::{
-    model::{AuthKind, CredentialSlot, Device},
+    model::{AuthKind, CredentialSlot, Device, PskEncoding},
     store::{
         StoreError,
         registry::{
@@ -28,6 +28,8 @@ pub struct DeviceAuthRow {
     pub auth: AuthKind,
     /// Whether it may connect.
     pub enabled: bool,
+    /// How its secrets are read as pre-shared keys.
+    pub psk_encoding: PskEncoding,
     /// Its first secret, sealed.
     pub primary: Option<Box<[u8]>>,
     /// Its second secret, sealed.
@@ -56,8 +58,8 @@ impl Registry {
         let mut found: Vec<(String, DeviceAuthRow)> = Vec::with_capacity(aliases.len());
         for block in aliases.chunks(BLOCK) {
             let mut sql = Sql::new(
-                "SELECT a.alias, d.id, d.product_id, d.node_id, d.auth, d.enabled, c.slot, c.sealed, \
-                 f.slot AS fingerprint_slot, f.fingerprint FROM device_alias a \
+                "SELECT a.alias, d.id, d.product_id, d.node_id, d.auth, d.psk_encoding, d.enabled, c.slot, \
+                 c.sealed, f.slot AS fingerprint_slot, f.fingerprint FROM device_alias a \
                  JOIN device d ON d.id = a.device_id \
                  LEFT JOIN device_credential c ON c.device_id = d.id \
                  LEFT JOIN device_fingerprint f ON f.device_id = d.id WHERE a.alias IN ",
@@ -76,6 +78,19 @@ impl Registry {
             }
         }
         Ok(found)
+    }
+
+    /// The ids of up to two devices that are registered with this certificate: whether it is one device's.
+    pub async fn devices_by_fingerprint(
+        &self,
+        fingerprint: &[u8; 32],
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let mut sql = Sql::new(
+            "SELECT DISTINCT device_id AS id FROM device_fingerprint WHERE fingerprint = ",
+        );
+        sql.bind(&fingerprint[..]).push(" ORDER BY id LIMIT 2");
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
+        rows.iter().map(|row| Fields(row).parsed("id")).collect()
     }
 
     /// The devices of these ids, in any order; unknown ids are absent. One query for each [`BLOCK`].
@@ -142,6 +157,7 @@ fn read(fields: &Fields<'_>) -> Result<DeviceAuthRow, StoreError> {
         product_id: fields.parsed("product_id")?,
         node_id: fields.parsed("node_id")?,
         auth: device::auth(fields)?,
+        psk_encoding: device::psk_encoding(fields)?,
         enabled: fields.flag("enabled")?,
         primary: None,
         secondary: None,

@@ -114,5 +114,10 @@ const FILES: &[(i64, &str, &str)] = &[
     (6, "login", include_str!("migrations/0006_login.sql")),
     (8, "delivery", include_str!("migrations/0008_delivery.sql")),
     (9, "console", include_str!("migrations/0009_console.sql")),
+    (
+        11,
+        "fingerprint",
+        include_str!("migrations/0011_fingerprint.sql"),
+    ),
     (12, "account", include_str!("migrations/0012_account.sql")),
 ];

@@ -37,6 +37,73 @@ pub struct Coap {
     pub echo: IntCounter,
     /// Datagrams that were dropped because their network sent too many.
     pub limited: IntCounter,
+    /// DTLS.
+    pub dtls: Dtls,
+}
+
+/// DTLS, as far as it has metrics of its own.
+#[derive(Debug)]
+pub struct Dtls {
+    /// Handshakes under way.
+    pub handshakes: IntGauge,
+    /// Sessions in memory, ready.
+    pub live: IntGauge,
+    /// Sessions at rest, frozen.
+    pub frozen: IntGauge,
+    /// What all of them take, in bytes, about.
+    pub bytes: IntGauge,
+    /// What happened, by the names of `EVENTS`.
+    pub events: [IntCounter; EVENTS.len()],
+}
+
+/// Events of DTLS, in the order that the edge counts them in.
+const EVENTS: [&str; 9] = [
+    "cookie",
+    "handshake",
+    "limited",
+    "unknown_record",
+    "rejected_record",
+    "moved",
+    "frozen",
+    "thawed",
+    "evicted",
+];
+
+impl Dtls {
+    /// Sets the gauges.
+    pub fn set(&self, handshakes: usize, live: usize, frozen: usize, bytes: usize) {
+        for (gauge, depth) in [
+            (&self.handshakes, handshakes),
+            (&self.live, live),
+            (&self.frozen, frozen),
+            (&self.bytes, bytes),
+        ] {
+            gauge.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn new(make: &Maker<'_>) -> Self {
+        let sessions = make.gauges(
+            "dtls_sessions",
+            "Sessions of DTLS, in memory as they are used or frozen.",
+            &["state"],
+        );
+        let events = make.counters(
+            "dtls_events_total",
+            "What happened to peers of DTLS and their records.",
+            &["event"],
+        );
+        Self {
+            handshakes: make.gauge("dtls_handshakes", "Handshakes of DTLS under way."),
+            live: sessions.with_label_values(&["live"]),
+            frozen: sessions.with_label_values(&["frozen"]),
+            bytes: make.gauge(
+                "dtls_bytes",
+                "Bytes that sessions and handshakes of DTLS take, about.",
+            ),
+            events: EVENTS.map(|name| events.with_label_values(&[name])),
+        }
+    }
 }
 
 impl Coap {
@@ -48,6 +115,7 @@ impl Coap {
         );
         let event = |name| events.with_label_values(&[name]);
         Self {
+            dtls: Dtls::new(make),
             registrations: make.gauge("coap_registrations", "Devices registered by CoAP."),
             requests: make.gauge("coap_requests", "Requests by CoAP that are not answered."),
             remembered: make.gauge(

@@ -42,6 +42,14 @@ pub struct ConnectAttempts {
     pub refused_coap: IntCounter,
     /// There were too many registrations by CoAP.
     pub over_limit_coap: IntCounter,
+    /// A device finished a handshake of DTLS.
+    pub accepted_coaps: IntCounter,
+    /// It has not the key or certificate of its name, or there is none of that name.
+    pub refused_coaps: IntCounter,
+    /// DTLS was not agreed.
+    pub failed_coaps: IntCounter,
+    /// A handshake of DTLS took too long.
+    pub timeout_coaps: IntCounter,
 }
 
 /// `headgate_tls_reloads_total` by result, and `headgate_tls_certificate_not_after_seconds`.
@@ -73,7 +81,7 @@ impl TlsCertificates {
     }
 }
 
-/// `headgate_connections` of devices by MQTT, by what they proved themselves by.
+/// `headgate_connections` of devices by one protocol, by what they proved themselves by.
 #[derive(Debug)]
 pub struct DeviceConnections {
     /// A secret.
@@ -83,14 +91,14 @@ pub struct DeviceConnections {
 }
 
 impl DeviceConnections {
-    pub(super) fn of_family(connections: &IntGaugeVec) -> Self {
+    pub(super) fn of_family(connections: &IntGaugeVec, protocol: &str) -> Self {
         Self {
-            secret: connections.with_label_values(&["mqtt", "secret"]),
-            x509: connections.with_label_values(&["mqtt", "x509"]),
+            secret: connections.with_label_values(&[protocol, "secret"]),
+            x509: connections.with_label_values(&[protocol, "x509"]),
         }
     }
 
-    /// Those of this kind. Devices that prove nothing have no way to MQTT.
+    /// Those of this kind. Devices that prove nothing have no way here.
     pub const fn of(&self, auth: AuthKind) -> &IntGauge {
         match auth {
             AuthKind::X509 => &self.x509,
@@ -486,6 +494,10 @@ impl ConnectAttempts {
             accepted_coap: attempts.with_label_values(&["coap", "accepted"]),
             refused_coap: attempts.with_label_values(&["coap", "refused"]),
             over_limit_coap: attempts.with_label_values(&["coap", "over_limit"]),
+            accepted_coaps: attempts.with_label_values(&["coaps", "accepted"]),
+            refused_coaps: attempts.with_label_values(&["coaps", "refused"]),
+            failed_coaps: attempts.with_label_values(&["coaps", "failed_tls"]),
+            timeout_coaps: attempts.with_label_values(&["coaps", "timeout"]),
         }
     }
 }

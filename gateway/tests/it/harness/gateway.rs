@@ -164,6 +164,7 @@ impl Gateway {
                 .filter_map(|address| address.as_str()?.parse().ok())
                 .collect(),
             coap: address("coap"),
+            coaps: address("coaps"),
             http: address("http"),
             files: address("files"),
             metrics: address("metrics"),
