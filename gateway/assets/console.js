@@ -143,12 +143,26 @@ function watch(page) {
   addEventListener("pagehide", () => source.close());
 }
 
+/** Keeps a part of the page that is going on as it is, until it has ended or someone is at work on it. */
+function again(part) {
+  const timer = setTimeout(async () => {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+    if (!answer || !answer.ok || part.querySelector("details[open]") || part.contains(document.activeElement)) return again(part);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = document.adoptNode(page.getElementById(part.id));
+    part.replaceWith(fresh);
+    if (fresh.dataset.again !== undefined) again(fresh);
+  }, 1000);
+  addEventListener("pagehide", () => clearTimeout(timer), { once: true });
+}
+
 /** Gives a part of the page what the script adds. */
 function enliven(part) {
   part.querySelectorAll("form[data-upload]").forEach(upload);
   part.querySelectorAll("[data-suggest]").forEach(suggest);
   part.querySelectorAll("[data-all]").forEach(chooseAll);
   part.querySelectorAll("[data-live]").forEach(watch);
+  part.querySelectorAll("[data-again]").forEach(again);
 }
 
 enliven(document);

@@ -5,20 +5,29 @@
 //! Invariants: nothing but the sign-in and the assets answers a stranger; nothing is changed but by a form that was
 //! made for the session that sends it ([`form`]); every text from outside is escaped by its template.
 
+mod applications;
 mod assets;
+mod audit;
+mod batches;
 mod deliver;
+mod devices;
 mod fault;
 mod form;
 mod headers;
 mod layout;
+mod nodes;
+mod operators;
 mod overview;
 mod paging;
+mod products;
 mod resources;
 mod session;
 mod show;
+mod shown_once;
 mod sign_in;
 mod tasks;
 mod text;
+mod tokens;
 mod uploads;
 
 use std::{any::Any, sync::Arc};
@@ -65,6 +74,14 @@ pub fn router(console: Console, api: Router) -> Router {
         .merge(deliver::routes())
         .merge(tasks::routes())
         .merge(uploads::routes())
+        .merge(devices::routes())
+        .merge(batches::routes())
+        .merge(products::routes())
+        .merge(applications::routes())
+        .merge(nodes::routes())
+        .merge(operators::routes())
+        .merge(tokens::routes())
+        .merge(audit::routes())
         .merge(sign_in::routes_within())
         .fallback(async || Fault::no_page())
         .method_not_allowed_fallback(async || Fault::no_page())

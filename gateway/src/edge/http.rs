@@ -8,11 +8,11 @@
 mod apps;
 mod audit;
 pub mod auth;
-mod batches;
+pub(super) mod batches;
 mod bindings;
 pub mod certificates;
 pub(super) mod content;
-mod csv_rows;
+pub(super) mod csv_rows;
 mod deliveries;
 mod device_credentials;
 pub mod device_csv;

@@ -161,6 +161,9 @@ impl Product {
 }
 
 impl AuthKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Secret, Self::X509, Self::None];
+
     /// The kind's name as stored and shown.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -172,6 +175,9 @@ impl AuthKind {
 }
 
 impl PskEncoding {
+    /// Every encoding.
+    pub const ALL: &'static [Self] = &[Self::Text, Self::Hex, Self::Base64];
+
     /// The encoding's name as stored and shown.
     pub const fn as_str(self) -> &'static str {
         match self {

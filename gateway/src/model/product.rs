@@ -98,6 +98,30 @@ pub struct TopicPolicy {
     pub subscribe: Vec<String>,
 }
 
+impl CredentialForm {
+    /// Every form.
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Huawei, Self::Tencent];
+
+    /// The form's name as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Huawei => "huawei",
+            Self::Tencent => "tencent",
+        }
+    }
+}
+
+impl Confirm {
+    /// The name as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Acked => "acked",
+        }
+    }
+}
+
 impl Product {
     /// Checks every rule that its fields must keep together.
     ///

@@ -15,8 +15,12 @@ use super::{
 use crate::{
     edge::http::problem::Problem,
     service::{
+        account::AccountError,
+        app::AppError,
         auth::{AuthError, SignInError},
         delivery::DeliveryError,
+        node::NodeError,
+        registration::RegistrationError,
         registry::RegistryError,
         resource::ResourceError,
         upload::UploadError,
@@ -205,6 +209,56 @@ impl From<UploadError> for Fault {
             UploadError::NotFound => Self::gone(),
             UploadError::Invalid(_) => Self::bad_request(error.to_string()),
             UploadError::Store(_) | UploadError::NotRecorded => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AppError> for Fault {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::NotFound { .. } => Self::gone(),
+            AppError::Invalid(_) => Self::bad_request(error.to_string()),
+            AppError::Conflict { .. } | AppError::TooMany { .. } => {
+                Self::conflict(error.to_string())
+            }
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+impl From<RegistrationError> for Fault {
+    fn from(error: RegistrationError) -> Self {
+        match error {
+            RegistrationError::NotFound { .. } => Self::gone(),
+            RegistrationError::Invalid(_) => Self::bad_request(error.to_string()),
+            RegistrationError::Running => Self::conflict(error.to_string()),
+            RegistrationError::Busy { .. } => Self::overloaded(error.to_string()),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AccountError> for Fault {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::NotFound { .. } => Self::gone(),
+            AccountError::Invalid(_) => Self::bad_request(error.to_string()),
+            AccountError::Conflict { .. }
+            | AccountError::Stale { .. }
+            | AccountError::InUse { .. }
+            | AccountError::TooMany { .. } => Self::conflict(error.to_string()),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+impl From<NodeError> for Fault {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::NotFound => Self::gone(),
+            NodeError::Certificate(_) => Self::conflict(error.to_string()),
+            NodeError::Busy => Self::overloaded(error.to_string()),
+            NodeError::Store(_) => Self::internal(&error),
         }
     }
 }

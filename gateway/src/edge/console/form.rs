@@ -12,13 +12,16 @@ use axum::{
 };
 use http_body_util::Limited;
 use multer::Field;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer};
 
 use super::{fault::Fault, session::Visit, text::TEXTS};
-use crate::edge::http::{
-    extract::{buffer, media_type},
-    form::{Fields, Form},
-    problem::{Kind, Problem},
+use crate::{
+    edge::http::{
+        extract::{buffer, media_type},
+        form::{Fields, Form},
+        problem::{Kind, Problem},
+    },
+    model::InvalidField,
 };
 
 /// The field that shows for which session a form was made.
@@ -148,6 +151,16 @@ impl Errors {
         self.0.push((field.into(), message.into()));
     }
 
+    /// A rule that a field breaks, beside it where the form has it; else beside the whole.
+    pub(super) fn invalid(shown: &[&'static str], error: &InvalidField) -> Self {
+        let name = error.field.rsplit('.').next().unwrap_or_default();
+        let field = shown.iter().find(|known| **known == name);
+        Self::one(
+            field.copied().unwrap_or_default(),
+            sentence(&error.to_string()),
+        )
+    }
+
     /// What is wrong with a field.
     pub(super) fn of(&self, field: &str) -> Option<&str> {
         let mut all = self.0.iter();
@@ -175,9 +188,93 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathOf<
     }
 }
 
+/// One of several values that can be chosen.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) value: String,
+    pub(super) label: String,
+    pub(super) is_chosen: bool,
+}
+
+/// The values that can be chosen, each with its words; those are chosen that `is_chosen` says.
+pub(super) fn choices<V: Into<String>, L: Into<String>>(
+    all: impl IntoIterator<Item = (V, L)>,
+    is_chosen: impl Fn(&str) -> bool,
+) -> Vec<Choice> {
+    let all = all.into_iter().map(|(value, label)| {
+        let value = value.into();
+        Choice {
+            is_chosen: is_chosen(&value),
+            label: label.into(),
+            value,
+        }
+    });
+    all.collect()
+}
+
+/// What a form calls a value of `T`; `None` for other words.
+pub(super) fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let source: StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    T::deserialize(source).ok()
+}
+
+/// A service's reason as a sentence: `node_id is empty` becomes `Node id is empty.`
+pub(super) fn sentence(reason: &str) -> String {
+    let (field, rest) = reason.split_once(' ').unwrap_or((reason, ""));
+    let field = field.replace(['_', '.'], " ");
+    let mut letters = field.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    let mut text = String::with_capacity(reason.len() + 1);
+    text.extend(first);
+    text.push_str(letters.as_str());
+    if !rest.is_empty() {
+        text.push(' ');
+        text.push_str(rest);
+    }
+    text.push('.');
+    text
+}
+
 /// A value of a query; the first where there are several.
 pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
     let query = uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
         .find_map(|(key, value)| (key == name && !value.is_empty()).then(|| value.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::AuthKind;
+
+    #[test]
+    fn reasons_become_sentences() {
+        for (reason, text) in [
+            ("name is empty", "Name is empty."),
+            ("node_id is taken by P_n", "Node id is taken by P_n."),
+            ("topic_policy.publish has", "Topic policy publish has."),
+            ("éa b", "éa b."),
+            ("", "."),
+        ] {
+            assert_eq!(sentence(reason), text);
+        }
+    }
+
+    #[test]
+    fn a_rule_stands_beside_its_field_or_the_form() {
+        let error = InvalidField::new("topic_policy.publish", "is odd");
+        let errors = Errors::invalid(&["publish"], &error);
+        assert_eq!(errors.of("publish"), Some("Topic policy publish is odd."));
+        let errors = Errors::invalid(&["name"], &error);
+        assert_eq!(errors.of(""), Some("Topic policy publish is odd."));
+    }
+
+    #[test]
+    fn words_are_those_of_the_api() {
+        assert_eq!(word("x509"), Some(AuthKind::X509));
+        assert_eq!(word::<AuthKind>("X509"), None);
+        let all = choices([("a", "A"), ("b", "B")], |value| value == "b");
+        let chosen: Vec<bool> = all.iter().map(|one| one.is_chosen).collect();
+        assert_eq!(chosen, [false, true]);
+    }
 }

@@ -28,6 +28,22 @@ pub(super) enum Place {
     Tasks,
     /// What devices sent.
     Uploads,
+    /// Devices.
+    Devices,
+    /// Registration in batches.
+    Batches,
+    /// Kinds of devices.
+    Products,
+    /// Programs that see devices.
+    Applications,
+    /// Processes of the gateway.
+    Nodes,
+    /// Who signs in.
+    Operators,
+    /// With what programs come.
+    Tokens,
+    /// What was done.
+    Audit,
 }
 
 /// One entry of the navigation.
@@ -79,7 +95,62 @@ const NAVIGATION: &[Group] = &[
             },
         ],
     },
+    Group {
+        heading: |nav| nav.identity,
+        entries: &[
+            Entry {
+                place: Place::Devices,
+                address: "/devices",
+                label: |nav| nav.devices,
+            },
+            Entry {
+                place: Place::Batches,
+                address: "/batches",
+                label: |nav| nav.batches,
+            },
+            Entry {
+                place: Place::Products,
+                address: "/products",
+                label: |nav| nav.products,
+            },
+            Entry {
+                place: Place::Applications,
+                address: "/applications",
+                label: |nav| nav.applications,
+            },
+        ],
+    },
+    Group {
+        heading: |nav| nav.gateway,
+        entries: &[Entry {
+            place: Place::Nodes,
+            address: "/nodes",
+            label: |nav| nav.nodes,
+        }],
+    },
 ];
+
+/// What only administrators may see.
+const ACCESS: Group = Group {
+    heading: |nav| nav.access,
+    entries: &[
+        Entry {
+            place: Place::Operators,
+            address: "/operators",
+            label: |nav| nav.operators,
+        },
+        Entry {
+            place: Place::Tokens,
+            address: "/tokens",
+            label: |nav| nav.tokens,
+        },
+        Entry {
+            place: Place::Audit,
+            address: "/audit",
+            label: |nav| nav.audit,
+        },
+    ],
+};
 
 impl Entry {
     pub(super) fn label(&self) -> &'static str {
@@ -99,13 +170,15 @@ pub(super) struct Layout {
     /// The words that are on every page.
     pub(super) t: &'static Texts,
     pub(super) bare: Bare,
-    pub(super) navigation: &'static [Group],
+    pub(super) navigation: Vec<&'static Group>,
     pub(super) title: String,
     pub(super) place: Place,
     pub(super) operator: String,
     pub(super) role: &'static str,
     /// Whether the operator may change devices, resources and tasks.
     pub(super) may_operate: bool,
+    /// Whether the operator may change products, operators and nodes.
+    pub(super) may_administer: bool,
     /// What every form carries.
     pub(super) csrf: String,
     /// What was just done.
@@ -135,15 +208,17 @@ impl Layout {
     /// The surroundings of one page. `title` is also the page's first heading.
     pub(super) fn new(visit: &Visit, place: Place, title: impl Into<String>) -> Self {
         let actor = &visit.session.actor;
+        let access = (actor.role >= Role::Admin).then_some(&ACCESS);
         Self {
             t: &TEXTS,
             bare: Bare::new(),
-            navigation: NAVIGATION,
+            navigation: NAVIGATION.iter().chain(access).collect(),
             title: title.into(),
             place,
             operator: actor.name.clone(),
             role: actor.role.as_str(),
             may_operate: actor.role >= Role::Operator,
+            may_administer: actor.role >= Role::Admin,
             csrf: visit.session.form_token().to_owned(),
             notice: visit
                 .notice

@@ -33,6 +33,10 @@ pub(super) struct Visit {
 #[derive(Debug, Clone)]
 pub(super) struct Operator(pub(super) Visit);
 
+/// A visit of someone who may also change products, operators and nodes.
+#[derive(Debug, Clone)]
+pub(super) struct Admin(pub(super) Visit);
+
 /// The layer of every page but the sign-in.
 pub(super) async fn enter(
     State(console): State<Arc<Console>>,
@@ -168,6 +172,7 @@ macro_rules! role {
 }
 
 role!(Operator);
+role!(Admin);
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,14 @@
 //! A language is one value of [`Texts`]: the compiler says which words it lacks, and which no page uses any more. Words
 //! with a gap name it in braces and are completed by [`fill`]. Rules that a field breaks come from the services.
 
+mod access;
+mod applications;
+mod batches;
 pub(super) mod common;
 mod deliver;
+mod devices;
 mod overview;
+mod products;
 mod resources;
 mod tasks;
 mod uploads;
@@ -46,6 +51,17 @@ pub(super) struct Texts {
     pub(super) waiting: tasks::Waiting,
     pub(super) failure: tasks::Failures,
     pub(super) uploads: uploads::Uploads,
+    pub(super) kinds: products::Kinds,
+    pub(super) products: products::Products,
+    pub(super) devices: devices::Devices,
+    pub(super) register: devices::Register,
+    pub(super) credentials: devices::Credentials,
+    pub(super) batches: batches::Batches,
+    pub(super) applications: applications::Applications,
+    pub(super) operators: access::Operators,
+    pub(super) tokens: access::Tokens,
+    pub(super) audit: access::Audit,
+    pub(super) nodes: access::Nodes,
 }
 
 /// The words that are shown.
@@ -64,6 +80,17 @@ pub(super) static TEXTS: Texts = Texts {
     waiting: tasks::Waiting::EN,
     failure: tasks::Failures::EN,
     uploads: uploads::Uploads::EN,
+    kinds: products::Kinds::EN,
+    products: products::Products::EN,
+    devices: devices::Devices::EN,
+    register: devices::Register::EN,
+    credentials: devices::Credentials::EN,
+    batches: batches::Batches::EN,
+    applications: applications::Applications::EN,
+    operators: access::Operators::EN,
+    tokens: access::Tokens::EN,
+    audit: access::Audit::EN,
+    nodes: access::Nodes::EN,
 };
 
 /// Puts values into the gaps of a text: `{count}` by `("count", &count)`.

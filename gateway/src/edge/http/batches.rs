@@ -27,8 +27,8 @@ use super::{
     view::{BatchRowView, BatchView, PageQuery, PageView},
 };
 use crate::{
-    model::{BatchState, Id, Page, Role, RowState},
-    service::registration::{RegistrationService, RowResult, TEMPLATE},
+    model::{Actor, BatchState, Id, Page, Role, RowState},
+    service::registration::{RegistrationError, RegistrationService, RowResult, TEMPLATE},
 };
 
 /// The routes of this file.
@@ -193,8 +193,20 @@ async fn result(
     State(state): State<ApiState>,
     PathOf(id): PathOf<Id>,
 ) -> Result<Response, Problem> {
-    state.registration.note_download(&actor, id).await?;
-    let body = Body::from_stream(pages(state.registration.clone(), id));
+    Ok(download(&state.registration, &actor, id).await?)
+}
+
+/// The result as a file, once it is noted who takes it.
+///
+/// # Errors
+/// [`RegistrationError::NotFound`].
+pub(in crate::edge) async fn download(
+    registration: &RegistrationService,
+    actor: &Actor,
+    id: Id,
+) -> Result<Response, RegistrationError> {
+    registration.note_download(actor, id).await?;
+    let body = Body::from_stream(pages(registration.clone(), id));
     Ok((csv_headers(&format!("devices-{id}-result.csv")), body).into_response())
 }
 
@@ -210,7 +222,8 @@ async fn confirm(
     Ok(Json(state.registration.confirm(&actor, id).await?.into()))
 }
 
-fn csv_headers(file: &str) -> [(header::HeaderName, String); 3] {
+/// What goes before a CSV that is to be kept as a file.
+pub(in crate::edge) fn csv_headers(file: &str) -> [(header::HeaderName, String); 3] {
     [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
         (

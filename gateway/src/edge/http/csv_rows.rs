@@ -15,16 +15,16 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// One cell with the line that its record begins on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CsvRow {
+pub(in crate::edge) struct CsvRow {
     /// Line of the file, from 1; the heading is line 1.
-    pub(super) line: u32,
+    pub(in crate::edge) line: u32,
     /// The cell, without the blanks around it.
-    pub(super) value: String,
+    pub(in crate::edge) value: String,
 }
 
 /// Reads the cells of one column.
 #[derive(Debug)]
-pub(super) struct CsvRows {
+pub(in crate::edge) struct CsvRows {
     column: &'static str,
     max_rows: usize,
     /// The record that has not ended.
@@ -40,7 +40,7 @@ pub(super) struct CsvRows {
 
 impl CsvRows {
     /// Expects a heading with `column`, and at most `max_rows` rows.
-    pub(super) fn new(column: &'static str, max_rows: usize) -> Self {
+    pub(in crate::edge) fn new(column: &'static str, max_rows: usize) -> Self {
         Self {
             column,
             max_rows,
@@ -56,7 +56,7 @@ impl CsvRows {
     ///
     /// # Errors
     /// [`Kind::InvalidCsv`]: no such column, too many rows, a record that is too long or no text.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<CsvRow>, Problem> {
+    pub(in crate::edge) fn push(&mut self, bytes: &[u8]) -> Result<Vec<CsvRow>, Problem> {
         let mut found = Vec::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.pending.len() + part.len() > MAX_RECORD_BYTES {
@@ -77,7 +77,7 @@ impl CsvRows {
     ///
     /// # Errors
     /// [`Kind::InvalidCsv`], as [`CsvRows::push`], and where there was no row at all.
-    pub(super) fn finish(&mut self) -> Result<Option<CsvRow>, Problem> {
+    pub(in crate::edge) fn finish(&mut self) -> Result<Option<CsvRow>, Problem> {
         let row = self.end_record()?;
         if self.layout.is_none() {
             return Err(self.invalid("the file is empty"));

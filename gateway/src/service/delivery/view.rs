@@ -94,6 +94,19 @@ impl DeliveryService {
         Ok(found.map(|known| self.view(known)))
     }
 
+    /// A page of the deliveries to a device, the newest first.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Store`], also for a wrong cursor.
+    pub async fn deliveries_to(
+        &self,
+        device: &DeviceId,
+        page: &Page,
+    ) -> Result<Paged<DeliveryView>, DeliveryError> {
+        let found = self.inner.registry.deliveries_to(device, page).await?;
+        Ok(found.map(|known| self.view(known)))
+    }
+
     /// One delivery, as its latest attempt stands.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use headgate_protocol::identity::DeviceId;
 use sqlx::any::AnyRow;
 
 use crate::{
@@ -36,6 +37,26 @@ impl Registry {
             sql.push(" AND id > ").bind(after);
         }
         sql.push(" ORDER BY id LIMIT ")
+            .bind(i64::from(page.limit) + 1);
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
+        let deliveries = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Paged::cut(deliveries, page.limit, |delivery| {
+            delivery.id.to_string()
+        }))
+    }
+
+    /// Deliveries to a device, newest first: their current attempts.
+    pub async fn deliveries_to(
+        &self,
+        device: &DeviceId,
+        page: &Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(" WHERE device_id = ").bind(device.as_str());
+        if let Some(before) = super::id_cursor(page)? {
+            sql.push(" AND id < ").bind(before);
+        }
+        sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
         let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let deliveries = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;

@@ -120,4 +120,9 @@ const FILES: &[(i64, &str, &str)] = &[
         include_str!("migrations/0011_fingerprint.sql"),
     ),
     (12, "account", include_str!("migrations/0012_account.sql")),
+    (
+        13,
+        "device_deliveries",
+        include_str!("migrations/0013_device_deliveries.sql"),
+    ),
 ];

@@ -51,7 +51,7 @@ impl Registry {
         .bind(product.name.as_str())
         .bind(product.description.as_str())
         .bind(rules_json(product)?)
-        .bind(confirm_word(product.confirm))
+        .bind(product.confirm.as_str())
         .bind(i64::from(product.trust_done))
         .bind(product.reachable_after_uplink_secs.map(i64::from))
         .bind(product.created_at.as_i64())
@@ -96,7 +96,7 @@ impl Registry {
         .bind(product.name.as_str())
         .bind(product.description.as_str())
         .bind(rules_json(product)?)
-        .bind(confirm_word(product.confirm))
+        .bind(product.confirm.as_str())
         .bind(i64::from(product.trust_done))
         .bind(product.reachable_after_uplink_secs.map(i64::from))
         .bind(super::after(before.updated_at, product.updated_at).as_i64())
@@ -307,13 +307,6 @@ fn rules_json(product: &Product) -> Result<String, StoreError> {
             topic_policy: std::borrow::Cow::Borrowed(&product.topic_policy),
         },
     )
-}
-
-const fn confirm_word(confirm: Confirm) -> &'static str {
-    match confirm {
-        Confirm::Report => "report",
-        Confirm::Acked => "acked",
-    }
 }
 
 const SELECT: &str = "SELECT id, name, description, rules, confirm, trust_done, reachable_after_uplink_secs, \

@@ -20,6 +20,8 @@ texts! {
         pages: "Pages",
         all_products: "All products",
         changed_meanwhile: "Someone else changed this while you were editing it. What is shown now is theirs; nothing of yours was stored.",
+        shown_once: "Keep this now",
+        shown_once_about: "It is shown this once and cannot be read again. Keep it where it belongs before you leave this page; if it is lost, a new one has to be made.",
     }
 }
 
@@ -32,6 +34,17 @@ texts! {
         deliver: "Deliver",
         tasks: "Tasks",
         uploads: "Device resources",
+        identity: "Devices",
+        devices: "Devices",
+        batches: "Batch registration",
+        products: "Products",
+        applications: "Applications",
+        gateway: "Gateway",
+        nodes: "Nodes",
+        access: "Access",
+        operators: "Operators",
+        tokens: "API tokens",
+        audit: "Audit",
     }
 }
 
@@ -88,6 +101,44 @@ impl Notices {
             "content-replaced",
             "The new bytes are the current version now.",
         ),
+        ("product-added", "The product was made."),
+        (
+            "device-frozen",
+            "The device is frozen: it is let in no more, and its connection was closed.",
+        ),
+        ("device-unfrozen", "The device may connect again."),
+        (
+            "device-kicked",
+            "The device's connection was ended. It may connect again.",
+        ),
+        ("device-absent", "The device was not connected any more."),
+        ("fingerprint-replaced", "The fingerprint was replaced."),
+        (
+            "credential-cleared",
+            "The second credential was taken away.",
+        ),
+        (
+            "batch-taken",
+            "The file was taken. Its devices are being registered.",
+        ),
+        (
+            "batch-known",
+            "The same file was sent before: this is its batch. Nothing was changed.",
+        ),
+        ("batch-confirmed", "The secrets are shown no more."),
+        ("app-enabled", "The application may come in again."),
+        (
+            "app-disabled",
+            "The application is let in no more, and its sessions were ended.",
+        ),
+        ("devices-bound", "The devices were bound."),
+        ("devices-unbound", "The devices were unbound."),
+        ("token-revoked", "The token was revoked."),
+        ("certificates-same", "No certificate had changed."),
+        (
+            "certificates-read",
+            "Certificates had changed; the new ones are served from here on.",
+        ),
     ]);
 
     /// The words of a code; other codes have none.
@@ -121,6 +172,16 @@ impl States {
         ("creation_failed", "Creation failed"),
         ("receiving", "Receiving"),
         ("stored", "Stored"),
+        ("waiting", "Waiting"),
+        ("unchanged", "Unchanged"),
+        ("online", "Online"),
+        ("offline", "Offline"),
+        ("frozen", "Frozen"),
+        ("enabled", "Enabled"),
+        ("disabled", "Disabled"),
+        ("ready", "Ready"),
+        ("not_ready", "Not ready"),
+        ("draining", "Draining"),
     ]);
 
     /// The word of a state; its name where there is none.

@@ -87,6 +87,7 @@ contract! {
     }
     tasks {
         a_task_of_ten_thousand_is_stored_whole,
+        deliveries_to_a_device_are_listed_newest_first,
         a_task_without_its_resource_or_with_a_broken_row_stores_nothing,
         a_task_for_a_device_that_is_gone_stores_nothing,
         a_task_is_made_in_blocks_or_leaves_nothing,

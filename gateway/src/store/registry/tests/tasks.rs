@@ -118,6 +118,24 @@ pub(super) async fn a_task_of_ten_thousand_is_stored_whole() {
     assert_eq!(fixture.open_deliveries().await.unwrap().len(), 10_000);
 }
 
+pub(super) async fn deliveries_to_a_device_are_listed_newest_first() {
+    let (fixture, mut task, first) = with_task(2).await;
+    task.id = fixture.next_id();
+    let second = deliveries(&fixture, &task, 2);
+    fixture
+        .insert_task(&task, &second, &audit("task.create"))
+        .await
+        .unwrap();
+    let device = &first[1].device_id;
+    let mut page = Page::new(Some(1), None).unwrap();
+    let newest = fixture.deliveries_to(device, &page).await.unwrap();
+    assert_eq!(newest.items, second[1..]);
+    page.cursor = newest.next;
+    let oldest = fixture.deliveries_to(device, &page).await.unwrap();
+    assert_eq!(oldest.items, first[1..]);
+    assert_eq!(oldest.next, None);
+}
+
 pub(super) async fn a_task_without_its_resource_or_with_a_broken_row_stores_nothing() {
     let (fixture, mut task, _) = with_task(1).await;
     task.id = fixture.next_id();

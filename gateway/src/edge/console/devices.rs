@@ -1,0 +1,168 @@
+//! `/devices`: everything that may connect.
+
+mod change;
+mod credentials;
+mod details;
+mod given;
+mod register;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    middleware::from_fn,
+    response::Response,
+    routing::{get, post},
+};
+use headgate_protocol::identity::AppId;
+
+use super::{
+    Console,
+    fault::Fault,
+    form::{Choice, choices},
+    layout::{Layout, Place, render},
+    paging::{ListQuery, Ways},
+    session::Visit,
+    show,
+    text::{TEXTS, Texts},
+};
+use crate::{
+    edge::http::linger::linger,
+    model::{Device, Paged},
+    service::DeviceFilter,
+    session::SessionTable,
+};
+
+/// The filters of the list.
+const FILTERS: &[&str] = &["text", "product", "status", "app"];
+
+/// The routes of this file and of those below.
+pub(super) fn routes() -> Router<Arc<Console>> {
+    // Forms with a file have a limit of their own; the rest of a refused one is read, so that its sender hears why.
+    let with_file = Router::new()
+        .route("/devices", get(list).post(register::add))
+        .route("/devices/{id}/fingerprint", post(credentials::fingerprint))
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(linger));
+    Router::new()
+        .merge(with_file)
+        .route("/devices/new", get(register::page))
+        .route("/devices/{id}", get(details::page))
+        .route(
+            "/devices/{id}/edit",
+            get(change::edit_page).post(change::edit),
+        )
+        .route(
+            "/devices/{id}/delete",
+            get(change::delete_page).post(change::delete),
+        )
+        .route("/devices/{id}/freeze", post(change::freeze))
+        .route("/devices/{id}/unfreeze", post(change::unfreeze))
+        .route("/devices/{id}/kick", post(change::kick))
+        .route("/devices/{id}/credentials", get(credentials::page))
+        .route("/devices/{id}/secret", post(credentials::secret))
+        .route("/devices/{id}/clear", post(credentials::clear))
+}
+
+#[derive(Template)]
+#[template(path = "console/devices/list.html")]
+struct ListPage {
+    t: &'static Texts,
+    layout: Layout,
+    text: String,
+    products: Vec<Choice>,
+    statuses: Vec<Choice>,
+    app: String,
+    is_filtered: bool,
+    rows: Vec<Row>,
+    ways: Ways,
+}
+
+/// A device as it is listed.
+struct Row {
+    id: String,
+    node_id: String,
+    product: String,
+    name: String,
+    state: &'static str,
+    auth: &'static str,
+    seen: String,
+}
+
+impl Row {
+    fn new(device: &Device, sessions: &SessionTable) -> Self {
+        let is_online = sessions.of(&device.id).is_some();
+        Self {
+            id: device.id.to_string(),
+            node_id: device.node_id.to_string(),
+            product: device.product_id.to_string(),
+            name: device.name.clone(),
+            state: match (device.enabled, is_online) {
+                (false, _) => "frozen",
+                (true, true) => "online",
+                (true, false) => "offline",
+            },
+            auth: TEXTS.kinds.of(device.auth.as_str()),
+            seen: device
+                .last_seen_at
+                .map_or_else(|| TEXTS.devices.never.to_owned(), show::time),
+        }
+    }
+}
+
+async fn list(
+    State(console): State<Arc<Console>>,
+    visit: Visit,
+    query: ListQuery,
+) -> Result<Response, Fault> {
+    let t = &TEXTS.devices;
+    let (text, product) = (query.value("text"), query.value("product"));
+    let (status, app) = (query.value("status"), query.value("app"));
+    let known_app: Option<AppId> = app.parse().ok();
+    let found = if known_app.is_none() && !app.is_empty() {
+        // No application can have this name, so no device is bound to it.
+        Paged {
+            items: Vec::new(),
+            next: None,
+        }
+    } else {
+        let filter = DeviceFilter {
+            product: product.parse().ok(),
+            enabled: match status {
+                "frozen" => Some(false),
+                "not_frozen" => Some(true),
+                _ => None,
+            },
+            name: None,
+            text: (!text.is_empty()).then(|| text.to_owned()),
+            app: known_app,
+        };
+        let registry = &console.services.registry;
+        registry.devices(&filter, &query.page()).await?
+    };
+    let products = super::resources::products(&console).await?;
+    let all_products = [(String::new(), TEXTS.common.all_products.to_owned())];
+    let each = products.into_iter().map(|id| (id.clone(), id));
+    let statuses = [
+        ("", t.all_states),
+        ("not_frozen", t.not_frozen),
+        ("frozen", t.frozen),
+    ];
+    let rows = found.items.iter();
+    let page = ListPage {
+        t: &TEXTS,
+        layout: Layout::new(&visit, Place::Devices, t.title),
+        text: text.to_owned(),
+        products: choices(all_products.into_iter().chain(each), |id| id == product),
+        statuses: choices(statuses, |value| value == status),
+        app: app.to_owned(),
+        is_filtered: FILTERS.iter().any(|name| !query.value(name).is_empty()),
+        ways: query.ways(&found, FILTERS),
+        rows: rows
+            .map(|device| Row::new(device, &console.services.sessions))
+            .collect(),
+    };
+    Ok(render(&page))
+}

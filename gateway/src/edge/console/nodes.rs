@@ -1,0 +1,137 @@
+//! `/nodes`: whether the gateway is well, and what can be asked of it as a process.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    response::Response,
+    routing::{get, post},
+};
+
+use super::{
+    Console,
+    fault::Fault,
+    form::{Errors, PathOf, Posted},
+    layout::{Layout, Place, render, render_with, see},
+    session::{Admin, Visit},
+    show,
+    text::{TEXTS, Texts, fill},
+};
+use crate::service::node::{NodeError, NodeHealth};
+
+/// The routes of this file.
+pub(super) fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/nodes", get(list))
+        .route("/nodes/{id}/drain", get(drain_page).post(drain))
+        .route("/nodes/{id}/reload", post(reload))
+}
+
+#[derive(Template)]
+#[template(path = "console/nodes/list.html")]
+struct ListPage {
+    t: &'static Texts,
+    layout: Layout,
+    nodes: Vec<Node>,
+    errors: Errors,
+}
+
+#[derive(Template)]
+#[template(path = "console/nodes/drain.html")]
+struct DrainPage {
+    t: &'static Texts,
+    layout: Layout,
+    id: String,
+    question: String,
+}
+
+/// A node as it is shown.
+struct Node {
+    id: String,
+    version: &'static str,
+    state: &'static str,
+    started: String,
+    checks: Vec<(&'static str, Option<String>)>,
+    devices: String,
+    applications: String,
+}
+
+impl Node {
+    fn new(console: &Console, node: NodeHealth) -> Self {
+        let count = |number: usize| show::grouped(u64::try_from(number).unwrap_or(u64::MAX));
+        let checks = node.checks.into_iter();
+        Self {
+            id: node.id,
+            version: node.version,
+            state: node.state.as_str(),
+            started: show::time(node.started_at),
+            checks: checks.map(|check| (check.name, check.failure)).collect(),
+            devices: count(console.services.sessions.len()),
+            applications: count(console.services.app_sessions.count()),
+        }
+    }
+}
+
+async fn list(State(console): State<Arc<Console>>, visit: Visit) -> Response {
+    list_of(&console, &visit, StatusCode::OK, Errors::default())
+}
+
+fn list_of(console: &Console, visit: &Visit, status: StatusCode, errors: Errors) -> Response {
+    let nodes = console.services.nodes.nodes().into_iter();
+    let page = ListPage {
+        t: &TEXTS,
+        layout: Layout::new(visit, Place::Nodes, TEXTS.nodes.title),
+        nodes: nodes.map(|node| Node::new(console, node)).collect(),
+        errors,
+    };
+    render_with(status, &page)
+}
+
+async fn drain_page(
+    State(console): State<Arc<Console>>,
+    Admin(visit): Admin,
+    PathOf(id): PathOf<String>,
+) -> Result<Response, Fault> {
+    let t = &TEXTS.nodes;
+    let node = console.services.nodes.node(&id)?;
+    let page = DrainPage {
+        t: &TEXTS,
+        layout: Layout::new(&visit, Place::Nodes, t.drain_title),
+        question: fill(t.drain_question, &[("id", &node.id)]),
+        id: node.id,
+    };
+    Ok(render(&page))
+}
+
+async fn drain(
+    State(console): State<Arc<Console>>,
+    Admin(visit): Admin,
+    PathOf(id): PathOf<String>,
+    _form: Posted,
+) -> Result<Response, Fault> {
+    let nodes = &console.services.nodes;
+    nodes.drain(&visit.session.actor, &id).await?;
+    Ok(list_of(&console, &visit, StatusCode::OK, Errors::default()))
+}
+
+async fn reload(
+    State(console): State<Arc<Console>>,
+    Admin(visit): Admin,
+    PathOf(id): PathOf<String>,
+    _form: Posted,
+) -> Result<Response, Fault> {
+    let t = &TEXTS.nodes;
+    let nodes = &console.services.nodes;
+    match nodes.reload(&visit.session.actor, &id).await {
+        Ok(0) => Ok(see("/nodes", "certificates-same")),
+        Ok(_) => Ok(see("/nodes", "certificates-read")),
+        Err(NodeError::Certificate(reason)) => {
+            let errors = Errors::one("", fill(t.reload_failed, &[("reason", &reason)]));
+            Ok(list_of(&console, &visit, StatusCode::CONFLICT, errors))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

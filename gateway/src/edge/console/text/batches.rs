@@ -1,0 +1,51 @@
+//! Words of the pages about registration in batches.
+
+use super::texts;
+
+texts! {
+    /// Registration in batches.
+    Batches {
+        title: "Batch registration",
+        about: "Many devices from one file. Rows that cannot be used stop no other; the same file sent again changes nothing.",
+        template: "Download a template",
+        add: "Register from a file",
+        file: "CSV",
+        file_hint: "UTF-8, up to {max}. Columns: node_id and product_id; if you like device_name, auth_type, secret, fingerprint, description, device_id and psk_encoding.",
+        submit: "Register",
+        progress: "Uploaded",
+        empty: "There is no batch yet.",
+        batch: "Batch",
+        state: "State",
+        rows: "Rows",
+        done: "Done",
+        created: "Registered",
+        unchanged: "Unchanged",
+        failed: "Failed",
+        sent: "Sent",
+        by: "By",
+        started: "Begun",
+        ended: "Ended",
+        size: "File",
+        sha256: "SHA-256 of the file",
+        details: "Details",
+        file_missing: "Choose a file.",
+        file_cut: "The file did not arrive whole. Nothing was changed.",
+        too_large: "The file is larger than it may be.",
+        results: "What came of each row",
+        all: "All",
+        no_rows: "No row is in this state.",
+        line: "Line",
+        product: "Product",
+        node_id: "Node id",
+        device: "Device",
+        secret: "Secret",
+        reason: "Reason",
+        download: "Download the result",
+        secrets_until: "The secrets that were made stand in the result until {time} UTC. Download it and bring them to the devices, then say that you have them.",
+        secrets_now: "The secrets that are made stand in the result as they come.",
+        confirm: "I have the secrets: show them no more",
+        delete: "Delete the batch",
+        delete_question: "Delete the batch and its result? Its devices stay; secrets that nobody kept are lost.",
+        running: "The batch is running. Wait until it has ended.",
+    }
+}
