@@ -1,9 +1,10 @@
 //! Every page in a browser.
 
-use serde_json::Value;
+use headgate_protocol::mqtt::{ProtocolVersion, QoS};
+use serde_json::{Value, json};
 
 use super::{BROWSING, Gateway, browse};
-use crate::harness::{Client, Device, until_in};
+use crate::harness::{Client, Device, Login, until_in};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_sign_in_and_out() {
@@ -75,5 +76,66 @@ async fn files_of_devices_are_found_downloaded_and_deleted() {
         .upload(&device, "log <b>1</b>.txt", &[7; 20_000])
         .await;
     browse(&gateway, "uploads.mjs", &[&device.id, "log <b>1</b>.txt"]).await;
+    gateway.stop().await;
+}
+
+/// Someone who may only look.
+const VIEWER: [&str; 2] = ["looker", "looks-at-pages"];
+
+async fn viewer(gateway: &Gateway) {
+    let [name, password] = VIEWER;
+    let body = json!({"name": name, "role": "viewer", "password": password});
+    gateway.post("/operators", &body).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn products_are_made_edited_and_deleted() {
+    let gateway = Gateway::start().await;
+    viewer(&gateway).await;
+    browse(&gateway, "products.mjs", &VIEWER).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_are_registered_found_edited_kicked_frozen_and_deleted() {
+    const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/model/certificate/ec.pem");
+    let gateway = Gateway::start().await;
+    let kinds = json!({"auth_kinds": ["secret", "x509"]});
+    gateway.product("P", &kinds).await;
+    let (on, busy) = (
+        gateway.device("P", "on").await,
+        gateway.device("P", "busy").await,
+    );
+    let login = Login::of(&on).over(ProtocolVersion::V5);
+    let mut client = Client::log_in(&gateway, &login).await;
+    client.subscribe(&["P/on/#"], QoS::AtLeastOnce).await;
+    let resource = gateway.resource("P", "firmware", b"bytes").await;
+    gateway.task(&resource, &[&busy]).await;
+    browse(&gateway, "devices.mjs", &[CERTIFICATE, &on.id, &busy.id]).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_sent_watched_kept_and_deleted() {
+    let gateway = Gateway::start().await;
+    gateway.product("P", &Value::Null).await;
+    viewer(&gateway).await;
+    browse(&gateway, "batches.mjs", &VIEWER).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applications_are_made_bound_disabled_and_deleted() {
+    let gateway = Gateway::start().await;
+    gateway.devices(["a", "b", "c"]).await;
+    browse(&gateway, "applications.mjs", &[]).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_tokens_audit_and_nodes_are_for_administrators() {
+    let gateway = Gateway::start().await;
+    viewer(&gateway).await;
+    browse(&gateway, "access.mjs", &VIEWER).await;
     gateway.stop().await;
 }
