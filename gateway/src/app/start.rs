@@ -213,8 +213,7 @@ impl App {
         connect_links(&links, &delivery, &uploads, &uplink);
         let registration =
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
-        let readiness = Readiness::new();
-        let edges = Shutdown::new();
+        let (readiness, edges) = (Readiness::new(), Shutdown::new());
         let (nodes, reloads) = open_nodes(&stores, &readiness, shutdown);
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),

@@ -51,7 +51,7 @@ section! {
         certificate: Option<PathBuf> = None, Optional(FilePath, "");
         /// PEM file with the private key of `certificate`.
         key: Option<PathBuf> = None, Optional(FilePath, "");
-        /// Whether TLS_PSK_WITH_AES_128_CBC_SHA is spoken, for devices that know nothing better.
+        /// Whether `TLS_PSK_WITH_AES_128_CBC_SHA` is spoken, for devices that know nothing better.
         legacy_suites: bool = false, Flag;
         /// How long the gateway waits for the answer to its part of a handshake at first; doubled for each repetition.
         handshake_timeout: Duration = secs(10), Span(millis(100)..=secs(60));

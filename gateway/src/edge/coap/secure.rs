@@ -286,7 +286,7 @@ impl Listener {
                 is_idle = false;
                 match output {
                     Output::Transmit { peer, datagram } => {
-                        transmit(&self.socket, &self.metrics, peer, &datagram).await
+                        transmit(&self.socket, &self.metrics, peer, &datagram).await;
                     }
                     Output::Event(event) => self.on_event(now, event),
                 }

@@ -64,13 +64,10 @@ impl DeviceAuthenticator {
         });
         let mut opened = [None, None];
         for (sealed, opened) in secrets.iter().zip(&mut opened) {
-            *opened = match sealed {
-                Some(sealed) => Some(self.inner.sealer.open(owner, sealed)?),
-                None => {
-                    let _dummy = self.inner.sealer.open(DUMMY_OWNER, &self.inner.dummy)?;
-                    None
-                }
-            };
+            let dummy = (DUMMY_OWNER, self.inner.dummy.as_slice());
+            let (owner, bytes) = sealed.map_or(dummy, |sealed| (owner, sealed));
+            let secret = self.inner.sealer.open(owner, bytes)?;
+            *opened = sealed.is_some().then_some(secret);
         }
         let there_are = secrets.map(|secret| secret.is_some());
         let Some(row) = row else { return Ok(None) };
@@ -90,7 +87,8 @@ impl DeviceAuthenticator {
     /// Takes note of whether a device has shown the key that was chosen for it.
     pub fn note_key(&self, identity: &str, slot: CredentialSlot, is_right: bool, now: Instant) {
         let preferred = match (slot, is_right) {
-            (CredentialSlot::Primary, true) => {
+            // The first one, as by default.
+            (CredentialSlot::Primary, true) | (CredentialSlot::Secondary, false) => {
                 self.inner.preferred.remove(identity);
                 return;
             }
@@ -99,10 +97,6 @@ impl DeviceAuthenticator {
                 slot: CredentialSlot::Secondary,
                 until: Some(now + OTHER_FOR),
             },
-            (CredentialSlot::Secondary, false) => {
-                self.inner.preferred.remove(identity);
-                return;
-            }
         };
         self.inner.preferred.insert(identity.into(), preferred);
     }
@@ -236,8 +230,8 @@ fn sealed(row: &DeviceAuthRow, slot: CredentialSlot) -> Option<&[u8]> {
 
 fn tag_of(sealed: &[u8]) -> CredentialTag {
     let digest: [u8; 32] = Sha256::digest(sealed).into();
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    CredentialTag(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    let first = digest.first_chunk().copied();
+    CredentialTag(first.map_or(0, u64::from_be_bytes))
 }
 
 impl std::fmt::Debug for PresharedKey {
