@@ -45,6 +45,11 @@ struct OverviewPage {
 }
 
 impl OverviewPage {
+    fn last(&self) -> String {
+        let minutes = self.charts.first().map_or(0, |chart| chart.minutes);
+        fill(self.t.overview.last, &[("minutes", &minutes)])
+    }
+
     fn most(&self, chart: &Chart) -> String {
         fill(self.t.overview.most, &[("value", &chart.most)])
     }

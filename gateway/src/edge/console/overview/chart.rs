@@ -1,8 +1,11 @@
-//! A small chart: one line over the last hour, drawn as SVG.
+//! A small chart: one line over the last minutes, an hour at most, drawn as SVG.
 
 use std::fmt::Write as _;
 
-use crate::telemetry::trend::{INTERVAL, SAMPLES};
+use crate::telemetry::trend::INTERVAL;
+
+/// Samples that the width stands for at least: five minutes.
+const MIN_SAMPLES: usize = 31;
 
 /// Units of the drawing; the page stretches it.
 const WIDTH: f64 = 360.0;
@@ -18,7 +21,7 @@ pub(super) struct Chart {
     pub(super) area: String,
     pub(super) last: String,
     pub(super) most: String,
-    /// Minutes that it shows.
+    /// Minutes that its width stands for.
     pub(super) minutes: u64,
 }
 
@@ -27,7 +30,7 @@ impl Chart {
     pub(super) fn new(title: &'static str, values: &[f64], show: impl Fn(f64) -> String) -> Self {
         let most = values.iter().copied().fold(0.0, f64::max);
         let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
-        let step = WIDTH / count(SAMPLES - 1);
+        let step = WIDTH / count(values.len().max(MIN_SAMPLES) - 1);
         let first = WIDTH - step * count(values.len().saturating_sub(1));
         let mut line = String::new();
         if values.len() > 1 {
@@ -50,7 +53,7 @@ impl Chart {
             area,
             last: show(values.last().copied().unwrap_or(0.0)),
             most: show(most),
-            minutes: values.len() as u64 * INTERVAL.as_secs() / 60,
+            minutes: (values.len().max(MIN_SAMPLES) - 1) as u64 * INTERVAL.as_secs() / 60,
         }
     }
 }
@@ -62,9 +65,9 @@ mod tests {
     #[test]
     fn the_newest_sample_is_at_the_right_and_the_highest_at_the_top() {
         let chart = Chart::new("x", &[0.0, 10.0, 5.0], |value| value.to_string());
-        assert_eq!(chart.line.trim(), "358.0,58.0 359.0,4.0 360.0,31.0");
+        assert_eq!(chart.line.trim(), "336.0,58.0 348.0,4.0 360.0,31.0");
         assert_eq!((chart.last.as_str(), chart.most.as_str()), ("5", "10"));
-        assert!(chart.area.starts_with("358.0,60 ") && chart.area.ends_with(" 360,60"));
+        assert!(chart.area.starts_with("336.0,60 ") && chart.area.ends_with(" 360,60"));
     }
 
     #[test]

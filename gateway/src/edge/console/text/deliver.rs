@@ -47,7 +47,7 @@ texts! {
         start_at: "Not before (UTC)",
         window_from: "Every day from",
         window_to: "… to",
-        window_offset: "… in the time zone",
+        window_offset: "… UTC offset, +08:00",
         if_fails: "If it fails",
         abort_percent: "Give up at percent failed",
         abort_min: "… once so many ended",
@@ -88,10 +88,10 @@ texts! {
 texts! {
     /// What a policy means.
     Plan {
-        filter_all: "It was made for all devices of the product.",
-        filter_name: "It was made for the devices whose node id or name matches {name}.",
-        filter_app: "It was made for the devices that are bound to {app}.",
-        filter_both: "It was made for the devices that are bound to {app} and match {name}.",
+        filter_all: "For all devices of the product.",
+        filter_name: "For the devices whose node id or name matches {name}.",
+        filter_app: "For the devices that are bound to {app}.",
+        filter_both: "For the devices that are bound to {app} and match {name}.",
         start_now: "Starts at once; devices that are away get it when they connect.",
         start_at: "Starts at {time} UTC; devices that are away get it when they connect.",
         window: "Begins deliveries only from {from} to {to} (UTC{offset}); what has begun goes on.",

@@ -15,7 +15,7 @@ texts! {
         bytes_in: "From devices a second",
         waiting: "Deliveries waiting",
         in_progress: "Deliveries in progress",
-        last_hour: "The last hour",
+        last: "The last {minutes} minutes",
         most: "most {value}",
         no_samples: "The first line appears after half a minute.",
         chart: "{title}: {last} now, {most} at most in the last {minutes} minutes",
