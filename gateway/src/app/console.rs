@@ -17,9 +17,14 @@ pub(super) fn open(
     readiness: &Readiness,
 ) -> Console {
     let trend = Trend::new(metrics.clone());
-    let (sampler, stop) = (trend.clone(), api.shutdown.token().clone());
-    api.shutdown
-        .spawn(async move { stop.run_until_cancelled(sampler.run()).await });
+    let (sampler, stop) = (trend.clone(), api.shutdown.clone());
+    api.shutdown.spawn(async move {
+        tokio::select! {
+            biased;
+            () = stop.draining() => {}
+            () = sampler.run() => {}
+        }
+    });
     Console {
         services: api.clone(),
         sessions: OperatorSessions::new(
