@@ -20,7 +20,7 @@ const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
 const LIBRARIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/browser");
 
 /// How long a browser may take: the programs give up by themselves a little earlier.
-const BROWSING: Duration = Duration::from_secs(120);
+const BROWSING: Duration = Duration::from_mins(2);
 
 /// The first operator's password.
 fn password(gateway: &Gateway) -> String {

@@ -71,7 +71,7 @@ async fn take_with_a_pause(gateway: &Gateway, device: &Device) {
 async fn tasks_are_made_watched_and_steered() {
     let gateway = Gateway::start().await;
     let [there, away] = gateway.devices(["meter-1", "valve-2"]).await;
-    let resource = gateway.resource("P", "firmware", &[7; 300_000]).await;
+    let resource = gateway.resource("P", "firmware", &vec![7; 300_000]).await;
     let arguments = [resource.as_str(), &there.node, &away.node];
     tokio::join!(
         browse(&gateway, "tasks.mjs", &arguments),
@@ -86,7 +86,7 @@ async fn files_of_devices_are_found_downloaded_and_deleted() {
     let [device] = gateway.devices(["d1"]).await;
     let mut client = Client::listening(&gateway, &device).await;
     client
-        .upload(&device, "log <b>1</b>.txt", &[7; 20_000])
+        .upload(&device, "log <b>1</b>.txt", &vec![7; 20_000])
         .await;
     browse(&gateway, "uploads.mjs", &[&device.id, "log <b>1</b>.txt"]).await;
     gateway.stop().await;
