@@ -66,7 +66,7 @@ run(async (open) => {
   expect((await page.textContent('#secret')) !== secret, 'another one');
   await page.goto('/applications/desk');
   await page.click('summary');
-  await page.click('text=Disable the application');
+  await page.click('button:text-is("Disable the application")');
   await page.waitForURL(/note=app-disabled/);
   await page.click('text=Let it in again');
   await page.waitForURL(/note=app-enabled/);

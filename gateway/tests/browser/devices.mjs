@@ -41,7 +41,7 @@ run(async (open) => {
   await register(page, 'n1');
   await submit(page);
   await page.waitForSelector('#node_id-wrong');
-  same(await page.textContent('#node_id-wrong'), 'There is such a device: P_n1.', 'a taken name');
+  same(await page.textContent('#node_id-wrong'), 'There is such a device: device P_n1.', 'a taken name');
 
   // With a certificate: as a file, as text, and never both.
   await register(page, 'n2', { fingerprint: FINGERPRINT });

@@ -185,7 +185,8 @@ pub(super) async fn add(
     match console.services.registry.create_device(actor, new).await {
         Ok(created) => Ok(registered(&visit.0, &created, given)),
         Err(error) => {
-            let (status, errors) = refused(error)?;
+            let has_id = !draft.device_id.is_empty();
+            let (status, errors) = refused(error, has_id)?;
             draft.errors = errors;
             form_of(&console, &visit, status, draft).await
         }
@@ -223,8 +224,9 @@ fn checked(draft: &mut Draft, secret: Option<Secret>) -> Option<NewDevice> {
     })
 }
 
-/// What is wrong with what was sent; a fault where that is not the operator's to mend.
-fn refused(error: RegistryError) -> Result<(StatusCode, Errors), Fault> {
+/// What is wrong with what was sent, an id of the device among it or not; a fault where that is not the operator's to
+/// mend.
+fn refused(error: RegistryError, has_id: bool) -> Result<(StatusCode, Errors), Fault> {
     let t = &TEXTS.register;
     match error {
         RegistryError::Invalid(error) => {
@@ -236,7 +238,8 @@ fn refused(error: RegistryError) -> Result<(StatusCode, Errors), Fault> {
             Ok((StatusCode::UNPROCESSABLE_ENTITY, errors))
         }
         RegistryError::Conflict { what, with } => {
-            let field = if what == "device id" {
+            // An id that was made out of the node id is mended there.
+            let field = if has_id && what == "device id" {
                 "device_id"
             } else {
                 "node_id"

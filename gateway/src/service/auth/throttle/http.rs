@@ -61,9 +61,9 @@ impl Throttle {
         }
     }
 
-    /// Takes note of a credential that was right.
+    /// Takes note of a credential that was right. It opens its network to no devices: who lives there is said by them.
     pub fn http_succeeded(&self, login: HttpLogin<'_>, address: IpAddr, now: Instant) {
-        let (name, known, network) = self.http_keys(login, address);
+        let (name, known, _) = self.http_keys(login, address);
         if known == name {
             self.names.remove(name);
         }
@@ -72,9 +72,8 @@ impl Throttle {
             return;
         }
         let until = now + self.known_for;
-        for (table, key) in [(&self.known, known), (&self.homes, network)] {
-            table.update(key, now, || Known { until }, |known| known.until = until);
-        }
+        let table = &self.known;
+        table.update(known, now, || Known { until }, |known| known.until = until);
     }
 
     /// Under which its failures are counted, under which it is known, and its network.
