@@ -65,7 +65,7 @@ run(async (open) => {
   // Credentials are replaced one of two at a time.
   await page.click('text=Open the device');
   expect((await page.textContent('main')).includes(FINGERPRINT), 'a fingerprint is no secret');
-  await page.click('main a:has-text("Replace")');
+  await page.click('main a[href$="/credentials"]');
   await page.selectOption('#which', 'secondary');
   await page.fill('#fingerprint', 'ab:cd');
   await submit(page);
@@ -74,7 +74,7 @@ run(async (open) => {
   await page.fill('#fingerprint', FINGERPRINT.replace('d3', 'd4').toUpperCase());
   await submit(page);
   await page.waitForURL(/note=fingerprint-replaced/);
-  await page.click('text=Replace');
+  await page.click('main a[href$="/credentials"]');
   await page.click('summary');
   await page.click('details button');
   await page.waitForURL(/note=credential-cleared/);
