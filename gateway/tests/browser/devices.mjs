@@ -91,16 +91,16 @@ run(async (open) => {
   await page.click('text=End the connection');
   await page.waitForURL(/note=device-kicked/);
   await page.click('summary');
-  await page.click('text=Freeze the device');
+  await page.click('button:text-is("Freeze the device")');
   await page.waitForURL(/note=device-frozen/);
   expect((await page.textContent('.head')).includes('Frozen'), 'it is frozen');
-  await page.click('text=Unfreeze');
+  await page.click('button:text-is("Unfreeze")');
   await page.waitForURL(/note=device-unfrozen/);
 
   // What is being delivered keeps it.
   await page.goto(`/devices/${busy}`);
   expect((await page.textContent('main')).includes('Pending'), 'its delivery is listed');
-  await page.click('main >> text=Delete');
+  await page.click('main a:text-is("Delete")');
   await page.click('button.danger');
   await page.waitForSelector('[role=alert]');
   expect((await told(page)).startsWith('The device cannot go'), 'it is in use');
