@@ -104,6 +104,11 @@ function watch(page) {
     row.querySelector(".why").textContent = why;
     row.lastElementChild.textContent = attempt;
   }
+  /** Whether there is nothing that this page lists: deliveries of its state, or of any where it has none. */
+  const isNone = (counts) => counts.every(([state, count]) => count === "0" || (page.dataset.state && state !== page.dataset.state));
+  const counts = [...page.querySelectorAll("[data-count]")];
+  // A page that had nothing to list is loaded anew once there is something; one past the end of its list never is.
+  const isEarly = isNone(counts.map((one) => [one.dataset.count, one.textContent]));
   const source = new EventSource(`${page.dataset.live}?rows=${[...rows.keys()].join(",")}`);
   source.onmessage = ({ data }) => {
     const change = JSON.parse(data);
@@ -127,7 +132,7 @@ function watch(page) {
       source.close();
       // What can be done now is another thing: a page that nobody is at work on is loaded anew.
       if (!page.querySelector("input:checked, details[open]")) location.replace(location.pathname + location.search);
-    } else if (!rows.size && change.counts.some(([, count]) => count !== "0")) {
+    } else if (isEarly && !isNone(change.counts)) {
       source.close();
       location.reload();
     }
