@@ -9,6 +9,7 @@ mod config;
 pub mod device;
 mod keys;
 pub mod node;
+mod offline;
 pub mod operator;
 mod output;
 pub mod process;

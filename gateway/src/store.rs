@@ -4,6 +4,8 @@
 //! and nothing else.
 
 pub mod blobs;
+#[cfg(test)]
+mod contract;
 mod hash;
 pub mod registry;
 pub mod sessions;

@@ -1,11 +1,10 @@
 //! What every database must do: each case on SQLite by itself, and all of them on one PostgreSQL server, where each
 //! has a database of its own.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
-
-use futures_util::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream};
+use std::sync::Arc;
 
 use super::{devices, postgres::server::Postgres, records, resources, tasks, uploads};
+use crate::store::contract::{contract, failures};
 
 tokio::task_local! {
     /// The server of the case that runs; none: it runs on SQLite.
@@ -14,38 +13,8 @@ tokio::task_local! {
 
 #[tokio::test]
 async fn postgresql_does_the_same() {
-    let server = Arc::new(Postgres::start());
-    let failed: Vec<&str> = stream::iter(cases())
-        .map(|(name, case)| {
-            let case = SERVER.scope(Arc::clone(&server), case);
-            let outcome = AssertUnwindSafe(case).catch_unwind();
-            outcome.map(move |outcome| outcome.is_err().then_some(name))
-        })
-        .buffer_unordered(8)
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
+    let failed = failures(&SERVER, Postgres::start(), cases()).await;
     assert!(failed.is_empty(), "{failed:#?}");
-}
-
-macro_rules! contract {
-    ($($module:ident { $($case:ident,)* })*) => {
-        mod on_sqlite {
-            $(mod $module {
-                $(#[tokio::test]
-                async fn $case() {
-                    super::super::$module::$case().await;
-                })*
-            })*
-        }
-
-        fn cases() -> Vec<(&'static str, LocalBoxFuture<'static, ()>)> {
-            vec![$($((
-                concat!(stringify!($module), "::", stringify!($case)),
-                Box::pin($module::$case()) as LocalBoxFuture<'static, ()>,
-            ),)*)*]
-        }
-    };
 }
 
 contract! {
