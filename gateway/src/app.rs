@@ -3,6 +3,7 @@
 
 mod advice;
 mod certificates;
+mod cluster;
 mod coap;
 mod console;
 mod keys;
@@ -76,6 +77,9 @@ impl App {
         shutdown.stop();
         if !shutdown.wait(Duration::from_secs(5)).await {
             tracing::warn!(tasks = shutdown.tasks(), "tasks did not end");
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.end().await;
         }
         self.registry.close().await;
         self.sessions.close().await;

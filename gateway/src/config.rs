@@ -8,6 +8,7 @@
 mod applications;
 mod auth;
 mod check;
+mod cluster;
 mod coap;
 mod conformance;
 mod console;
@@ -46,6 +47,7 @@ use std::path::{Path, PathBuf};
 pub use self::{
     applications::{ApplicationsConfig, MailboxConfig},
     auth::AuthConfig,
+    cluster::ClusterConfig,
     coap::{CoapConfig, CoapsConfig},
     conformance::ConformanceConfig,
     console::ConsoleConfig,
@@ -111,6 +113,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Session state.
     pub sessions: SessionsConfig,
+    /// This node among others.
+    pub cluster: ClusterConfig,
     /// The bytes of resources.
     pub blobs: BlobsConfig,
     /// Authentication.
@@ -195,6 +199,7 @@ impl Config {
             metrics: section(from),
             registry: section(from),
             sessions: section(from),
+            cluster: section(from),
             blobs: section(from),
             auth: section(from),
             applications: section(from),
@@ -238,6 +243,7 @@ impl Config {
             section(&self.metrics),
             section(&self.registry),
             section(&self.sessions),
+            section(&self.cluster),
             section(&self.blobs),
             section(&self.auth),
             section(&self.applications),

@@ -80,8 +80,8 @@ pub enum StoreError {
     /// The store of sessions refused or is away.
     #[error("sessions: {0}")]
     Sessions(#[from] redis::RedisError),
-    /// Another gateway has taken the sessions: this one must not change them any more.
-    #[error("sessions: another gateway has taken them")]
+    /// This node's lease has ended: it must not change the sessions until it has another one.
+    #[error("sessions: the lease of this node has ended")]
     Fenced,
     /// The blob store refused or is away.
     #[error("blobs: {0}")]

@@ -10,10 +10,8 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use tokio::sync::mpsc;
-
 use super::{
-    advice, console,
+    advice, cluster, console,
     listeners::{Listeners, Served},
 };
 use crate::{
@@ -34,7 +32,7 @@ use crate::{
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
-        node::{NodeService, Reload},
+        cluster::Cluster,
         presence::Presence,
         registration::{RegistrationError, RegistrationParts, RegistrationService},
         registry::RegistryService,
@@ -152,6 +150,7 @@ pub struct App {
     pub(super) presence: Presence,
     pub(super) tokens: TokenAuthenticator,
     pub(super) node: Arc<Node>,
+    pub(super) cluster: Option<Cluster>,
 }
 
 /// The stores, open.
@@ -172,6 +171,10 @@ impl App {
         let (tls, ca_file) = load_tls(&config, &data_dir)?;
         let sealer = Sealer::open_or_create(&data_dir.join(SEALING_KEY))?;
         let stores = open_stores(&config, &data_dir).await?;
+        let (readiness, edges) = (Readiness::new(), Shutdown::new());
+        let kept = (&stores.registry, &stores.sessions);
+        let (cluster, nodes, reloads) =
+            cluster::open(&config, kept, &readiness, &metrics, shutdown).await?;
         sealer.bind(&stores.registry).await?;
         let tokens =
             TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
@@ -213,8 +216,7 @@ impl App {
         connect_links(&links, &delivery, &uploads, &uplink);
         let registration =
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
-        let (readiness, edges) = (Readiness::new(), Shutdown::new());
-        let (nodes, reloads) = open_nodes(&stores, &readiness, shutdown);
+        cluster::hear(cluster.as_ref(), &nodes, &node, shutdown);
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
             nodes,
@@ -265,6 +267,7 @@ impl App {
             presence,
             tokens,
             node,
+            cluster,
         })
     }
 
@@ -277,15 +280,6 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
-}
-
-/// The service of this node, and the other end of what it is asked.
-fn open_nodes(
-    stores: &Stores,
-    readiness: &Readiness,
-    shutdown: &Shutdown,
-) -> (NodeService, mpsc::Receiver<Reload>) {
-    NodeService::new(stores.registry.clone(), readiness.clone(), shutdown.clone())
 }
 
 /// Asks the stores again and again whether they answer.
@@ -368,7 +362,8 @@ async fn open_sessions(
         return SessionStore::open(&path).await;
     }
     let name = registry_name(registry).await?;
-    SessionStore::open_redis(url, &sessions.prefix, &name).await
+    let node = cluster::entry(config, data_dir)?;
+    SessionStore::open_redis(url, &sessions.prefix, &name, node).await
 }
 
 async fn open_blobs(
@@ -397,7 +392,11 @@ pub(super) async fn open_registry(
     data_dir: &DataDir,
 ) -> Result<Registry, StoreError> {
     let url = registry_url(config, data_dir);
-    Registry::open(&url, config.registry.read_connections).await
+    let read_connections = config.registry.read_connections;
+    if cluster::is_cluster(config) {
+        return Registry::open_shared(&url, read_connections).await;
+    }
+    Registry::open(&url, read_connections).await
 }
 
 /// The registry's address, which may carry a password.

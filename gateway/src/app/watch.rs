@@ -98,15 +98,10 @@ impl StoreWatch {
             tokio::time::timeout(self.interval, sessions.ping()),
             of_bucket,
         );
-        // Sessions that are another gateway's now, or were forgotten, come back with a start alone.
-        let needs_start = matches!(
-            sessions,
-            Ok(Err(StoreError::Fenced | StoreError::Refused(_)))
-        );
         let registry = note(of_registry, registry, self.interval);
         let sessions = note(of_sessions, sessions, self.interval);
         (registry || self.registry.0.is_remote())
-            && (sessions || self.sessions.0.is_remote() && !needs_start)
+            && (sessions || self.sessions.0.is_remote())
     }
 }
 

@@ -358,8 +358,8 @@ fn a_registry_may_be_elsewhere_and_what_several_nodes_need_is_refused_in_a_sente
     assert_eq!(
         told,
         [
-            "headgate.toml:2: sessions.url: redis:// needs registry.url to be postgres://, whose lock lets one \
-             gateway at a time to the sessions",
+            "headgate.toml:2: sessions.url: redis:// needs registry.url to be postgres://: what nodes share \
+             they share all of",
             "headgate.toml:4: blobs.url: expected s3://bucket/prefix",
             "headgate.toml:5: blobs.access_key_id: given without blobs.secret_access_key",
         ]

@@ -1,10 +1,16 @@
 //! The nodes of the gateway: whether they are well, and what operators ask of them.
 //!
-//! A node answers for itself. It is asked to drain as by a signal, and to look at its certificates as by SIGHUP.
+//! A node answers for itself, and for the others with what they last said. It is asked to drain as by a signal, and to look
+//! at its certificates as by SIGHUP; another one is told to.
 //! Invariants: a drain that was asked for is never taken back; what is asked of a node is in the audit.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -12,6 +18,7 @@ use tokio::{
 
 use crate::{
     model::{Actor, Millis},
+    service::cluster::{Cluster, Handler, LiveNode, NodeCheck, NodeRecord, PROTOCOL, Telling},
     shutdown::Shutdown,
     store::{StoreError, registry::Registry},
     telemetry::health::{CheckReport, Readiness},
@@ -34,7 +41,10 @@ pub enum NodeError {
     /// It does not answer, since it is stopping or has too much to do.
     #[error("the node does not answer")]
     Busy,
-    /// The registry failed.
+    /// It is another node, which has to be asked itself.
+    #[error("it is another node: ask that one")]
+    Elsewhere,
+    /// The registry or the sessions failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -51,6 +61,14 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    fn read(name: &str) -> Self {
+        match name {
+            "ready" => Self::Ready,
+            "draining" => Self::Draining,
+            _ => Self::NotReady,
+        }
+    }
+
     /// The state's name as it is shown.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,19 +79,32 @@ impl NodeState {
     }
 }
 
-/// A node as it is now.
+/// A node as it is now, or as it last said of itself.
 #[derive(Clone, Debug)]
 pub struct NodeHealth {
     /// Its name.
     pub id: String,
+    /// Where operators find it.
+    pub address: Option<String>,
     /// The version of the program.
-    pub version: &'static str,
+    pub version: String,
     /// When it started.
     pub started_at: Millis,
     /// How far it is.
     pub state: NodeState,
     /// What is looked at, and what is wrong with it.
-    pub checks: Vec<CheckReport>,
+    pub checks: Vec<NodeCheck>,
+    /// Who is connected to it: devices, and sessions of applications by MQTT.
+    pub load: Load,
+}
+
+/// Who is connected to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Devices.
+    pub devices: usize,
+    /// Sessions of applications by MQTT.
+    pub applications: usize,
 }
 
 /// A request to look at the certificates; the answer is how many had changed, or what is wrong.
@@ -87,6 +118,9 @@ pub struct NodeService {
 
 struct Inner {
     id: String,
+    address: Option<String>,
+    cluster: Option<Cluster>,
+    load: OnceLock<Box<dyn Fn() -> Load + Send + Sync>>,
     started_at: Millis,
     registry: Registry,
     readiness: Readiness,
@@ -102,17 +136,59 @@ impl NodeService {
         readiness: Readiness,
         whole: Shutdown,
     ) -> (Self, mpsc::Receiver<Reload>) {
+        Self::among(None, None, registry, readiness, whole)
+    }
+
+    /// The same of a node that may be one of several.
+    pub fn among(
+        cluster: Option<Cluster>,
+        address: Option<String>,
+        registry: Registry,
+        readiness: Readiness,
+        whole: Shutdown,
+    ) -> (Self, mpsc::Receiver<Reload>) {
         let (reloads, asked) = mpsc::channel(MAX_RELOADS);
         let inner = Inner {
-            id: host_name(),
+            id: cluster
+                .as_ref()
+                .map_or_else(host_name, |cluster| cluster.name().to_owned()),
+            address,
+            cluster,
+            load: OnceLock::new(),
             started_at: Millis::now(),
             registry,
             readiness,
             whole,
             reloads,
         };
-        let inner = Arc::new(inner);
-        (Self { inner }, asked)
+        let service = Self {
+            inner: Arc::new(inner),
+        };
+        if let Some(cluster) = &service.inner.cluster {
+            cluster.on(DRAIN, Arc::new(service.clone()));
+        }
+        (service, asked)
+    }
+
+    /// Says how it is found out who is connected here; the first call counts.
+    pub fn connect_load(&self, load: impl Fn() -> Load + Send + Sync + 'static) {
+        let _second = self.inner.load.set(Box::new(load));
+    }
+
+    /// What this node says of itself to others.
+    pub fn record(&self) -> NodeRecord {
+        let here = self.here();
+        NodeRecord {
+            name: here.id,
+            address: here.address,
+            version: here.version,
+            protocol: PROTOCOL,
+            started_at: here.started_at.as_i64(),
+            state: here.state.as_str().to_owned(),
+            devices: here.load.devices,
+            applications: here.load.applications,
+            checks: here.checks,
+        }
     }
 
     /// The name of the node that runs here.
@@ -122,7 +198,10 @@ impl NodeService {
 
     /// Every node in the order of their ids.
     pub fn nodes(&self) -> Vec<NodeHealth> {
-        vec![self.here()]
+        let mut nodes: Vec<_> = self.others().map(|node| told(&node.record)).collect();
+        nodes.push(self.here());
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        nodes
     }
 
     /// The node of an id.
@@ -130,34 +209,50 @@ impl NodeService {
     /// # Errors
     /// [`NodeError::NotFound`].
     pub fn node(&self, id: &str) -> Result<NodeHealth, NodeError> {
-        let here = self.here();
-        if here.id != id {
-            return Err(NodeError::NotFound);
+        if self.inner.id == id {
+            return Ok(self.here());
         }
-        Ok(here)
+        let node = self.others().find(|node| node.record.name == id);
+        Ok(told(&node.ok_or(NodeError::NotFound)?.record))
     }
 
     /// Has a node drain and stop: it lets nobody in any more and tells its devices to go, at a rate.
     ///
     /// # Errors
-    /// [`NodeError::NotFound`]; [`NodeError::Store`] where it could not be recorded, and then nothing was done.
+    /// [`NodeError::NotFound`]; [`NodeError::Store`] where it could not be recorded or told, and then nothing was done.
     pub async fn drain(&self, actor: &Actor, id: &str) -> Result<NodeHealth, NodeError> {
-        self.node(id)?;
-        if !self.inner.whole.is_draining() {
-            let audit = actor.did("node.drain", id, "");
-            self.inner.registry.record(&audit).await?;
-            tracing::info!(actor = %actor.name, "an operator has this node drain");
-            self.inner.whole.drain();
+        let inner = &self.inner;
+        if inner.id == id {
+            if !inner.whole.is_draining() {
+                inner.registry.record(&actor.did("node.drain", id, "")).await?;
+                tracing::info!(actor = %actor.name, "an operator has this node drain");
+                inner.whole.drain();
+            }
+            return Ok(self.here());
         }
-        self.node(id)
+        let found = self.others().find(|node| node.record.name == id);
+        let (Some(cluster), Some(node)) = (&inner.cluster, found) else {
+            return Err(NodeError::NotFound);
+        };
+        let mut health = told(&node.record);
+        if health.state != NodeState::Draining {
+            inner.registry.record(&actor.did("node.drain", id, "")).await?;
+            if !cluster.tell(node.number, DRAIN, b"").await? {
+                return Err(NodeError::NotFound);
+            }
+            health.state = NodeState::Draining;
+        }
+        Ok(health)
     }
 
     /// Has a node look at its certificates now; gives how many had changed and are served from here on.
     ///
     /// # Errors
-    /// [`NodeError::NotFound`], [`NodeError::Certificate`], [`NodeError::Busy`].
+    /// [`NodeError::NotFound`], [`NodeError::Elsewhere`], [`NodeError::Certificate`], [`NodeError::Busy`].
     pub async fn reload(&self, actor: &Actor, id: &str) -> Result<usize, NodeError> {
-        self.node(id)?;
+        if self.node(id)?.id != self.inner.id {
+            return Err(NodeError::Elsewhere);
+        }
         let (done, answer) = oneshot::channel();
         self.inner
             .reloads
@@ -181,13 +276,53 @@ impl NodeService {
         } else {
             NodeState::NotReady
         };
+        let checks = inner.readiness.report().into_iter();
+        let check = |check: CheckReport| NodeCheck {
+            name: check.name.to_owned(),
+            failure: check.failure,
+        };
         NodeHealth {
             id: inner.id.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            address: inner.address.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: inner.started_at,
             state,
-            checks: inner.readiness.report(),
+            checks: checks.map(check).collect(),
+            load: inner.load.get().map(|load| load()).unwrap_or_default(),
         }
+    }
+
+    /// The other nodes that live.
+    fn others(&self) -> impl Iterator<Item = LiveNode> {
+        let live = self.inner.cluster.as_ref().map(Cluster::live);
+        let nodes = live.map(|nodes| nodes.to_vec()).unwrap_or_default();
+        let me = self.inner.id.clone();
+        nodes.into_iter().filter(move |node| node.record.name != me)
+    }
+}
+
+/// An operator asked another node to have this one drain.
+impl Handler for NodeService {
+    fn told(&self, _telling: Telling) -> BoxFuture<'_, ()> {
+        tracing::info!("an operator has this node drain");
+        self.inner.whole.drain();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A node in its own words.
+fn told(record: &NodeRecord) -> NodeHealth {
+    NodeHealth {
+        id: record.name.clone(),
+        address: record.address.clone(),
+        version: record.version.clone(),
+        started_at: record.started(),
+        state: NodeState::read(&record.state),
+        checks: record.checks.clone(),
+        load: Load {
+            devices: record.devices,
+            applications: record.applications,
+        },
     }
 }
 
@@ -197,8 +332,11 @@ impl fmt::Debug for NodeService {
     }
 }
 
+/// By which another node is told to drain.
+const DRAIN: &str = "drain";
+
 /// The machine's name, as far as it can stand in a path.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let system = rustix::system::uname();
     let name = system.nodename().to_string_lossy();
     let name: String = name

@@ -70,6 +70,8 @@ pub struct Registry {
     write: AnyPool,
     read: AnyPool,
     dialect: Dialect,
+    /// Whether other nodes write too.
+    is_shared: bool,
     ids: Arc<IdGenerator>,
 }
 
@@ -90,16 +92,33 @@ impl Registry {
     /// [`StoreError::Unsupported`] for another kind of database; [`StoreError::Refused`] when the tables are of a
     /// later version, or what was configured cannot be used; else what the database says.
     pub async fn open(url: &str, read_connections: u32) -> Result<Self, StoreError> {
+        Self::open_as(url, read_connections, false).await
+    }
+
+    /// Opens a database that other nodes have open too, or will: PostgreSQL's. Changes of all nodes follow one another.
+    ///
+    /// # Errors
+    /// As of [`Registry::open`].
+    pub async fn open_shared(url: &str, read_connections: u32) -> Result<Self, StoreError> {
+        Self::open_as(url, read_connections, true).await
+    }
+
+    async fn open_as(
+        url: &str,
+        read_connections: u32,
+        is_shared: bool,
+    ) -> Result<Self, StoreError> {
         let dialect = dialect(url)?;
         let read_connections = read_connections.max(1);
         let Pools { write, read } = match dialect {
             Dialect::Sqlite => sqlite::open(url, read_connections).await?,
-            Dialect::Postgres => postgres::open(url, read_connections).await?,
+            Dialect::Postgres => postgres::open(url, read_connections, is_shared).await?,
         };
         Ok(Self {
             write,
             read,
             dialect,
+            is_shared: is_shared && dialect == Dialect::Postgres,
             ids: Arc::new(IdGenerator::new(u16::from_ne_bytes(model::random()?))),
         })
     }
@@ -123,6 +142,11 @@ impl Registry {
     /// A new id for a record.
     pub fn next_id(&self) -> Id {
         self.ids.next()
+    }
+
+    /// Whether other nodes change the same tables: what is kept of them in memory is to be told of.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Whether the database answers.
@@ -201,7 +225,14 @@ impl Registry {
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(self.write.begin().await?, self.dialect))
+        let mut tx = self.write.begin().await?;
+        if self.is_shared {
+            // It goes with the transaction: a rule that is a look and a change holds over all nodes.
+            sqlx::query("SELECT pg_advisory_xact_lock(1751474532, 2)")
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(Tx::new(tx, self.dialect))
     }
 }
 

@@ -6,6 +6,7 @@
 mod backend;
 mod local;
 mod mailbox;
+mod nodes;
 mod persistent;
 mod queue;
 mod ranges;
@@ -24,6 +25,7 @@ pub use self::{
         QueueGone, QueuedMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
     },
     mailbox::{MailCount, MailGone, mail_bytes},
+    nodes::{Beat, NodeEntry, NodeNumber, NodeRow, NodeStore, Told},
     retained::{RetainedChange, RetainedEntry},
     will::{StoredWill, WillChange},
 };
@@ -84,16 +86,31 @@ impl SessionStore {
         Ok(Self { place })
     }
 
-    /// Opens what is below a prefix of a Redis server, for the registry of a name, to which it belongs from then on. A
-    /// gateway that had it open cannot change it any more.
+    /// Opens what is below a prefix of a Redis server as a node, for the registry of a name, to which it belongs from then
+    /// on. Waits for the lease of a node that died with the same name.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] for wrong credentials, a server that cannot hold sessions, and a prefix that belongs to
-    /// another registry; else what the server says.
-    pub async fn open_redis(url: &str, prefix: &str, registry: &[u8]) -> Result<Self, StoreError> {
-        let opened = RedisSessions::open(url, prefix, registry).await?;
+    /// [`StoreError::Refused`] for wrong credentials, a server that cannot hold sessions, a prefix that belongs to
+    /// another registry, and a name that another node has; else what the server says.
+    pub async fn open_redis(
+        url: &str,
+        prefix: &str,
+        registry: &[u8],
+        node: NodeEntry,
+    ) -> Result<Self, StoreError> {
+        let opened = RedisSessions::open(url, prefix, registry, node).await?;
         let place = Place::Redis(Box::new(opened));
         Ok(Self { place })
+    }
+
+    /// The nodes that share the store; `None` where it is one node's alone.
+    pub fn nodes(&self) -> Option<NodeStore> {
+        match &self.place {
+            Place::Local(_) => None,
+            Place::Redis(store) => Some(NodeStore {
+                store: (**store).clone(),
+            }),
+        }
     }
 
     /// Whether it is another process, which may be away while this one is well.

@@ -6,6 +6,7 @@
 //! Invariants: no label takes a value from outside (see `labels`); counting never looks a child up
 //! by name, except `store_seconds`, whose result callers keep.
 
+mod cluster;
 mod coap;
 mod groups;
 mod maker;
@@ -17,6 +18,7 @@ use prometheus::{
     Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+pub use self::cluster::ClusterMetrics;
 pub use self::coap::{Coap, Dtls};
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
@@ -151,6 +153,8 @@ pub struct Families {
     pub registration_batches: RegistrationBatches,
     /// Connections that ended an older one of the same device.
     pub session_takeovers: IntCounter,
+    /// The other nodes.
+    pub cluster: ClusterMetrics,
     /// 1 while this node drains.
     pub draining: IntGauge,
     /// The certificates that are served.
@@ -278,6 +282,7 @@ impl Families {
                 "session_takeovers_total",
                 "Connections that ended an older one of the same device.",
             ),
+            cluster: ClusterMetrics::new(make),
             draining: make.gauge("draining", "1 while this node drains."),
             tls_certificates: TlsCertificates::new(make),
             disconnects: disconnects_of(&disconnects, "mqtt"),

@@ -256,7 +256,7 @@ impl From<NodeError> for Fault {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::NotFound => Self::gone(),
-            NodeError::Certificate(_) => Self::conflict(error.to_string()),
+            NodeError::Certificate(_) | NodeError::Elsewhere => Self::conflict(error.to_string()),
             NodeError::Busy => Self::overloaded(error.to_string()),
             NodeError::Store(_) => Self::internal(&error),
         }

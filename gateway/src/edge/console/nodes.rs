@@ -51,16 +51,16 @@ struct DrainPage {
 /// A node as it is shown.
 struct Node {
     id: String,
-    version: &'static str,
+    version: String,
     state: &'static str,
     started: String,
-    checks: Vec<(&'static str, Option<String>)>,
+    checks: Vec<(String, Option<String>)>,
     devices: String,
     applications: String,
 }
 
 impl Node {
-    fn new(console: &Console, node: NodeHealth) -> Self {
+    fn new(node: NodeHealth) -> Self {
         let count = |number: usize| show::grouped(u64::try_from(number).unwrap_or(u64::MAX));
         let checks = node.checks.into_iter();
         Self {
@@ -69,8 +69,8 @@ impl Node {
             state: node.state.as_str(),
             started: show::time(node.started_at),
             checks: checks.map(|check| (check.name, check.failure)).collect(),
-            devices: count(console.services.sessions.len()),
-            applications: count(console.services.app_sessions.count()),
+            devices: count(node.load.devices),
+            applications: count(node.load.applications),
         }
     }
 }
@@ -84,7 +84,7 @@ fn list_of(console: &Console, visit: &Visit, status: StatusCode, errors: Errors)
     let page = ListPage {
         t: &TEXTS,
         layout: Layout::new(visit, Place::Nodes, TEXTS.nodes.title),
-        nodes: nodes.map(|node| Node::new(console, node)).collect(),
+        nodes: nodes.map(Node::new).collect(),
         errors,
     };
     render_with(status, &page)

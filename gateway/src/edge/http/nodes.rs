@@ -15,8 +15,7 @@ use super::{
 };
 use crate::{
     model::{Millis, Paged},
-    service::node::NodeHealth,
-    telemetry::health::CheckReport,
+    service::{cluster::NodeCheck, node::NodeHealth},
 };
 
 /// The routes of this file.
@@ -32,10 +31,13 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Node)]
 struct NodeView {
-    /// Its id: the name of its machine.
+    /// Its id: the name of its machine, or what it is configured to be.
     id: String,
+    /// Where operators find it, where that is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     /// The program's version.
-    version: &'static str,
+    version: String,
     /// How far it is.
     #[schema(schema_with = schema::node_state)]
     state: &'static str,
@@ -55,7 +57,7 @@ struct NodeView {
 #[schema(as = Check)]
 struct CheckView {
     /// What: `node`, `registry` or `sessions`.
-    name: &'static str,
+    name: String,
     /// Whether it is well.
     ok: bool,
     /// Why not.
@@ -63,8 +65,8 @@ struct CheckView {
     reason: Option<String>,
 }
 
-impl From<CheckReport> for CheckView {
-    fn from(check: CheckReport) -> Self {
+impl From<NodeCheck> for CheckView {
+    fn from(check: NodeCheck) -> Self {
         Self {
             name: check.name,
             ok: check.failure.is_none(),
@@ -94,7 +96,7 @@ async fn list(
     let mut nodes = state.nodes.nodes();
     nodes.retain(|node| after.as_ref().is_none_or(|after| node.id > *after));
     let nodes = Paged::cut(nodes, page.limit, |node| node.id.clone());
-    Ok(Json(PageView::of(nodes.map(|node| view(&state, node)))))
+    Ok(Json(PageView::of(nodes.map(|node| view(node)))))
 }
 
 /// Shows a node.
@@ -120,7 +122,7 @@ async fn drain(
     PathOf(id): PathOf<String>,
 ) -> Result<(StatusCode, Json<NodeView>), Problem> {
     let node = state.nodes.drain(&actor, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(view(&state, node))))
+    Ok((StatusCode::ACCEPTED, Json(view(node))))
 }
 
 /// Has a node look at the files of its certificates now, as SIGHUP does. One that cannot be used is 409, and those from
@@ -139,14 +141,15 @@ async fn reload(
     }))
 }
 
-fn view(state: &ApiState, node: NodeHealth) -> NodeView {
+fn view(node: NodeHealth) -> NodeView {
     NodeView {
         id: node.id,
+        address: node.address,
         version: node.version,
         state: node.state.as_str(),
         started_at: node.started_at,
         checks: node.checks.into_iter().map(CheckView::from).collect(),
-        devices: state.sessions.len(),
-        applications: state.app_sessions.count(),
+        devices: node.load.devices,
+        applications: node.load.applications,
     }
 }

@@ -1,7 +1,8 @@
-//! The registry in a PostgreSQL database that one gateway has to itself.
+//! The registry in a PostgreSQL database that one gateway has to itself, or the nodes of one share.
 //!
 //! One connection writes and holds a lock of the database while it is open, so no second gateway changes anything: what a
-//! gateway keeps in memory of tasks and applications would be wrong there. Others read. A connection that was not used
+//! gateway keeps in memory of tasks and applications would be wrong there. Nodes hold that lock together, and each takes
+//! another one for each transaction: changes follow one another here as well. Others read. A connection that was not used
 //! for a second is asked before it is used again, so that a restart of the server costs no more than the statements
 //! that were running. Invariants: nothing is written without the lock; what waits on the server is bounded in time.
 
@@ -21,12 +22,21 @@ use crate::store::StoreError;
 /// # Errors
 /// [`StoreError::Refused`] when waiting does not help: wrong credentials, no such database, tables of another version,
 /// another gateway at work. Else what the database says.
-pub(super) async fn open(url: &str, read_connections: u32) -> Result<Pools, StoreError> {
+pub(super) async fn open(
+    url: &str,
+    read_connections: u32,
+    is_shared: bool,
+) -> Result<Pools, StoreError> {
     let options = AnyConnectOptions::from_str(url)
         .map_err(refusal)?
         .disable_statement_logging();
-    check_server(&options).await?;
-    let write = pool(1, WRITE_SESSION)
+    let session = if is_shared {
+        SHARED_SESSION
+    } else {
+        WRITE_SESSION
+    };
+    check_server(&options, session).await?;
+    let write = pool(1, session)
         .connect_with(options.clone())
         .await
         .map_err(refusal)?;
@@ -45,7 +55,7 @@ pub(super) async fn migrate(url: &str) -> Result<(i64, i64), StoreError> {
     let options = AnyConnectOptions::from_str(url)
         .map_err(refusal)?
         .disable_statement_logging();
-    check_server(&options).await?;
+    check_server(&options, WRITE_SESSION).await?;
     let write = pool(1, MIGRATE_SESSION)
         .connect_with(options)
         .await
@@ -57,7 +67,10 @@ pub(super) async fn migrate(url: &str) -> Result<(i64, i64), StoreError> {
 
 /// A server that can hold the registry: of a version that is tested, writable, its texts in UTF-8; and nobody else at
 /// work on it. Asked on a connection of its own: a pool would try again until its time is over.
-async fn check_server(options: &AnyConnectOptions) -> Result<(), StoreError> {
+async fn check_server(
+    options: &AnyConnectOptions,
+    session: &'static str,
+) -> Result<(), StoreError> {
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, AnyConnection::connect_with(options));
     let mut connection = connecting
         .await
@@ -84,7 +97,7 @@ async fn check_server(options: &AnyConnectOptions) -> Result<(), StoreError> {
             "the server is a standby that cannot be written to: name the primary".to_owned(),
         );
     }
-    set(&mut connection, WRITE_SESSION).await.map_err(refusal)?;
+    set(&mut connection, session).await.map_err(refusal)?;
     // The lock goes with it, for the connection that writes.
     Ok(connection.close().await?)
 }
@@ -160,7 +173,7 @@ const SERVER: &str = "SELECT current_setting('server_version_num')::int4 AS vers
 /// The lock's name is "head" and a number; it goes with the connection. A commit is on the server's disk before it is
 /// answered, whatever the server's own default, and a connection that is gone holds nothing for longer than 20 s.
 macro_rules! write_session {
-    ($statement_timeout:literal) => {
+    ($lock:literal, $statement_timeout:literal) => {
         concat!(
             "SET client_min_messages = warning; SET default_transaction_isolation = 'read committed'; \
              SET default_transaction_read_only = off; \
@@ -168,14 +181,19 @@ macro_rules! write_session {
              WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
              SET idle_in_transaction_session_timeout = '20s'; SET tcp_keepalives_idle = 5; \
              SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 20000; \
-             SET lock_timeout = '5s'; SELECT pg_advisory_lock(1751474532, 1); SET statement_timeout = ",
+             SET lock_timeout = '5s'; SELECT ",
+            $lock,
+            "(1751474532, 1); SET statement_timeout = ",
             $statement_timeout
         )
     };
 }
-const WRITE_SESSION: &str = write_session!("'60s'");
+const WRITE_SESSION: &str = write_session!("pg_advisory_lock", "'60s'");
+/// Of a node: a transaction waits for those of the others, as long as a statement may take.
+const SHARED_SESSION: &str =
+    write_session!("pg_advisory_lock_shared", "'60s'; SET lock_timeout = '60s'");
 /// A change of a large table takes the time that it takes.
-const MIGRATE_SESSION: &str = write_session!("0");
+const MIGRATE_SESSION: &str = write_session!("pg_advisory_lock", "0");
 const READ_SESSION: &str = "SET client_min_messages = warning; SET default_transaction_read_only = on; \
      SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '20s'; \
      SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;";

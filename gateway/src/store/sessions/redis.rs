@@ -1,20 +1,27 @@
-//! The state of sessions in Redis, or what speaks its protocol, for a gateway that may be started on another machine.
+//! The state of sessions in Redis, or what speaks its protocol, for the nodes of a gateway.
 //!
 //! Every change is one script, so it happens whole or not at all, and every key carries the same hash tag, so a script
-//! finds its keys in one place also where the server is a cluster. A gateway that opens the store takes the next number
-//! and writes it down; a script with another number changes nothing: one that was paused and is not needed any more
-//! cannot spoil what its successor keeps. Invariants: nothing is written without the number; times are the caller's, but
-//! for a claim's, whose epoch is the server's own time.
+//! finds its keys in one place also where the server is a cluster. A node that opens the store takes the next number and a
+//! lease on it; a script of a node whose lease has ended changes nothing: one that was paused and whose devices are
+//! elsewhere cannot spoil what is kept of them there. Invariants: nothing is written without a lease; times are the
+//! caller's, but for a claim's, whose epoch is the server's own time.
 
 mod cursor;
 mod form;
 mod mail;
+mod nodes;
 mod persistent;
 mod retained;
 mod script;
 mod will;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use ::redis::{
     Client, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, RedisError, Value,
@@ -22,64 +29,79 @@ use ::redis::{
 };
 
 use self::script::Scripts;
-use crate::store::StoreError;
+use crate::store::{StoreError, sessions::NodeEntry};
 
 /// Sessions in Redis. Cloning shares the connection.
 #[derive(Clone)]
 pub(super) struct RedisSessions {
     connection: ConnectionManager,
+    /// Only for what waits on the server.
+    waiting: ConnectionManager,
     scripts: &'static Scripts,
     /// The hash tag that all keys begin with.
     tag: String,
-    /// This gateway's number.
-    writer: i64,
+    /// Whose registry's sessions they are.
+    registry: Arc<[u8]>,
+    node: Arc<NodeEntry>,
+    /// This node's number, until its lease ends.
+    number: Arc<AtomicI64>,
 }
 
 impl RedisSessions {
-    /// Opens the store for the registry of a name, to which what is below the prefix belongs from then on, and takes
-    /// it from whoever had it.
-    pub(super) async fn open(url: &str, prefix: &str, registry: &[u8]) -> Result<Self, StoreError> {
+    /// Opens the store for the registry of a name, to which what is below the prefix belongs from then on, as a node of
+    /// it.
+    pub(super) async fn open(
+        url: &str,
+        prefix: &str,
+        registry: &[u8],
+        node: NodeEntry,
+    ) -> Result<Self, StoreError> {
         let mut connection = connect(url).await?;
         check_server(&mut connection).await?;
-        let tag = format!("{{{prefix}}}");
-        let owner = format!("{tag}:owner");
+        let store = Self {
+            connection,
+            waiting: connect(url).await?,
+            scripts: Scripts::get(),
+            tag: format!("{{{prefix}}}"),
+            registry: registry.into(),
+            node: Arc::new(node),
+            number: Arc::default(),
+        };
+        store.own(prefix).await?;
+        store.join_at_start().await?;
+        Ok(store)
+    }
+
+    /// Takes what is below the prefix for this registry, where nobody has.
+    async fn own(&self, prefix: &str) -> Result<(), StoreError> {
+        let owner = self.key("owner");
+        let mut connection = self.connection.clone();
         let (_, found): (Value, Vec<u8>) = ::redis::pipe()
-            .set_nx(&owner, registry)
+            .set_nx(&owner, &*self.registry)
             .get(&owner)
             .query_async(&mut connection)
             .await
             .map_err(refusal)?;
-        if found != registry {
-            return Err(refused(&format!(
-                "what is below the prefix {prefix:?} belongs to another registry: give this one a prefix of its own"
-            )));
+        if found == *self.registry {
+            return Ok(());
         }
-        let writer = ::redis::cmd("INCR")
-            .arg(format!("{tag}:writer"))
-            .query_async(&mut connection)
-            .await?;
-        Ok(Self {
-            connection,
-            scripts: Scripts::get(),
-            tag,
-            writer,
-        })
+        Err(refused(&format!(
+            "what is below the prefix {prefix:?} belongs to another registry: give this one a prefix of its own"
+        )))
     }
 
-    /// Whether the server answers, and still has this gateway for the one that writes.
+    /// Whether the server answers, and this node has its lease there.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
-        let writer: Option<i64> = ::redis::cmd("GET")
-            .arg(self.key("writer"))
+        let held: bool = ::redis::cmd("EXISTS")
+            .arg(self.key(&format!("lease:{}", self.number())))
             .query_async(&mut connection)
             .await?;
-        match writer {
-            Some(writer) if writer == self.writer => Ok(()),
-            Some(_) => Err(StoreError::Fenced),
-            None => Err(refused(
-                "the server has forgotten everything: start the gateway again",
-            )),
-        }
+        if held { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    fn number(&self) -> i64 {
+        self.number.load(Ordering::Acquire)
     }
 
     fn key(&self, name: &str) -> String {
@@ -191,7 +213,8 @@ impl std::fmt::Debug for RedisSessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisSessions")
             .field("tag", &self.tag)
-            .field("writer", &self.writer)
+            .field("node", &self.node.name)
+            .field("number", &self.number())
             .finish_non_exhaustive()
     }
 }

@@ -38,8 +38,8 @@ impl Place {
         match self {
             Self::File(dir) => SessionStore::open(&dir.path().join("s.db")).await.unwrap(),
             Self::Server(url, prefix) => {
-                let opened = SessionStore::open_redis(url, prefix, b"r").await;
-                opened.unwrap()
+                let opened = SessionStore::open_redis(url, prefix, b"r", node("n1"));
+                opened.await.unwrap()
             }
         }
     }
@@ -65,6 +65,16 @@ impl Fixture {
         let store = self.place.open().await;
         let place = self.place;
         Self { store, place }
+    }
+}
+
+/// A node on a machine of its own.
+fn node(name: &str) -> NodeEntry {
+    NodeEntry {
+        name: name.to_owned(),
+        instance: name.to_owned(),
+        lease: std::time::Duration::from_mins(1),
+        inbox_messages: 1_000,
     }
 }
 

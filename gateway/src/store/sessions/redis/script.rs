@@ -11,6 +11,8 @@ macro_rules! scripts {
     ($($name:ident),* $(,)?) => {
         /// Every script that there is.
         pub(super) struct Scripts {
+            /// The one that is run without a lease.
+            pub(super) join: Script,
             $(pub(super) $name: Script,)*
         }
 
@@ -19,6 +21,7 @@ macro_rules! scripts {
             pub(super) fn get() -> &'static Self {
                 static SCRIPTS: OnceLock<Scripts> = OnceLock::new();
                 SCRIPTS.get_or_init(|| Self {
+                    join: Script::new(include_str!("scripts/join.lua")),
                     $($name: Script::new(concat!(
                         include_str!("scripts/common.lua"),
                         include_str!(concat!("scripts/", stringify!($name), ".lua")),
@@ -30,21 +33,27 @@ macro_rules! scripts {
 }
 
 scripts! {
+    beat,
+    bury,
     change,
     claim,
     commit,
     cursors,
     discard,
+    holders,
     mail_drop,
     mail_page,
     orphans,
+    part,
     queue_drop,
     queue_expire,
     queue_page,
     retained,
     retained_expire,
+    see_off,
     sessions_expired,
     sessions_recover,
+    tell,
 }
 
 /// A call in the making.
@@ -57,7 +66,7 @@ pub(super) struct Call<'s> {
 impl RedisSessions {
     pub(super) fn call<'s>(&'s self, script: &'s Script) -> Call<'s> {
         let mut invocation = script.key(&self.tag);
-        invocation.arg(self.writer);
+        invocation.arg(self.number());
         Call {
             store: self,
             invocation,
@@ -82,9 +91,13 @@ impl Call<'_> {
     pub(super) async fn run<T: FromRedisValue>(&self) -> Result<T, StoreError> {
         let mut connection = self.store.connection.clone();
         let done = self.invocation.invoke_async(&mut connection).await;
-        done.map_err(|error: ::redis::RedisError| match error.code() {
-            Some("FENCED") => StoreError::Fenced,
-            _ => error.into(),
-        })
+        done.map_err(failure)
+    }
+}
+
+fn failure(error: ::redis::RedisError) -> StoreError {
+    match error.code() {
+        Some("FENCED") => StoreError::Fenced,
+        _ => error.into(),
     }
 }

@@ -9,7 +9,7 @@ use self::server::Redis;
 use super::*;
 
 async fn refused(url: &str, prefix: &str) -> String {
-    match SessionStore::open_redis(url, prefix, b"r").await {
+    match SessionStore::open_redis(url, prefix, b"r", node("n1")).await {
         Err(StoreError::Refused(sentence)) => {
             assert!(!sentence.contains("hunter"), "{sentence}");
             sentence
@@ -25,7 +25,7 @@ async fn what_cannot_be_used_is_refused_in_a_sentence() {
         refused(&server.url_with("hunter3"), "h").await,
         "sessions: Redis refuses these credentials"
     );
-    let other = SessionStore::open_redis(&server.url(), "h", b"another").await;
+    let other = SessionStore::open_redis(&server.url(), "h", b"another", node("n1")).await;
     other.unwrap();
     assert!(
         refused(&server.url(), "h")
@@ -41,46 +41,117 @@ async fn what_cannot_be_used_is_refused_in_a_sentence() {
     );
 }
 
+async fn opened(server: &Redis, node: NodeEntry) -> SessionStore {
+    let opened = SessionStore::open_redis(&server.url(), "h", b"r", node);
+    opened.await.unwrap()
+}
+
 #[tokio::test]
-async fn the_gateway_that_came_last_is_the_one_that_writes() {
+async fn a_node_writes_for_as_long_as_it_has_its_lease() {
     let server = Redis::start();
-    let first = SessionStore::open_redis(&server.url(), "h", b"r")
-        .await
-        .unwrap();
+    let first = opened(&server, node("n1")).await;
+    let second = opened(&server, node("n2")).await;
     let mail = message("d1", "x");
+    for (number, store) in [(1, &first), (2, &second)] {
+        let batch = Batch {
+            mail: vec![(id(number), &mail, at(10))],
+            ..Batch::default()
+        };
+        store.commit(&batch).await.unwrap();
+    }
+    let device = &mail.device.device_id;
+    let found = second.mail(device, None, 10, at(1)).await.unwrap();
+    assert_eq!(found.len(), 2);
+    // A server that was restarted empty takes nothing, and says so, until the node has a new lease.
+    server.command(&["FLUSHALL"]);
     let batch = Batch {
-        mail: vec![(id(1), &mail, at(10))],
-        ..Batch::default()
-    };
-    first.commit(&batch).await.unwrap();
-    let second = SessionStore::open_redis(&server.url(), "h", b"r")
-        .await
-        .unwrap();
-    let batch = Batch {
-        mail: vec![(id(2), &mail, at(10))],
+        mail: vec![(id(3), &mail, at(10))],
         ..Batch::default()
     };
     assert!(matches!(
-        first.commit(&batch).await,
+        second.commit(&batch).await,
         Err(StoreError::Fenced)
     ));
-    assert!(matches!(first.ping().await, Err(StoreError::Fenced)));
+    assert!(matches!(second.ping().await, Err(StoreError::Fenced)));
+    let nodes = second.nodes().unwrap();
+    assert_eq!(nodes.join(b"{}").await.unwrap(), None);
     second.ping().await.unwrap();
-    let device = &mail.device.device_id;
-    let found = second.mail(device, None, 10, at(1)).await.unwrap();
-    assert_eq!(found.len(), 1);
-    // A server that was restarted empty takes nothing, and says so.
-    server.command(&["FLUSHALL"]);
-    assert!(second.commit(&batch).await.is_err());
-    assert!(matches!(second.ping().await, Err(StoreError::Refused(_))));
+    second.commit(&batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_is_one_node_s_until_that_is_dead() {
+    let server = Redis::start();
+    let short = |instance: &str| NodeEntry {
+        instance: instance.to_owned(),
+        lease: std::time::Duration::from_secs(2),
+        ..node("n1")
+    };
+    let first = opened(&server, short("here")).await;
+    let nodes = first.nodes().unwrap();
+    // The same machine's: the process before it is dead, and fenced.
+    let again = opened(&server, short("here")).await;
+    assert!(matches!(
+        nodes.beat(b"{}", "").await,
+        Err(StoreError::Fenced)
+    ));
+    // Another machine's waits, and is refused when the first is heard again.
+    let alive = again.nodes().unwrap();
+    let beating = async {
+        loop {
+            alive.beat(b"{}", "").await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    let other = SessionStore::open_redis(&server.url(), "h", b"r", short("elsewhere"));
+    tokio::select! {
+        () = beating => {}
+        opened = other => assert!(
+            matches!(&opened, Err(StoreError::Refused(told)) if told.contains("another node is called \"n1\"")),
+            "{opened:?}"
+        ),
+    }
+    opened(&server, short("elsewhere")).await;
+}
+
+#[tokio::test]
+async fn nodes_are_told_in_order_and_a_missing_word_shows() {
+    let server = Redis::start();
+    let (first, second) = (
+        opened(&server, node("n1")).await,
+        opened(&server, node("n2")).await,
+    );
+    let (first, second) = (first.nodes().unwrap(), second.nodes().unwrap());
+    let beat = first.beat(br#"{"a":1}"#, "").await.unwrap();
+    assert_eq!((beat.nodes.len(), beat.waiting), (2, 0));
+    for word in ["a", "b"] {
+        let told = first.tell(&[], "k", 7, word.as_bytes()).await.unwrap();
+        assert_eq!(told, [second.number()]);
+    }
+    let (told, seen) = second.listen("").await.unwrap();
+    let words: Vec<_> = told.iter().map(|one| (one.seq, &one.body[..])).collect();
+    assert_eq!(words, [(1, &b"a"[..]), (2, b"b")]);
+    assert_eq!((told[0].from, told[0].ask), (first.number(), 7));
+    for number in 0..2_500 {
+        let body = number.to_string();
+        first
+            .tell(&[second.number()], "k", 0, body.as_bytes())
+            .await
+            .unwrap();
+    }
+    let (told, _) = second.listen(&seen.unwrap()).await.unwrap();
+    assert!(told[0].seq > 3, "the oldest are gone");
+    assert!(second.beat(b"{}", "").await.unwrap().waiting < 1_200);
+    first.part().await.unwrap();
+    let told = second.tell(&[first.number()], "k", 0, b"").await.unwrap();
+    assert!(told.is_empty(), "it has ended");
+    assert_eq!(second.beat(b"{}", "").await.unwrap().nodes.len(), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_hangs_is_no_answer_and_is_used_again() {
     let server = Redis::start();
-    let store = SessionStore::open_redis(&server.url(), "h", b"r")
-        .await
-        .unwrap();
+    let store = opened(&server, node("n1")).await;
     server.signal(rustix::process::Signal::STOP);
     let span = std::time::Duration::from_millis(200);
     assert!(tokio::time::timeout(span, store.ping()).await.is_err());

@@ -1,12 +1,36 @@
--- Begins every script. KEYS[1] is the hash tag that all keys share; ARGV[1] is the number of the gateway that may write.
+-- Begins every script. KEYS[1] is the hash tag that all keys share; ARGV[1] is the number of the node that asks, which
+-- must have its lease.
 local B = KEYS[1]
-if redis.call('GET', B .. ':writer') ~= ARGV[1] then
-  return redis.error_reply('FENCED another gateway uses these sessions')
+local me = ARGV[1]
+if redis.call('EXISTS', B .. ':lease:' .. me) == 0 then
+  return redis.error_reply('FENCED the lease of this node has ended')
 end
 local at = 1
 local function arg()
   at = at + 1
   return ARGV[at]
+end
+
+local function is_alive(node)
+  return redis.call('EXISTS', B .. ':lease:' .. node) == 1
+end
+
+-- The other nodes that have their leases.
+local function others()
+  local found = {}
+  for _, node in ipairs(redis.call('SMEMBERS', B .. ':nodes')) do
+    if node ~= me and is_alive(node) then
+      found[#found + 1] = node
+    end
+  end
+  return found
+end
+
+-- Tells a node something, under the next of its numbers.
+local function tell(node, kind, ask, body)
+  local seq = redis.call('HINCRBY', B .. ':told', node, 1)
+  local cap = redis.call('HGET', B .. ':node:' .. node, 'c') or '1000'
+  redis.call('XADD', B .. ':in:' .. node, 'MAXLEN', '~', cap, '*', 's', seq, 'f', me, 'k', kind, 'a', ask, 'b', body)
 end
 
 -- Takes a message to a device out; gives what it was.

@@ -1,0 +1,112 @@
+//! This node among others: its name, its lease, and who is told what other nodes say.
+
+use std::{fs, io, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::start::StartError;
+use crate::{
+    config::{
+        Config,
+        data_dir::{DataDir, write_private},
+    },
+    model,
+    service::{
+        cluster::Cluster,
+        node::{Load, NodeService, Reload, host_name},
+    },
+    session::Node,
+    shutdown::Shutdown,
+    store::{
+        StoreError,
+        registry::Registry,
+        sessions::{NodeEntry, SessionStore},
+    },
+    telemetry::{health::Readiness, metrics::Metrics},
+};
+
+/// The file with what tells this data directory's node from others of its name.
+const INSTANCE: &str = "node.instance";
+
+/// Whether the stores are those of several nodes.
+pub(super) fn is_cluster(config: &Config) -> bool {
+    let url = config.sessions.url.as_ref();
+    url.is_some_and(|url| url.expose().starts_with("redis"))
+}
+
+/// The node that this process is to be.
+pub(super) fn entry(config: &Config, data_dir: &DataDir) -> Result<NodeEntry, StoreError> {
+    let cluster = &config.cluster;
+    Ok(NodeEntry {
+        name: name(config),
+        instance: instance(data_dir)?,
+        lease: cluster.lease,
+        inbox_messages: cluster.inbox_messages,
+    })
+}
+
+fn name(config: &Config) -> String {
+    config.cluster.node.clone().unwrap_or_else(host_name)
+}
+
+/// Of two processes with one name, the one that has the same data directory has died: its directory is locked.
+fn instance(data_dir: &DataDir) -> Result<String, StoreError> {
+    let path = data_dir.join(INSTANCE);
+    let failed = |source| StoreError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let fresh: [u8; 16] = model::random()?;
+    let text = hex::encode(fresh);
+    let written = write_private(&path, text.as_bytes());
+    written.map_err(|error| failed(io::Error::other(error)))?;
+    Ok(text)
+}
+
+/// The service of nodes, and the cluster where there is one, whose lease is renewed from here on.
+pub(super) async fn open(
+    config: &Config,
+    (registry, sessions): (&Registry, &SessionStore),
+    readiness: &Readiness,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<(Option<Cluster>, NodeService, mpsc::Receiver<Reload>), StartError> {
+    let cluster = sessions.nodes().map(|store| {
+        let settings = config.cluster.clone();
+        Cluster::new(store, name(config), settings, readiness, metrics)
+    });
+    let (nodes, reloads) = NodeService::among(
+        cluster.clone(),
+        config.cluster.address.clone(),
+        registry.clone(),
+        readiness.clone(),
+        shutdown.clone(),
+    );
+    if let Some(cluster) = &cluster {
+        let this = nodes.clone();
+        cluster.start(move || this.record(), shutdown).await?;
+    }
+    Ok((cluster, nodes, reloads))
+}
+
+/// Has others' words heard: everything that takes them is there.
+pub(super) fn hear(
+    cluster: Option<&Cluster>,
+    nodes: &NodeService,
+    node: &Arc<Node>,
+    shutdown: &Shutdown,
+) {
+    let (table, applications) = (Arc::clone(&node.table), Arc::clone(&node.applications));
+    nodes.connect_load(move || Load {
+        devices: table.len(),
+        applications: applications.count(),
+    });
+    if let Some(cluster) = cluster {
+        cluster.spawn(shutdown);
+    }
+}
