@@ -30,9 +30,9 @@ use crate::{
         account::AccountService,
         app::AppService,
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
+        cluster::Cluster,
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
-        cluster::Cluster,
         presence::Presence,
         registration::{RegistrationError, RegistrationParts, RegistrationService},
         registry::RegistryService,
@@ -187,13 +187,7 @@ impl App {
         let resources = open_resources(&config, &stores).await?;
         let spool = data_dir.join("spool");
         let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
-        let authenticator = DeviceAuthenticator::new(
-            stores.registry.clone(),
-            sealer.clone(),
-            &config.auth,
-            &metrics,
-        )?;
-        authenticator.connect_chains(Arc::new(ClientChains::default()));
+        let authenticator = open_authenticator(&config, &stores, &sealer, &metrics)?;
         let (apps, app_authenticator, uplink, wills) =
             open_apps(&config, &stores, &metrics, shutdown).await?;
         let presence = Presence::new(stores.registry.clone(), &metrics);
@@ -280,6 +274,18 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+fn open_authenticator(
+    config: &Config,
+    stores: &Stores,
+    sealer: &Sealer,
+    metrics: &Metrics,
+) -> Result<DeviceAuthenticator, AuthError> {
+    let (registry, sealer) = (stores.registry.clone(), sealer.clone());
+    let authenticator = DeviceAuthenticator::new(registry, sealer, &config.auth, metrics)?;
+    authenticator.connect_chains(Arc::new(ClientChains::default()));
+    Ok(authenticator)
 }
 
 /// Asks the stores again and again whether they answer.

@@ -100,8 +100,7 @@ impl StoreWatch {
         );
         let registry = note(of_registry, registry, self.interval);
         let sessions = note(of_sessions, sessions, self.interval);
-        (registry || self.registry.0.is_remote())
-            && (sessions || self.sessions.0.is_remote())
+        (registry || self.registry.0.is_remote()) && (sessions || self.sessions.0.is_remote())
     }
 }
 

@@ -92,11 +92,13 @@ fn check_backends(config: &Config, collected: &mut Collected) {
     if begins(&config.sessions.url, &["redis://", "rediss://"])
         && !begins(&config.registry.url, &["postgres://", "postgresql://"])
     {
-        let message = "redis:// needs registry.url to be postgres://: what nodes share they share all of";
+        let message =
+            "redis:// needs registry.url to be postgres://: what nodes share they share all of";
         problem(collected, "sessions.url", message);
     }
     if begins(&config.sessions.url, &["redis://", "rediss://"]) && config.blobs.url.is_none() {
-        let message = "redis:// needs blobs.url: s3://, or file:/// and a directory that every node sees";
+        let message =
+            "redis:// needs blobs.url: s3://, or file:/// and a directory that every node sees";
         problem(collected, "sessions.url", message);
     }
     let is_node = |c: char| is_name(c) || c == '.';

@@ -224,7 +224,10 @@ impl NodeService {
         let inner = &self.inner;
         if inner.id == id {
             if !inner.whole.is_draining() {
-                inner.registry.record(&actor.did("node.drain", id, "")).await?;
+                inner
+                    .registry
+                    .record(&actor.did("node.drain", id, ""))
+                    .await?;
                 tracing::info!(actor = %actor.name, "an operator has this node drain");
                 inner.whole.drain();
             }
@@ -236,7 +239,10 @@ impl NodeService {
         };
         let mut health = told(&node.record);
         if health.state != NodeState::Draining {
-            inner.registry.record(&actor.did("node.drain", id, "")).await?;
+            inner
+                .registry
+                .record(&actor.did("node.drain", id, ""))
+                .await?;
             if !cluster.tell(node.number, DRAIN, b"").await? {
                 return Err(NodeError::NotFound);
             }

@@ -12,15 +12,15 @@ use super::{
 
 const SIZE: usize = 1_000_000;
 
-struct Stores {
-    postgres: Postgres,
-    database: String,
-    redis: Redis,
+pub(super) struct Stores {
+    pub(super) postgres: Postgres,
+    pub(super) database: String,
+    pub(super) redis: Redis,
     s3: S3,
 }
 
 impl Stores {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let postgres = Postgres::start();
         Self {
             database: postgres.database(),
@@ -30,7 +30,7 @@ impl Stores {
         }
     }
 
-    fn settings(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("HEADGATE__REGISTRY__URL", self.database.clone()),
             ("HEADGATE__SESSIONS__URL", self.redis.url()),
@@ -53,7 +53,7 @@ impl Stores {
 }
 
 /// What a second machine is given of the first.
-fn equip(from: &Path, to: &Path) {
+pub(super) fn equip(from: &Path, to: &Path) {
     for name in ["keys/sealing.key", "tls", "api.token"] {
         let (from, to) = (from.join(name), to.join(name));
         let files = if from.is_dir() {

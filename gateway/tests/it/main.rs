@@ -32,6 +32,7 @@ mod listeners;
 mod login;
 mod malformed;
 mod metrics;
+mod nodes;
 mod openapi;
 mod persistent;
 mod postgres;

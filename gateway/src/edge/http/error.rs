@@ -68,7 +68,9 @@ impl From<NodeError> for Problem {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::NotFound => Self::not_found("node"),
-            NodeError::Certificate(_) | NodeError::Elsewhere => Self::new(Kind::WrongState, error.to_string()),
+            NodeError::Certificate(_) | NodeError::Elsewhere => {
+                Self::new(Kind::WrongState, error.to_string())
+            }
             NodeError::Busy => Self::new(Kind::Overloaded, error.to_string()),
             NodeError::Store(_) => Self::internal(&error),
         }

@@ -96,7 +96,7 @@ async fn list(
     let mut nodes = state.nodes.nodes();
     nodes.retain(|node| after.as_ref().is_none_or(|after| node.id > *after));
     let nodes = Paged::cut(nodes, page.limit, |node| node.id.clone());
-    Ok(Json(PageView::of(nodes.map(|node| view(node)))))
+    Ok(Json(PageView::of(nodes.map(view))))
 }
 
 /// Shows a node.
@@ -108,7 +108,7 @@ async fn one(
     State(state): State<ApiState>,
     PathOf(id): PathOf<String>,
 ) -> Result<Json<NodeView>, Problem> {
-    Ok(Json(view(&state, state.nodes.node(&id)?)))
+    Ok(Json(view(state.nodes.node(&id)?)))
 }
 
 /// Has a node drain and stop: it lets nobody in any more, and its devices are told to go at a rate. Nothing takes it

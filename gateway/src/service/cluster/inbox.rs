@@ -63,15 +63,14 @@ impl Inner {
             return;
         }
         let handler = self.handlers.read().get(&*told.kind).map(Arc::clone);
-        match handler {
-            Some(handler) => {
-                let telling = Telling {
-                    from: told.from,
-                    body: told.body,
-                };
-                handler.told(telling).await;
-            }
-            None => tracing::warn!(kind = told.kind, "another node said something unknown"),
+        if let Some(handler) = handler {
+            let telling = Telling {
+                from: told.from,
+                body: told.body,
+            };
+            handler.told(telling).await;
+        } else {
+            tracing::warn!(kind = told.kind, "another node said something unknown");
         }
         if told.ask != 0
             && let Err(error) = self.say_done(told.from, told.ask).await

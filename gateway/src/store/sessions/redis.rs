@@ -97,7 +97,11 @@ impl RedisSessions {
             .arg(self.key(&format!("lease:{}", self.number())))
             .query_async(&mut connection)
             .await?;
-        if held { Ok(()) } else { Err(StoreError::Fenced) }
+        if held {
+            Ok(())
+        } else {
+            Err(StoreError::Fenced)
+        }
     }
 
     fn number(&self) -> i64 {

@@ -34,7 +34,10 @@ impl RedisSessions {
     }
 
     /// Takes a lease under a new number; `None`, unless another node of this name has one for so long.
-    pub(in super::super) async fn join(&self, record: &[u8]) -> Result<Option<Duration>, StoreError> {
+    pub(in super::super) async fn join(
+        &self,
+        record: &[u8],
+    ) -> Result<Option<Duration>, StoreError> {
         self.own(self.tag.trim_matches(['{', '}'])).await?;
         let script: &Script = &self.scripts.join;
         let mut connection = self.connection.clone();
@@ -155,7 +158,9 @@ impl RedisSessions {
 fn read(fields: Vec<Value>) -> Result<Told, StoreError> {
     let mut values = fields.into_iter().skip(1).step_by(2);
     let mut next = || -> Result<Vec<u8>, StoreError> {
-        let value = values.next().ok_or_else(|| form::corrupt("told", "too short"))?;
+        let value = values
+            .next()
+            .ok_or_else(|| form::corrupt("told", "too short"))?;
         Ok(::redis::from_redis_value(value).map_err(::redis::RedisError::from)?)
     };
     let (seq, from) = (form::text("told", next()?)?, form::text("told", next()?)?);

@@ -42,7 +42,8 @@ async fn what_cannot_be_used_is_refused_in_a_sentence() {
 }
 
 async fn opened(server: &Redis, node: NodeEntry) -> SessionStore {
-    let opened = SessionStore::open_redis(&server.url(), "h", b"r", node);
+    let url = server.url();
+    let opened = SessionStore::open_redis(&url, "h", b"r", node);
     opened.await.unwrap()
 }
 
@@ -103,7 +104,8 @@ async fn a_name_is_one_node_s_until_that_is_dead() {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     };
-    let other = SessionStore::open_redis(&server.url(), "h", b"r", short("elsewhere"));
+    let url = server.url();
+    let other = SessionStore::open_redis(&url, "h", b"r", short("elsewhere"));
     tokio::select! {
         () = beating => {}
         opened = other => assert!(
