@@ -39,6 +39,8 @@ const DATAGRAMS_PER_TURN: usize = 64;
 const DATAGRAM_BYTES: usize = 4_096;
 /// What the kernel keeps while this task is busy; as much of it as the system allows.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// For what is under way when the node drains; a request that takes longer is repeated by its device.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// When nothing is to be done.
 const FAR: Duration = Duration::from_hours(1);
 
@@ -66,7 +68,7 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Serves devices until the node drains.
+/// Serves devices until the node drains; those that ask then are told to come again.
 pub async fn serve(
     socket: UdpSocket,
     server: CoapServer,
@@ -90,7 +92,7 @@ pub async fn serve(
             Wakeup::Time => listener.server.handle_timeout(Instant::now()),
         }
     }
-    listener.server.end();
+    listener.drain().await;
 }
 
 struct Listener {
@@ -152,6 +154,21 @@ impl Listener {
         let datagram = self.datagram.get(..bytes).unwrap_or_default();
         self.server
             .handle_datagram(now, Peer::Address(peer), peer, datagram);
+    }
+
+    /// Tells those that ask in this moment to come again, lets what is under way end, and ends.
+    async fn drain(mut self) {
+        self.server.drain();
+        let end = Instant::now() + DRAIN_TIME;
+        loop {
+            self.flush().await;
+            tokio::select! {
+                received = self.socket.recv_from(&mut self.datagram) => self.receive(received),
+                change = self.server.changed() => self.server.act(Instant::now(), change),
+                () = tokio::time::sleep_until(end.into()) => break,
+            }
+        }
+        self.server.end();
     }
 
     /// Sends everything that waits.

@@ -181,6 +181,8 @@ pub struct CoapServer {
     /// Requests of associations whose certificate is being looked up.
     unsettled: HashMap<AssociationId, Vec<Asked>>,
     secured: VecDeque<Secured>,
+    /// Whoever asks is told to come again.
+    is_draining: bool,
 }
 
 impl CoapServer {
@@ -221,6 +223,7 @@ impl CoapServer {
             offered: HashMap::new(),
             unsettled: HashMap::new(),
             secured: VecDeque::new(),
+            is_draining: false,
             node,
             config,
         };
@@ -298,6 +301,11 @@ impl CoapServer {
     /// Whether a device is registered at this address.
     pub fn is_known(&self, address: SocketAddr) -> bool {
         self.registrations.is_known(address)
+    }
+
+    /// From here on whoever asks is told to come again; what is under way goes on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
     }
 
     /// Ends: every device that is awake leaves the node, and its deliveries keep where they are.

@@ -572,6 +572,24 @@ async fn duplicates_are_answered_as_before_and_carried_out_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_drains_says_when_to_come_again() {
+    let gateway = Gateway::with_coap(|_| {}).await;
+    gateway.unsecured("n1", &Value::Null).await;
+    let mut coap = Coap::registered(&gateway, "n1").await;
+    let asks = async {
+        loop {
+            let answer = coap.get("t").await;
+            if answer.code != Code::CONTENT {
+                break answer;
+            }
+        }
+    };
+    let (_dir, answer) = tokio::join!(gateway.stop(), asks);
+    assert_eq!(answer.code, Code::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.uint(OptionNumber::MAX_AGE), Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_get_little_and_bad_datagrams_nothing() {
     let gateway = Gateway::with_coap(|coap| coap.stranger_rate = 10).await;
     gateway.unsecured("n1", &Value::Null).await;

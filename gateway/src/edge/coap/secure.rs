@@ -16,7 +16,9 @@ use headgate_dtls::{
 };
 use tokio::net::UdpSocket;
 
-use super::{DATAGRAM_BYTES, DATAGRAMS_PER_TURN, FAR, Networks, is_unicast, store::SessionStore};
+use super::{
+    DATAGRAM_BYTES, DATAGRAMS_PER_TURN, DRAIN_TIME, FAR, Networks, is_unicast, store::SessionStore,
+};
 use crate::{
     config::{CoapConfig, CoapsConfig},
     session::{AssociationId, Change, CoapServer, Peer, Secured, Shown},
@@ -117,6 +119,7 @@ impl Secure {
                 Wakeup::Time => listener.on_time(Instant::now()),
             }
         }
+        listener.drain().await;
         listener.end(&store).await;
     }
 }
@@ -293,6 +296,20 @@ impl Listener {
             }
             if is_idle {
                 return;
+            }
+        }
+    }
+
+    /// Tells those that ask in this moment to come again, and lets what is under way end.
+    async fn drain(&mut self) {
+        self.server.drain();
+        let end = Instant::now() + DRAIN_TIME;
+        loop {
+            self.flush().await;
+            tokio::select! {
+                received = self.socket.recv_from(&mut self.datagram) => self.receive(received),
+                change = self.server.changed() => self.server.act(Instant::now(), change),
+                () = tokio::time::sleep_until(end.into()) => return,
             }
         }
     }

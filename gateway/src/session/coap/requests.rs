@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use headgate_protocol::coap::{Code, ContentFormat, OptionNumber, Response};
 
-use super::{Asked, CoapServer, Done, peer::Peer, registration::RdId};
+use super::{Asked, CoapServer, Done, peer::Peer, registration::RdId, unavailable};
 
+/// Seconds after which whoever asked a node that ends asks again.
+const DRAINING_SECS: u32 = 10;
 /// How long an Echo holds.
 const ECHO_SECS: u32 = 60;
 /// What is here, for `.well-known/core`: short, since whoever asks may be someone else.
@@ -14,6 +16,9 @@ const LINKS: &[u8] = b"</rd>,</t>;obs,</r>,</u>,</d>,</c>;obs";
 
 impl CoapServer {
     pub(super) fn handle_request(&mut self, now: Instant, asked: Asked) {
+        if self.is_draining {
+            return self.answer(now, &asked, unavailable(DRAINING_SECS));
+        }
         let Some(path) = asked.message.path() else {
             return self.answer(now, &asked, Response::new(Code::BAD_REQUEST));
         };
