@@ -14,6 +14,7 @@ mod coap_clients;
 mod coap_options;
 #[cfg(feature = "coaps")]
 mod coaps;
+mod coap_wires;
 mod command_line;
 mod config;
 mod conformance;

@@ -1,4 +1,4 @@
-//! A device that speaks CoAP on a socket of its own.
+//! A device that speaks CoAP on a socket of its own, plain or over DTLS.
 
 use std::{
     collections::VecDeque,
@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use headgate_dtls::{Client as Session, ClientConfig, ClientEvent, ClientOutput, Credential};
 use headgate_protocol::coap::{
     Block, Code, Endpoint, Event, Failure, Limits, Message, OptionNumber, Output, Parameters,
     Request, Szx, Token,
@@ -21,6 +22,8 @@ use super::{Gateway, PATIENCE};
 pub(crate) struct Coap {
     socket: UdpSocket,
     gateway: SocketAddr,
+    /// Over DTLS.
+    session: Option<Session>,
     endpoint: Endpoint<(), u32>,
     requests: u32,
     /// Responses and failures that nobody has asked for yet.
@@ -72,6 +75,29 @@ impl Gateway {
 impl Coap {
     /// A device that the gateway has not heard of.
     pub(crate) async fn new(gateway: &Gateway) -> Self {
+        Self::at(gateway.ports.coap.expect("a CoAP listener")).await
+    }
+
+    /// A device with a session of DTLS, by the key that it has in hexadecimal digits.
+    pub(crate) async fn secure(gateway: &Gateway, identity: &str, key: &str) -> Self {
+        let mut device = Self::at(gateway.ports.coaps.expect("a CoAPS listener")).await;
+        let credential = Credential::Psk {
+            identity: identity.as_bytes().to_vec(),
+            key: hex::decode(key).expect("hexadecimal").into(),
+        };
+        let config = ClientConfig::default();
+        let session = Session::connect(&config, &credential, Instant::now());
+        device.session = Some(session.expect("a client"));
+        let connected = async {
+            while !device.session.as_ref().is_some_and(Session::is_connected) {
+                device.turn().await;
+            }
+        };
+        timeout(PATIENCE, connected).await.expect("a handshake");
+        device
+    }
+
+    async fn at(gateway: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let seed = u64::from(socket.local_addr().expect("bound").port());
         let limits = Limits {
@@ -79,7 +105,8 @@ impl Coap {
             ..Limits::default()
         };
         Self {
-            gateway: gateway.ports.coap.expect("a CoAP listener"),
+            gateway,
+            session: None,
             endpoint: Endpoint::new(Parameters::default(), limits, KNOWN, seed),
             socket,
             requests: 0,
@@ -202,7 +229,9 @@ impl Coap {
         if self.come.len() > before {
             return;
         }
-        let due = self.endpoint.timeout();
+        let session = self.session.as_mut().and_then(Session::timeout);
+        let due = [self.endpoint.timeout(), session];
+        let due = due.into_iter().flatten().min();
         let due = due.unwrap_or_else(|| Instant::now() + Duration::from_mins(1));
         let mut datagram = [0; 2_048];
         tokio::select! {
@@ -210,22 +239,57 @@ impl Coap {
                 let (bytes, from) = received.expect("received");
                 assert_eq!(from, self.gateway);
                 if !self.is_deaf {
-                    self.endpoint.handle_datagram(Instant::now(), (), &datagram[..bytes]);
+                    self.take(&datagram[..bytes]).await;
                 }
             }
             () = tokio::time::sleep_until(due.into()) => {
                 self.endpoint.handle_timeout(Instant::now());
+                if let Some(session) = &mut self.session {
+                    session.handle_timeout(Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, datagram: &[u8]) {
+        let now = Instant::now();
+        let Some(session) = &mut self.session else {
+            return self.endpoint.handle_datagram(now, (), datagram);
+        };
+        session.handle_datagram(now, datagram);
+        self.turn_session().await;
+    }
+
+    /// Sends the records that are to be sent, and takes in what came in others.
+    async fn turn_session(&mut self) {
+        while let Some(output) = self.session.as_mut().and_then(Session::poll_output) {
+            match output {
+                ClientOutput::Transmit(record) => {
+                    let sent = self.socket.send_to(&record, self.gateway).await;
+                    assert_eq!(sent.expect("sent"), record.len());
+                }
+                ClientOutput::Event(ClientEvent::Data(message)) => {
+                    self.endpoint.handle_datagram(Instant::now(), (), &message);
+                }
+                ClientOutput::Event(ClientEvent::Connected { .. }) => {}
+                ClientOutput::Event(event) => panic!("the session ended: {event:?}"),
             }
         }
     }
 
     /// Sends what is to be sent, and keeps what has come.
     async fn turn_output(&mut self) {
+        self.turn_session().await;
         while let Some(output) = self.endpoint.poll_output() {
             match output {
-                Output::Transmit { datagram, .. } if !self.is_deaf => {
-                    self.send(&datagram).await;
-                }
+                Output::Transmit { datagram, .. } if !self.is_deaf => match &mut self.session {
+                    Some(session) => {
+                        let sent = session.send(Instant::now(), &datagram);
+                        sent.expect("a session");
+                        self.turn_session().await;
+                    }
+                    None => self.send(&datagram).await,
+                },
                 Output::Event(Event::Response { tag, message }) => {
                     self.come.push_back((tag, Ok(*message)));
                 }
@@ -239,6 +303,7 @@ impl Coap {
 
     /// Sends bytes as they are.
     pub(crate) async fn send(&self, datagram: &[u8]) {
+        assert!(self.session.is_none(), "bytes would be no record");
         let sent = self.socket.send_to(datagram, self.gateway).await;
         assert_eq!(sent.expect("sent"), datagram.len());
     }
