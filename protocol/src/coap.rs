@@ -18,6 +18,7 @@ pub mod fuzz;
 mod message;
 mod observe;
 mod option;
+mod options;
 mod parameters;
 mod random;
 mod reliability;

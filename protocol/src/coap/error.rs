@@ -53,9 +53,6 @@ pub enum Violation {
     /// RFC 7252 s3: a payload marker is followed by a payload.
     #[error("a payload marker without a payload [RFC 7252 s3]")]
     MarkerWithoutPayload,
-    /// The codec refuses what passed these checks.
-    #[error("not a message")]
-    Codec,
 }
 
 /// Why a message cannot be written.
@@ -75,7 +72,4 @@ pub enum EncodeError {
         /// Bytes of the value.
         size_bytes: usize,
     },
-    /// The codec refuses it.
-    #[error("not a message")]
-    Codec,
 }

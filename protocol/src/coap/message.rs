@@ -1,13 +1,10 @@
-//! One message: type, code, identifier, token, options and payload.
-//!
-//! The options live in coap-lite's packet; what this crate asks of them is asked here.
+//! One message: type, code, identifier, token, options and payload, and what is asked of the options.
 
 use std::fmt;
 
 use bytes::Bytes;
-use coap_lite::{CoapOption, Packet};
 
-use super::{Code, ContentFormat, OptionNumber};
+use super::{Code, ContentFormat, OptionNumber, options::Options};
 
 /// How a message is transmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +74,7 @@ pub struct Message {
     pub token: Token,
     /// The payload; none where it is empty.
     pub payload: Bytes,
-    /// Holds the options and nothing else.
-    pub(super) packet: Packet,
+    pub(super) options: Options,
 }
 
 impl Message {
@@ -90,7 +86,7 @@ impl Message {
             id,
             token,
             payload: Bytes::new(),
-            packet: Packet::new(),
+            options: Options::default(),
         }
     }
 
@@ -100,9 +96,8 @@ impl Message {
     }
 
     /// Adds an option behind those of its number.
-    pub fn add(&mut self, number: OptionNumber, value: impl Into<Vec<u8>>) {
-        self.packet
-            .add_option(CoapOption::from(number.0), value.into());
+    pub fn add(&mut self, number: OptionNumber, value: impl AsRef<[u8]>) {
+        self.options.add(number, value.as_ref());
     }
 
     /// Adds an option whose value is a number, in as few bytes as it needs. [RFC 7252 s3.2]
@@ -114,34 +109,27 @@ impl Message {
 
     /// Takes an option out, all of it.
     pub fn remove(&mut self, number: OptionNumber) {
-        self.packet.clear_option(CoapOption::from(number.0));
+        self.options.remove(number);
     }
 
     /// Takes all options out.
     pub(super) fn clear_options(&mut self) {
-        self.packet.clear_all_options();
+        self.options.clear();
     }
 
     /// Bytes of its datagram.
     pub fn encoded_bytes(&self) -> usize {
         const HEADER: usize = 4;
-        let mut before = 0;
-        let marker = usize::from(!self.payload.is_empty());
-        let mut bytes = HEADER + usize::from(self.token.len()) + marker + self.payload.len();
-        for (number, values) in self.packet.options() {
-            for value in values {
-                bytes += 1 + extended_bytes(usize::from(number - before));
-                bytes += extended_bytes(value.len()) + value.len();
-                before = *number;
-            }
-        }
-        bytes
+        let payload = usize::from(!self.payload.is_empty()) + self.payload.len();
+        HEADER + usize::from(self.token.len()) + self.options.encoded_bytes() + payload
     }
 
     /// The values of an option, in their order.
     pub fn all(&self, number: OptionNumber) -> impl Iterator<Item = &[u8]> {
-        let values = self.packet.get_option(CoapOption::from(number.0));
-        values.into_iter().flatten().map(Vec::as_slice)
+        self.options
+            .iter()
+            .filter(move |(known, _)| *known == number)
+            .map(|(_, value)| value)
     }
 
     /// The value of an option of which there is one; of several the first.
@@ -189,25 +177,15 @@ impl Message {
     /// The first critical option that a receiver which knows `known` must not act on: one that it does not know,
     /// one whose length is out of range, or one too many. [RFC 7252 s5.4.1, s5.4.3, s5.4.5]
     pub fn bad_option(&self, known: &[OptionNumber]) -> Option<OptionNumber> {
-        self.packet.options().find_map(|(number, values)| {
-            let number = OptionNumber(*number);
+        let mut before = None;
+        self.options.iter().find_map(|(number, value)| {
+            let is_another = before.replace(number) == Some(number);
             let is_good = || {
                 let rule = number.rule().filter(|_| known.contains(&number))?;
-                let fits = values
-                    .iter()
-                    .all(|value| (rule.min_bytes..=rule.max_bytes).contains(&value.len()));
-                (fits && (rule.is_repeatable || values.len() == 1)).then_some(())
+                let fits = (rule.min_bytes..=rule.max_bytes).contains(&value.len());
+                (fits && (rule.is_repeatable || !is_another)).then_some(())
             };
             (number.is_critical() && is_good().is_none()).then_some(number)
         })
-    }
-}
-
-/// The bytes that extend a delta or a length. [RFC 7252 s3.1]
-const fn extended_bytes(value: usize) -> usize {
-    match value {
-        0..13 => 0,
-        13..269 => 1,
-        _ => 2,
     }
 }

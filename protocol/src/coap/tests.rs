@@ -3,6 +3,7 @@
 mod codec;
 mod endpoint;
 mod hostile;
+mod oracle;
 mod pair;
 mod property;
 

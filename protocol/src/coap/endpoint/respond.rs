@@ -40,7 +40,7 @@ impl Response {
 
     /// The same with one more option.
     #[must_use]
-    pub fn with(mut self, number: OptionNumber, value: impl Into<Vec<u8>>) -> Self {
+    pub fn with(mut self, number: OptionNumber, value: impl AsRef<[u8]>) -> Self {
         self.message.add(number, value);
         self
     }
