@@ -60,13 +60,17 @@ impl Sockets {
     ) -> Result<(), StartError> {
         let (settings, metrics) = (config.coap.clone(), node.metrics.clone());
         if let Some(socket) = self.plain {
-            let (server, stop) = (server(config, node)?, edges.clone());
+            let server = CoapServer::plain(Arc::clone(node), settings.clone(), Instant::now());
+            let server = server.map_err(|_no_randomness| StartError::Random)?;
+            let stop = edges.clone();
             let (settings, metrics) = (settings.clone(), metrics.clone());
             edges.spawn(async move { coap::serve(socket, server, &settings, metrics, stop).await });
         }
         #[cfg(feature = "coaps")]
         if let (Some(socket), Some(dtls)) = (self.secure, self.dtls) {
-            let (server, stop) = (server(config, node)?, edges.clone());
+            let server = CoapServer::secure(Arc::clone(node), settings.clone(), Instant::now());
+            let server = server.map_err(|_no_randomness| StartError::Random)?;
+            let stop = edges.clone();
             let store = coap::SessionStore::new(&config.data_dir, sealer.clone());
             edges.spawn(async move {
                 dtls.serve(socket, server, &settings, store, metrics, stop)
@@ -88,9 +92,4 @@ fn bind(what: &'static str, address: Option<SocketAddr>) -> Result<Option<UdpSoc
         })
     });
     bound.transpose()
-}
-
-fn server(config: &Config, node: &Arc<Node>) -> Result<CoapServer, StartError> {
-    CoapServer::new(Arc::clone(node), config.coap.clone(), Instant::now())
-        .map_err(|_no_randomness| StartError::Random)
 }

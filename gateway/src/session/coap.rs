@@ -60,6 +60,7 @@ use crate::{
         uplink::Stored,
         upload::LiveUpload,
     },
+    telemetry::metrics::CoapListener,
 };
 
 /// The options that are acted on here.
@@ -158,6 +159,8 @@ enum Timer {
 pub struct CoapServer {
     node: Arc<Node>,
     config: CoapConfig,
+    /// What is counted of its listener.
+    metrics: CoapListener,
     endpoint: Endpoint<Peer, Tag>,
     registrations: Registrations,
     work: FuturesUnordered<Work>,
@@ -186,11 +189,30 @@ pub struct CoapServer {
 }
 
 impl CoapServer {
-    /// A server without devices.
+    /// A server for devices that come in the clear, without any.
     ///
     /// # Errors
     /// [`NoRandomness`].
-    pub fn new(node: Arc<Node>, config: CoapConfig, now: Instant) -> Result<Self, NoRandomness> {
+    pub fn plain(node: Arc<Node>, config: CoapConfig, now: Instant) -> Result<Self, NoRandomness> {
+        let metrics = node.metrics.coap.plain.clone();
+        Self::new(node, config, metrics, now)
+    }
+
+    /// A server for devices that come over DTLS, without any.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn secure(node: Arc<Node>, config: CoapConfig, now: Instant) -> Result<Self, NoRandomness> {
+        let metrics = node.metrics.coap.secure.clone();
+        Self::new(node, config, metrics, now)
+    }
+
+    fn new(
+        node: Arc<Node>,
+        config: CoapConfig,
+        metrics: CoapListener,
+        now: Instant,
+    ) -> Result<Self, NoRandomness> {
         let parameters = Parameters {
             ack_timeout: config.ack_timeout,
             max_retransmit: config.max_retransmit,
@@ -226,6 +248,7 @@ impl CoapServer {
             is_draining: false,
             node,
             config,
+            metrics,
         };
         server.set_timer(now + TICK, Timer::Tick);
         Ok(server)
@@ -298,7 +321,7 @@ impl CoapServer {
         self.settle(now);
     }
 
-    /// Whether a device is registered at this address.
+    /// Whether a device is registered at this address, or has shown that it receives there.
     pub fn is_known(&self, address: SocketAddr) -> bool {
         self.registrations.is_known(address)
     }
@@ -308,12 +331,17 @@ impl CoapServer {
         self.is_draining = true;
     }
 
+    /// Whether nobody is here and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.registrations.len() == 0 && self.associations.is_empty() && self.work.is_empty()
+    }
+
     /// Ends: every device that is awake leaves the node, and its deliveries keep where they are.
     pub fn end(mut self) {
         for id in self.registrations.ids() {
             self.leave_node(id);
         }
-        self.node.metrics.coap.registrations.set(0);
+        self.metrics.registrations.set(0);
     }
 
     /// Does what the message layer says, until it says nothing more.
@@ -420,7 +448,7 @@ impl CoapServer {
     }
 
     fn tick(&mut self, now: Instant) {
-        let metrics = &self.node.metrics.coap;
+        let (metrics, events) = (&self.metrics, &self.node.metrics.coap);
         let (depths, counters) = (self.endpoint.depths(), self.endpoint.counters());
         for (gauge, depth) in [
             (&metrics.requests, depths.exchanges),
@@ -433,11 +461,11 @@ impl CoapServer {
         }
         let before = std::mem::replace(&mut self.counted, counters);
         for (counter, before, after) in [
-            (&metrics.malformed, before.malformed, counters.malformed),
-            (&metrics.duplicate, before.duplicates, counters.duplicates),
-            (&metrics.timeout, before.timeouts, counters.timeouts),
-            (&metrics.rejected, before.rejected, counters.rejected),
-            (&metrics.overloaded, before.overloaded, counters.overloaded),
+            (&events.malformed, before.malformed, counters.malformed),
+            (&events.duplicate, before.duplicates, counters.duplicates),
+            (&events.timeout, before.timeouts, counters.timeouts),
+            (&events.rejected, before.rejected, counters.rejected),
+            (&events.overloaded, before.overloaded, counters.overloaded),
             (
                 &metrics.retransmissions,
                 before.retransmissions,

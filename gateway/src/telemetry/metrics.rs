@@ -19,7 +19,7 @@ use prometheus::{
 };
 
 pub use self::cluster::ClusterMetrics;
-pub use self::coap::{Coap, Dtls};
+pub use self::coap::{Coap, CoapListener, Dtls};
 pub use self::groups::{
     AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
     DeviceConnections, PersistentSessions, RatePauses, RegistrationBatches, RegistrationRows,
@@ -160,7 +160,6 @@ pub struct Families {
     /// The certificates that are served.
     pub tls_certificates: TlsCertificates,
     disconnects: Vec<IntCounter>,
-    disconnects_coap: Vec<IntCounter>,
     messages_dropped: Vec<IntCounter>,
     packets_in: [IntCounter; 16],
     packets_out: [IntCounter; 16],
@@ -171,6 +170,12 @@ impl Metrics {
     /// Devices connected by MQTT, whatever they proved themselves by.
     pub fn devices_by_mqtt(&self) -> i64 {
         self.connections_mqtt.secret.get() + self.connections_mqtt.x509.get()
+    }
+
+    /// Devices by CoAP that can be reached now, with DTLS and without.
+    pub fn devices_by_coap(&self) -> i64 {
+        let secured = &self.connections_coaps;
+        self.connections_coap.get() + secured.secret.get() + secured.x509.get()
     }
 
     /// When the first certificate ends, in seconds since 1970; `None` where none is served.
@@ -226,6 +231,7 @@ impl Families {
             "MQTT control packets.",
             &["protocol", "type", "direction"],
         );
+        let bytes = Bytes::new(make);
         let packets = |direction| {
             let child = |name| packets.with_label_values(&["mqtt", name, direction]);
             PACKET_TYPES.map(child)
@@ -235,7 +241,7 @@ impl Families {
             connections_applications: connections.with_label_values(&["mqtt", "application"]),
             connections_coap: connections.with_label_values(&["coap", "none"]),
             connections_coaps: DeviceConnections::of_family(&connections, "coaps"),
-            coap: Coap::new(make),
+            coap: Coap::new(make, &bytes, &disconnects),
             connections_files: connections.with_label_values(&["files", "signed"]),
             connect_attempts: ConnectAttempts::new(make),
             handshakes_in_flight: make.gauge("handshakes_in_flight", "Connections before CONNACK."),
@@ -246,7 +252,7 @@ impl Families {
                 "auth_queries_total",
                 "Queries for devices that were not in memory.",
             ),
-            bytes: Bytes::new(make),
+            bytes,
             deliveries: Deliveries::new(make),
             delivery_chunks: DeliveryChunks::new(make),
             delivery_waiting: make.gauges(
@@ -286,7 +292,6 @@ impl Families {
             draining: make.gauge("draining", "1 while this node drains."),
             tls_certificates: TlsCertificates::new(make),
             disconnects: disconnects_of(&disconnects, "mqtt"),
-            disconnects_coap: disconnects_of(&disconnects, "coap"),
             messages_dropped: DropReason::ALL
                 .iter()
                 .map(|reason| dropped.with_label_values(&[reason.label()]))
@@ -302,11 +307,6 @@ impl Families {
     /// Connections by MQTT that ended for `reason`.
     pub fn disconnects(&self, reason: DisconnectReason) -> &IntCounter {
         &self.disconnects[reason.index()]
-    }
-
-    /// Registrations by CoAP that ended for `reason`.
-    pub fn disconnects_coap(&self, reason: DisconnectReason) -> &IntCounter {
-        &self.disconnects_coap[reason.index()]
     }
 
     /// Messages dropped for `reason`.

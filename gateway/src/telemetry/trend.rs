@@ -91,7 +91,7 @@ impl Trend {
         };
         Sample {
             online_mqtt: self.metrics.devices_by_mqtt(),
-            online_coap: self.metrics.connections_coap.get(),
+            online_coap: self.metrics.devices_by_coap(),
             connects: rate(before.connects, now.connects),
             bytes_out: rate(before.bytes_out, now.bytes_out),
             bytes_in: rate(before.bytes_in, now.bytes_in),
@@ -99,15 +99,29 @@ impl Trend {
     }
 
     fn counted(&self) -> Counted {
-        fn sum<P: Atomic<T = u64>>(counters: [&GenericCounter<P>; 3]) -> u64 {
+        fn sum<P: Atomic<T = u64>>(counters: &[&GenericCounter<P>]) -> u64 {
             counters.iter().map(|counter| counter.get()).sum()
         }
         let attempts = &self.metrics.connect_attempts;
         let bytes = &self.metrics.bytes;
         Counted {
-            connects: attempts.accepted.get() + attempts.accepted_coap.get(),
-            bytes_out: sum([&bytes.out_mqtt, &bytes.out_coap, &bytes.out_files]),
-            bytes_in: sum([&bytes.in_mqtt, &bytes.in_coap, &bytes.in_files]),
+            connects: sum(&[
+                &attempts.accepted,
+                &attempts.accepted_coap,
+                &attempts.accepted_coaps,
+            ]),
+            bytes_out: sum(&[
+                &bytes.out_mqtt,
+                &bytes.out_coap,
+                &bytes.out_coaps,
+                &bytes.out_files,
+            ]),
+            bytes_in: sum(&[
+                &bytes.in_mqtt,
+                &bytes.in_coap,
+                &bytes.in_coaps,
+                &bytes.in_files,
+            ]),
         }
     }
 }
@@ -124,7 +138,8 @@ mod tests {
         metrics.connect_attempts.accepted.inc_by(5);
         metrics.bytes.out_mqtt.inc_by(1_000);
         metrics.bytes.in_files.inc_by(200);
-        metrics.connections_coap.set(3);
+        metrics.connections_coap.set(2);
+        metrics.connections_coaps.secret.set(1);
         let sample = trend.sample(before, trend.counted(), Duration::from_secs(10));
         let wanted = Sample {
             online_mqtt: 0,

@@ -1,8 +1,6 @@
-//! CoAP over DTLS: one socket and one task for all devices, no rules.
+//! CoAP over DTLS: what lies between the socket and the server of sessions.
 //!
-//! DTLS stands between the socket and the server of sessions: datagrams go through it both ways, its questions for keys
-//! go to the server, and so does who has shown one. Strangers are counted by network before anything of theirs is
-//! looked at.
+//! Datagrams go through DTLS both ways, its questions for keys go to the server, and so does who has shown one.
 
 use std::{
     io,
@@ -17,11 +15,12 @@ use headgate_dtls::{
 use tokio::net::UdpSocket;
 
 use super::{
-    DATAGRAM_BYTES, DATAGRAMS_PER_TURN, DRAIN_TIME, FAR, Networks, is_unicast, store::SessionStore,
+    listener::{Listener, Wire},
+    store::SessionStore,
 };
 use crate::{
     config::{CoapConfig, CoapsConfig},
-    session::{AssociationId, Change, CoapServer, Peer, Secured, Shown},
+    session::{AssociationId, CoapServer, Peer, Secured, Shown},
     shutdown::Shutdown,
     telemetry::metrics::Metrics,
 };
@@ -99,107 +98,107 @@ impl Secure {
         shutdown: Shutdown,
     ) {
         let now = Instant::now();
-        let mut listener = Listener {
-            socket,
+        let wire = Dtls {
             dtls: self.dtls,
-            server,
-            networks: Networks::new(config.stranger_rate, config.max_networks, now),
-            metrics,
+            metrics: metrics.clone(),
             counted: [0; EVENTS],
             ticked_at: now,
-            datagram: vec![0; DATAGRAM_BYTES].into_boxed_slice(),
         };
-        listener.resume(now, &store);
-        loop {
-            listener.flush().await;
-            match listener.wait(&shutdown).await {
-                Wakeup::Drain => break,
-                Wakeup::Datagram(received) => listener.receive(received),
-                Wakeup::Change(change) => listener.server.act(Instant::now(), change),
-                Wakeup::Time => listener.on_time(Instant::now()),
-            }
-        }
-        listener.drain().await;
-        listener.end(&store).await;
+        let own = metrics.coap.secure.clone();
+        let mut listener = Listener::new(socket, server, wire, config, metrics, own);
+        listener.wire.resume(&mut listener.server, now, &store);
+        listener.run(&shutdown).await;
+        listener.wire.keep(&listener.server, Instant::now(), &store);
+        // Those whose sessions could not be kept are told that these end.
+        listener.flush().await;
+        listener.wire.metrics.coap.dtls.set(0, 0, 0, 0);
+        listener.server.end();
     }
 }
 
-struct Listener {
-    socket: UdpSocket,
+/// DTLS between the socket and the server.
+struct Dtls {
     dtls: Server,
-    server: CoapServer,
-    networks: Networks,
     metrics: Metrics,
     /// What was counted of DTLS.
     counted: [u64; EVENTS],
     ticked_at: Instant,
-    datagram: Box<[u8]>,
 }
 
-/// What woke the loop.
-enum Wakeup {
-    Drain,
-    Datagram(io::Result<(usize, SocketAddr)>),
-    Change(Change),
-    Time,
-}
+impl Wire for Dtls {
+    type Datagram = Vec<u8>;
 
-impl Listener {
-    async fn wait(&mut self, shutdown: &Shutdown) -> Wakeup {
-        let due = [
-            self.server.timeout(),
-            self.dtls.timeout(),
-            Some(self.ticked_at + TICK),
-        ];
-        let due = due.into_iter().flatten().min();
-        let due = due.unwrap_or_else(|| Instant::now() + FAR);
-        // In no order: neither a flood of datagrams nor one of work may keep the others from their turn.
-        tokio::select! {
-            () = shutdown.draining() => Wakeup::Drain,
-            received = self.socket.recv_from(&mut self.datagram) => Wakeup::Datagram(received),
-            change = self.server.changed() => Wakeup::Change(change),
-            () = tokio::time::sleep_until(due.into()) => Wakeup::Time,
+    fn is_known(&self, _server: &CoapServer, from: SocketAddr, datagram: &[u8]) -> bool {
+        self.dtls.is_known(from, datagram)
+    }
+
+    fn handle_datagram(
+        &mut self,
+        _server: &mut CoapServer,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) {
+        self.dtls.handle_datagram(now, from, datagram);
+    }
+
+    fn poll_transmit(
+        &mut self,
+        server: &mut CoapServer,
+        now: Instant,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        loop {
+            match self.dtls.poll_output() {
+                Some(Output::Transmit { peer, datagram }) => return Some((peer, datagram)),
+                Some(Output::Event(event)) => self.on_event(server, now, event),
+                None if self.obey(server, now) => {}
+                None => return None,
+            }
         }
     }
 
-    fn on_time(&mut self, now: Instant) {
-        self.server.handle_timeout(now);
+    fn timeout(&self) -> Option<Instant> {
+        let tick = self.ticked_at + TICK;
+        Some(self.dtls.timeout().map_or(tick, |due| due.min(tick)))
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
         self.dtls.handle_timeout(now);
         if now.saturating_duration_since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             self.count();
         }
     }
+}
 
-    /// Takes a datagram and those that came with it.
-    fn receive(&mut self, first: io::Result<(usize, SocketAddr)>) {
-        let now = Instant::now();
-        let mut received = first;
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match received {
-                Ok((bytes, peer)) => self.take(now, bytes, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error about an earlier datagram of ours: that device is not there.
-                Err(error) => tracing::debug!(%error, "the CoAPS socket reported an error"),
+impl Dtls {
+    /// Does the next thing that the server says; `false`: it says nothing.
+    fn obey(&mut self, server: &mut CoapServer, now: Instant) -> bool {
+        if let Some((peer, message)) = server.poll_transmit() {
+            if let Peer::Association(association) = peer {
+                let session = SessionId::from_value(association.0);
+                if let Err(error) = self.dtls.send(now, session, &message) {
+                    // As good as lost on the way.
+                    tracing::debug!(%error, "a message could not be sent by DTLS");
+                }
             }
-            received = self.socket.try_recv_from(&mut self.datagram);
+            return true;
         }
+        match server.poll_secured() {
+            Some(Secured::Key(association, key)) => {
+                let session = SessionId::from_value(association.0);
+                let key = key.as_ref().map(|key| &key[..]);
+                self.dtls.provide_key(now, session, key);
+            }
+            Some(Secured::Close(association)) => {
+                self.dtls.close(now, SessionId::from_value(association.0));
+            }
+            None => return false,
+        }
+        true
     }
 
-    fn take(&mut self, now: Instant, bytes: usize, from: SocketAddr) {
-        if !is_unicast(from) {
-            return;
-        }
-        let datagram = self.datagram.get(..bytes).unwrap_or_default();
-        let is_known = self.dtls.is_known(from, datagram);
-        if !is_known && !self.networks.admit(from.ip(), now) {
-            return self.metrics.coap.limited.inc();
-        }
-        self.metrics.bytes.in_coap.inc_by(bytes as u64);
-        self.dtls.handle_datagram(now, from, datagram);
-    }
-
-    fn on_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&self, server: &mut CoapServer, now: Instant, event: Event) {
         match event {
             Event::Data {
                 session,
@@ -207,13 +206,13 @@ impl Listener {
                 peer,
             } => {
                 let association = Peer::Association(id(session));
-                self.server.handle_datagram(now, association, peer, &data);
+                server.handle_datagram(now, association, peer, &data);
             }
             Event::KeyWanted {
                 session,
                 identity,
                 peer,
-            } => self.server.want_key(now, id(session), &identity, peer),
+            } => server.want_key(now, id(session), &identity, peer),
             Event::Connected {
                 session,
                 identity,
@@ -225,20 +224,21 @@ impl Listener {
                     Identity::Psk(name) => Shown::Key(name),
                     Identity::Certificate(_) => Shown::Certificate(certificate.unwrap_or_default()),
                 };
-                self.server.on_connected(now, id(session), shown, peer);
+                server.on_connected(now, id(session), shown, peer);
             }
             Event::Failed {
                 session,
                 identity,
                 failure,
                 peer,
-            } => self.on_failed(now, id(session), identity.as_deref(), failure, peer),
-            Event::Closed { session, .. } => self.server.on_association_closed(now, id(session)),
+            } => self.on_failed(server, now, id(session), identity.as_deref(), failure, peer),
+            Event::Closed { session, .. } => server.on_association_closed(now, id(session)),
         }
     }
 
     fn on_failed(
-        &mut self,
+        &self,
+        server: &mut CoapServer,
         now: Instant,
         association: AssociationId,
         identity: Option<&[u8]>,
@@ -252,75 +252,16 @@ impl Listener {
             HandshakeFailure::Timeout | HandshakeFailure::Abandoned => attempts.timeout_coaps.inc(),
             _ => attempts.failed_coaps.inc(),
         }
-        self.server
-            .on_handshake_failed(now, association, identity, has_other_key, peer);
-    }
-
-    /// Does what is to be done, until there is nothing more.
-    async fn flush(&mut self) {
-        loop {
-            let now = Instant::now();
-            let mut is_idle = true;
-            while let Some((peer, message)) = self.server.poll_transmit() {
-                is_idle = false;
-                let Peer::Association(association) = peer else {
-                    continue;
-                };
-                let session = SessionId::from_value(association.0);
-                if let Err(error) = self.dtls.send(now, session, &message) {
-                    // As good as lost on the way.
-                    tracing::debug!(%error, "a message could not be sent by DTLS");
-                }
-            }
-            while let Some(secured) = self.server.poll_secured() {
-                is_idle = false;
-                match secured {
-                    Secured::Key(association, key) => {
-                        let session = SessionId::from_value(association.0);
-                        let key = key.as_ref().map(|key| &key[..]);
-                        self.dtls.provide_key(now, session, key);
-                    }
-                    Secured::Close(association) => {
-                        self.dtls.close(now, SessionId::from_value(association.0));
-                    }
-                }
-            }
-            while let Some(output) = self.dtls.poll_output() {
-                is_idle = false;
-                match output {
-                    Output::Transmit { peer, datagram } => {
-                        transmit(&self.socket, &self.metrics, peer, &datagram).await;
-                    }
-                    Output::Event(event) => self.on_event(now, event),
-                }
-            }
-            if is_idle {
-                return;
-            }
-        }
-    }
-
-    /// Tells those that ask in this moment to come again, and lets what is under way end.
-    async fn drain(&mut self) {
-        self.server.drain();
-        let end = Instant::now() + DRAIN_TIME;
-        loop {
-            self.flush().await;
-            tokio::select! {
-                received = self.socket.recv_from(&mut self.datagram) => self.receive(received),
-                change = self.server.changed() => self.server.act(Instant::now(), change),
-                () = tokio::time::sleep_until(end.into()) => return,
-            }
-        }
+        server.on_handshake_failed(now, association, identity, has_other_key, peer);
     }
 
     /// Takes over the sessions of before a clean restart.
-    fn resume(&mut self, now: Instant, store: &SessionStore) {
+    fn resume(&mut self, server: &mut CoapServer, now: Instant, store: &SessionStore) {
         let (mut resumed, mut lost) = (0_u64, 0_u64);
         store.take(|tag, bytes| match self.dtls.import(now, bytes) {
             Ok((session, Identity::Psk(name))) => {
                 resumed += 1;
-                self.server.resume(id(session), &name, tag);
+                server.resume(id(session), &name, tag);
             }
             Ok((session, Identity::Certificate(_))) => self.dtls.close(now, session),
             Err(_) => lost += 1,
@@ -330,11 +271,9 @@ impl Listener {
         }
     }
 
-    /// Ends: sessions that can be are kept for the next start, the peers of others are told.
-    async fn end(mut self, store: &SessionStore) {
-        let now = Instant::now();
+    /// Ends: sessions that can be are kept for the next start, the peers of others are to be told.
+    fn keep(&mut self, server: &CoapServer, now: Instant, store: &SessionStore) {
         let mut kept = store.writer();
-        let server = &self.server;
         self.dtls.export(now, |session, bytes| {
             if let Some(tag) = server.resumable(id(session)) {
                 kept.add(tag, bytes);
@@ -343,13 +282,6 @@ impl Listener {
         if let Err(error) = kept.write() {
             tracing::warn!(%error, "sessions of DTLS could not be kept: devices make new ones");
         }
-        while let Some(output) = self.dtls.poll_output() {
-            if let Output::Transmit { peer, datagram } = output {
-                transmit(&self.socket, &self.metrics, peer, &datagram).await;
-            }
-        }
-        self.server.end();
-        self.metrics.coap.dtls.set(0, 0, 0, 0);
     }
 
     fn count(&mut self) {
@@ -372,20 +304,6 @@ impl Listener {
         for ((counter, before), now) in metrics.events.iter().zip(before).zip(now) {
             counter.inc_by(now - before);
         }
-    }
-}
-
-async fn transmit(socket: &UdpSocket, metrics: &Metrics, peer: SocketAddr, datagram: &[u8]) {
-    metrics.bytes.out_coap.inc_by(datagram.len() as u64);
-    let sent = match socket.try_send_to(datagram, peer) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            socket.send_to(datagram, peer).await
-        }
-        sent => sent,
-    };
-    if let Err(error) = sent {
-        // As good as lost on the way.
-        tracing::debug!(%error, "a datagram could not be sent");
     }
 }
 

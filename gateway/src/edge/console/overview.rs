@@ -91,7 +91,7 @@ fn figures(console: &Console, last: Sample) -> Vec<(&'static str, String)> {
     let count = |gauge: i64| show::grouped(u64::try_from(gauge).unwrap_or(0));
     vec![
         (t.by_mqtt, count(metrics.devices_by_mqtt())),
-        (t.by_coap, count(metrics.connections_coap.get())),
+        (t.by_coap, count(metrics.devices_by_coap())),
         (t.connects, show::rate(last.connects)),
         (t.bytes_out, show::bytes(whole(last.bytes_out))),
         (t.bytes_in, show::bytes(whole(last.bytes_in))),

@@ -103,10 +103,7 @@ impl CoapServer {
     }
 
     pub(super) fn leave(&mut self, now: Instant, asked: &Asked, id: RdId) {
-        self.node
-            .metrics
-            .disconnects_coap(DisconnectReason::Client)
-            .inc();
+        self.metrics.disconnects(DisconnectReason::Client).inc();
         self.forget(id);
         self.answer(now, asked, Response::new(Code::DELETED));
     }
@@ -118,10 +115,7 @@ impl CoapServer {
         };
         // Renewed: another timer is set.
         if registration.expires_at.is_some_and(|at| at <= now) {
-            self.node
-                .metrics
-                .disconnects_coap(DisconnectReason::KeepAlive)
-                .inc();
+            self.metrics.disconnects(DisconnectReason::KeepAlive).inc();
             self.forget(id);
         }
     }

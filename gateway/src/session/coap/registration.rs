@@ -65,7 +65,7 @@ pub(super) struct Registration {
     /// Where the number was sent: whoever knows it and is there received it there.
     pub(super) issued_to: Peer,
     /// Where an Echo was answered from.
-    pub(super) proven: Option<Peer>,
+    proven: Option<Peer>,
     /// Where it was heard of.
     pub(super) source: Option<SocketAddr>,
     /// `None`: it lasts as long as its association.
@@ -189,7 +189,7 @@ impl Observation {
 pub(super) struct Registrations {
     by_id: HashMap<RdId, Registration>,
     by_device: HashMap<DeviceId, RdId>,
-    /// How many are at an address.
+    /// How many are at an address, or have proven that they receive there.
     addresses: HashMap<Peer, u32>,
     max: usize,
 }
@@ -228,7 +228,7 @@ impl Registrations {
         self.by_device.get(device).copied()
     }
 
-    /// Whether a device is registered at this address.
+    /// Whether a device is registered at this address, or has answered an Echo from there.
     pub(super) fn is_known(&self, address: SocketAddr) -> bool {
         self.addresses.contains_key(&Peer::Address(address))
     }
@@ -245,6 +245,9 @@ impl Registrations {
         let registration = self.by_id.remove(&id)?;
         self.by_device.remove(&registration.device.device_id);
         self.leave_address(registration.address);
+        if let Some(proven) = registration.proven {
+            self.leave_address(proven);
+        }
         Some(registration)
     }
 
@@ -256,6 +259,18 @@ impl Registrations {
         let former = std::mem::replace(&mut registration.address, address);
         *self.addresses.entry(address).or_default() += 1;
         self.leave_address(former);
+    }
+
+    /// A device answered an Echo from there; what it proved of another place counts no longer.
+    pub(super) fn set_proven(&mut self, id: RdId, peer: Peer) {
+        let Some(registration) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let former = registration.proven.replace(peer);
+        *self.addresses.entry(peer).or_default() += 1;
+        if let Some(former) = former {
+            self.leave_address(former);
+        }
     }
 
     fn leave_address(&mut self, address: Peer) {

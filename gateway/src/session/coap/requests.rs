@@ -59,8 +59,7 @@ impl CoapServer {
             return self.admit_secured(now, asked, association);
         }
         let id = asked.message.query("rd").and_then(RdId::parse);
-        let known = id.and_then(|id| Some((id, self.registrations.get_mut(id)?)));
-        let Some((id, registration)) = known else {
+        let Some(id) = id.filter(|id| self.registrations.get(*id).is_some()) else {
             // Nothing more is said: whoever asks may be guessing.
             return self.answer(now, &asked, Response::new(Code::UNAUTHORIZED));
         };
@@ -68,9 +67,12 @@ impl CoapServer {
         if let Some(echo) = asked.message.first(OptionNumber::ECHO) {
             let address = address_bytes(asked.peer);
             if self.echo.is_fresh(echo, &address, secs, ECHO_SECS) {
-                registration.proven = Some(asked.peer);
+                self.registrations.set_proven(id, asked.peer);
             }
         }
+        let Some(registration) = self.registrations.get(id) else {
+            return;
+        };
         asked.is_proven = registration.is_proven(asked.peer);
         if registration.awake.is_some() {
             self.note_uplink(now, id);

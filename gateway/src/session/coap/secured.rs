@@ -164,10 +164,12 @@ impl CoapServer {
             return;
         };
         if let Some(id) = gone.registration {
-            self.node
-                .metrics
-                .disconnects_coap(DisconnectReason::Client)
-                .inc();
+            let reason = if self.is_draining {
+                DisconnectReason::ServerShutdown
+            } else {
+                DisconnectReason::Client
+            };
+            self.metrics.disconnects(reason).inc();
             self.forget(id);
         }
         self.endpoint.forget(Peer::Association(association));

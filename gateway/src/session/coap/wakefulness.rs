@@ -251,11 +251,16 @@ impl CoapServer {
 
     fn close(&mut self, id: RdId, reason: Option<CloseReason>) {
         let (_, why) = CloseReason::explain(reason);
+        if reason == Some(CloseReason::Shutdown) {
+            // The node drains: whoever asks is told to come again, and an association may outlive the restart.
+            self.leave_node(id);
+            return;
+        }
         if reason == Some(CloseReason::Takeover) {
             // Its session by MQTT is the newer one; it may come back.
             return self.fall_asleep(id);
         }
-        self.node.metrics.disconnects_coap(why).inc();
+        self.metrics.disconnects(why).inc();
         self.hang_up(id);
     }
 }

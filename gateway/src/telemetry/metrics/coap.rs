@@ -2,27 +2,17 @@
 //!
 //! Made by `Families::new`. Invariants: one child per field, looked up once.
 
-use prometheus::{IntCounter, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::maker::Maker;
+use super::{Bytes, DisconnectReason, disconnects_of, maker::Maker};
 
 /// CoAP, as far as it has metrics of its own.
 #[derive(Debug)]
 pub struct Coap {
-    /// Devices that are registered, awake or not.
-    pub registrations: IntGauge,
-    /// Requests that are not answered.
-    pub requests: IntGauge,
-    /// Received messages that are remembered.
-    pub remembered: IntGauge,
-    /// Bytes of answers that are kept for duplicates.
-    pub reply_bytes: IntGauge,
-    /// Devices to which messages of the gateway's own went lately.
-    pub peers: IntGauge,
-    /// Networks whose datagrams are counted.
-    pub networks: IntGauge,
-    /// Messages that were sent again.
-    pub retransmissions: IntCounter,
+    /// The listener without DTLS.
+    pub plain: CoapListener,
+    /// The listener with DTLS.
+    pub secure: CoapListener,
     /// Datagrams that were no messages.
     pub malformed: IntCounter,
     /// Messages that had been received before.
@@ -39,6 +29,80 @@ pub struct Coap {
     pub limited: IntCounter,
     /// DTLS.
     pub dtls: Dtls,
+}
+
+/// What is counted of one listener; clones share it.
+#[derive(Debug, Clone)]
+pub struct CoapListener {
+    /// Bytes of datagrams that came.
+    pub received_bytes: IntCounter,
+    /// Bytes of datagrams that went.
+    pub sent_bytes: IntCounter,
+    /// Devices that are registered, awake or not.
+    pub registrations: IntGauge,
+    /// Requests that are not answered.
+    pub requests: IntGauge,
+    /// Received messages that are remembered.
+    pub remembered: IntGauge,
+    /// Bytes of answers that are kept for duplicates.
+    pub reply_bytes: IntGauge,
+    /// Devices to which messages of the gateway's own went lately.
+    pub peers: IntGauge,
+    /// Networks whose datagrams are counted.
+    pub networks: IntGauge,
+    /// Messages that were sent again.
+    pub retransmissions: IntCounter,
+    disconnects: Vec<IntCounter>,
+}
+
+impl CoapListener {
+    /// Registrations that ended for `reason`.
+    pub fn disconnects(&self, reason: DisconnectReason) -> &IntCounter {
+        &self.disconnects[reason.index()]
+    }
+
+    fn pair(make: &Maker<'_>, bytes: &Bytes, disconnects: &IntCounterVec) -> [Self; 2] {
+        let gauges = |name, text| make.gauges(name, text, &["protocol"]);
+        let registrations = gauges("coap_registrations", "Devices registered by CoAP.");
+        let requests = gauges("coap_requests", "Requests by CoAP that are not answered.");
+        let remembered = gauges(
+            "coap_remembered_messages",
+            "Messages that are remembered for their duplicates.",
+        );
+        let reply_bytes = gauges(
+            "coap_reply_bytes",
+            "Bytes of answers that are kept for duplicates.",
+        );
+        let peers = gauges(
+            "coap_peers",
+            "Devices to which messages of the gateway's own went lately.",
+        );
+        let networks = gauges(
+            "coap_networks",
+            "Networks of strangers whose datagrams are counted.",
+        );
+        let retransmissions = make.counters(
+            "retransmissions_total",
+            "Messages to devices that were sent again.",
+            &["protocol"],
+        );
+        [
+            ("coap", &bytes.in_coap, &bytes.out_coap),
+            ("coaps", &bytes.in_coaps, &bytes.out_coaps),
+        ]
+        .map(|(protocol, received, sent)| Self {
+            received_bytes: received.clone(),
+            sent_bytes: sent.clone(),
+            registrations: registrations.with_label_values(&[protocol]),
+            requests: requests.with_label_values(&[protocol]),
+            remembered: remembered.with_label_values(&[protocol]),
+            reply_bytes: reply_bytes.with_label_values(&[protocol]),
+            peers: peers.with_label_values(&[protocol]),
+            networks: networks.with_label_values(&[protocol]),
+            retransmissions: retransmissions.with_label_values(&[protocol]),
+            disconnects: disconnects_of(disconnects, protocol),
+        })
+    }
 }
 
 /// DTLS, as far as it has metrics of its own.
@@ -107,7 +171,8 @@ impl Dtls {
 }
 
 impl Coap {
-    pub(super) fn new(make: &Maker<'_>) -> Self {
+    pub(super) fn new(make: &Maker<'_>, bytes: &Bytes, disconnects: &IntCounterVec) -> Self {
+        let [plain, secure] = CoapListener::pair(make, bytes, disconnects);
         let events = make.counters(
             "coap_events_total",
             "What happened to messages of CoAP besides the rule.",
@@ -116,31 +181,8 @@ impl Coap {
         let event = |name| events.with_label_values(&[name]);
         Self {
             dtls: Dtls::new(make),
-            registrations: make.gauge("coap_registrations", "Devices registered by CoAP."),
-            requests: make.gauge("coap_requests", "Requests by CoAP that are not answered."),
-            remembered: make.gauge(
-                "coap_remembered_messages",
-                "Messages that are remembered for their duplicates.",
-            ),
-            reply_bytes: make.gauge(
-                "coap_reply_bytes",
-                "Bytes of answers that are kept for duplicates.",
-            ),
-            peers: make.gauge(
-                "coap_peers",
-                "Devices to which messages of the gateway's own went lately.",
-            ),
-            networks: make.gauge(
-                "coap_networks",
-                "Networks of strangers whose datagrams are counted.",
-            ),
-            retransmissions: make
-                .counters(
-                    "retransmissions_total",
-                    "Messages to devices that were sent again.",
-                    &["protocol"],
-                )
-                .with_label_values(&["coap"]),
+            plain,
+            secure,
             malformed: event("malformed"),
             duplicate: event("duplicate"),
             timeout: event("timeout"),

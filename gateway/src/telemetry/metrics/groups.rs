@@ -273,10 +273,14 @@ pub struct Bytes {
     pub in_mqtt: IntCounter,
     /// To devices by MQTT.
     pub out_mqtt: IntCounter,
-    /// From devices by CoAP.
+    /// From devices by CoAP without DTLS.
     pub in_coap: IntCounter,
-    /// To devices by CoAP.
+    /// To devices by CoAP without DTLS.
     pub out_coap: IntCounter,
+    /// From devices by CoAP over DTLS.
+    pub in_coaps: IntCounter,
+    /// To devices by CoAP over DTLS.
+    pub out_coaps: IntCounter,
     /// From devices at the files listener.
     pub in_files: IntCounter,
     /// To devices at the files listener.
@@ -548,6 +552,8 @@ impl Bytes {
             out_mqtt: bytes.with_label_values(&["mqtt", "out"]),
             in_coap: bytes.with_label_values(&["coap", "in"]),
             out_coap: bytes.with_label_values(&["coap", "out"]),
+            in_coaps: bytes.with_label_values(&["coaps", "in"]),
+            out_coaps: bytes.with_label_values(&["coaps", "out"]),
             in_files: bytes.with_label_values(&["files", "in"]),
             out_files: bytes.with_label_values(&["files", "out"]),
         }
