@@ -75,6 +75,9 @@ pub(crate) async fn measure_all(args: &MeasureArgs, report: &mut Report) -> Resu
         let sections = coap::handshake::measure(args).await?;
         report.sections.extend(sections);
     }
+    if args.wants(Bar::CoapHellos) {
+        report.sections.extend(coap::hellos::measure(args).await?);
+    }
     if args.wants(Bar::CoapSessions) {
         report.sections.extend(coap::sessions::measure(args).await?);
     }

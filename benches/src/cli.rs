@@ -95,6 +95,8 @@ pub(crate) enum Bar {
     CoapGetDtls,
     /// Server CPU of a DTLS handshake with a pre-shared key, beside `openssl s_server`
     CoapHandshake,
+    /// Memory and server CPU of a flood of ClientHellos
+    CoapHellos,
     /// Memory of DTLS sessions, in use and frozen
     CoapSessions,
     /// A delivery over DTLS where datagrams are lost

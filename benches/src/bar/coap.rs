@@ -3,6 +3,7 @@
 
 pub(super) mod get;
 pub(super) mod handshake;
+pub(super) mod hellos;
 pub(super) mod loss;
 pub(super) mod sessions;
 

@@ -40,25 +40,62 @@ impl CoapClient {
         address: SocketAddr,
         credential: Option<&Credential>,
     ) -> Result<Self, ClientError> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await?;
-        socket.connect(address).await?;
-        let mut client = Self {
-            socket,
-            session: None,
-            next_id: 1,
-        };
-        if let Some(credential) = credential {
-            let config = ClientConfig::default();
-            let now = Instant::now().into_std();
-            let session = Client::connect(&config, credential, now).map_err(io::Error::other)?;
-            client.session = Some(session);
-            let until = Instant::now() + PATIENCE;
-            client.flush().await?;
-            while !client.session.as_ref().is_some_and(Client::is_connected) {
-                client.turn(until).await?;
-            }
+        let mut client = Self::open(address, credential).await?;
+        if client.session.is_some() {
+            client.finish().await?;
         }
         Ok(client)
+    }
+
+    /// A client that has been given a cookie and has not shown it yet.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn begin(
+        address: SocketAddr,
+        credential: &Credential,
+    ) -> Result<Self, ClientError> {
+        let mut client = Self::open(address, Some(credential)).await?;
+        client.flush().await?;
+        let mut cookie = [0; 2_048];
+        let until = Instant::now() + PATIENCE;
+        let answered = timeout_at(until, client.socket.recv(&mut cookie)).await;
+        let bytes = answered.map_err(|_elapsed| ClientError::Answer("no cookie".to_owned()))??;
+        if let Some(session) = &mut client.session {
+            let cookie = cookie.get(..bytes).unwrap_or_default();
+            session.handle_datagram(Instant::now().into_std(), cookie);
+        }
+        Ok(client)
+    }
+
+    /// Carries its handshake to the end.
+    ///
+    /// # Errors
+    /// [`ClientError`]: it does not end within some seconds.
+    pub(crate) async fn finish(&mut self) -> Result<(), ClientError> {
+        let until = Instant::now() + PATIENCE;
+        self.flush().await?;
+        while !self.session.as_ref().is_some_and(Client::is_connected) {
+            self.turn(until).await?;
+            if Instant::now() >= until {
+                return Err(ClientError::Answer("no handshake".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(
+        address: SocketAddr,
+        credential: Option<&Credential>,
+    ) -> Result<Self, ClientError> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        socket.connect(address).await?;
+        let session = credential.map(handshake).transpose()?;
+        Ok(Self {
+            socket,
+            session,
+            next_id: 1,
+        })
     }
 
     /// Asks, and gives the response.
@@ -164,6 +201,23 @@ impl CoapClient {
             }
         }
         Ok(came)
+    }
+}
+
+fn handshake(credential: &Credential) -> Result<Client, ClientError> {
+    let now = Instant::now().into_std();
+    let session = Client::connect(&ClientConfig::default(), credential, now);
+    Ok(session.map_err(io::Error::other)?)
+}
+
+/// The first datagram of a handshake: a ClientHello without a cookie.
+///
+/// # Errors
+/// [`ClientError`].
+pub(crate) fn hello(credential: &Credential) -> Result<Vec<u8>, ClientError> {
+    match handshake(credential)?.poll_output() {
+        Some(ClientOutput::Transmit(hello)) => Ok(hello),
+        other => Err(ClientError::Answer(format!("{other:?}"))),
     }
 }
 
