@@ -82,13 +82,13 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
-	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
+	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl coap-client-gnutls openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
 
 .PHONY: test-clients
 test-clients:
 	$(call need,python3 node npm,python3 python3-venv nodejs npm)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
-	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/s3/made $(CLIENTS)/made $(BROWSER)/made
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/s3/made $(CLIENTS)/coaps/made $(CLIENTS)/made $(BROWSER)/made
 
 # pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
 $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
@@ -99,6 +99,14 @@ $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
 
 # A service that speaks S3's protocol.
 $(CLIENTS)/s3/made: $(LISTS)/requirements-s3.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# Clients of DTLS, one of which is compiled.
+$(CLIENTS)/coaps/made: $(LISTS)/requirements-coaps.txt
+	$(call need,cc autoconf automake python3-config,gcc libc6-dev autoconf automake python3-dev)
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check -r $<

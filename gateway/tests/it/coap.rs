@@ -63,7 +63,7 @@ async fn a_device_registers_takes_a_resource_and_says_so() {
     );
     for (sample, value) in [
         (r#"headgate_connections{auth="none",protocol="coap"}"#, 1.0),
-        ("headgate_coap_registrations", 1.0),
+        (r#"headgate_coap_registrations{protocol="coap"}"#, 1.0),
         (
             r#"headgate_connect_attempts_total{outcome="accepted",protocol="coap"}"#,
             1.0,
@@ -193,7 +193,9 @@ async fn a_sleeping_device_is_told_when_it_wakes_up_and_holds_no_place_meanwhile
     gateway
         .metric_is(r#"headgate_connections{auth="none",protocol="coap"}"#, 0.0)
         .await;
-    gateway.metric_is("headgate_coap_registrations", 1.0).await;
+    gateway
+        .metric_is(r#"headgate_coap_registrations{protocol="coap"}"#, 1.0)
+        .await;
 
     let bytes = content(3_000);
     let resource = gateway.resource("N", "settings", &bytes).await;
@@ -536,7 +538,9 @@ async fn registrations_are_renewed_left_and_replaced() {
     let leave = Request::new(Code::DELETE, &format!("rd/{}", coap.rd));
     assert_eq!(coap.exchange(leave).await.code, Code::DELETED);
     assert_eq!(coap.get("t").await.code, Code::UNAUTHORIZED);
-    gateway.metric_is("headgate_coap_registrations", 0.0).await;
+    gateway
+        .metric_is(r#"headgate_coap_registrations{protocol="coap"}"#, 0.0)
+        .await;
     gateway.stop().await;
 }
 

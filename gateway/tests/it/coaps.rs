@@ -1,18 +1,19 @@
-//! CoAP over DTLS: other people's clients, and a device of our own that moves, sleeps and is refused.
+//! CoAP over DTLS: a device of our own that moves, sleeps and is refused.
 
-use std::{fs, net::UdpSocket, time::Duration};
+use std::{net::UdpSocket, time::Duration};
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::harness::{Device, Gateway, Printed, content, need, run, sha256};
+use super::harness::{Device, Gateway};
 
-const CLIENTS: [&str; 2] = ["coap-client-openssl", "coap-client-gnutls"];
-const KEY: &str = "0123456789abcdef";
+pub(crate) const KEY: &str = "0123456789abcdef";
 
 impl Gateway {
     /// A gateway with CoAP over DTLS on any port.
-    async fn with_coaps(change: impl FnOnce(&mut headgate::config::CoapsConfig)) -> Self {
+    pub(crate) async fn with_coaps(
+        change: impl FnOnce(&mut headgate::config::CoapsConfig),
+    ) -> Self {
         Self::with(|config| {
             config.coaps.listen = Some(([127, 0, 0, 1], 0).into());
             change(&mut config.coaps);
@@ -21,12 +22,12 @@ impl Gateway {
     }
 
     /// Makes the product `S` of devices that show a secret by either wire, and `s1` with [`KEY`].
-    async fn secured(&self) -> Device {
+    pub(crate) async fn secured(&self) -> Device {
         self.secured_by(&json!({"secret": KEY, "psk_encoding": "text"}), "secret")
             .await
     }
 
-    async fn secured_by(&self, more: &Value, auth: &str) -> Device {
+    pub(crate) async fn secured_by(&self, more: &Value, auth: &str) -> Device {
         let product = json!({
             "id": "S", "name": "NB", "transports": {"mqtt": true, "coap": true},
             "auth_kinds": [auth],
@@ -44,135 +45,6 @@ impl Gateway {
             secret: made["secret"].as_str().unwrap_or_default().to_owned(),
         }
     }
-
-    fn coaps(&self, path: &str) -> String {
-        let address = self.ports.coaps.expect("a listener");
-        format!("coaps://{address}/{path}")
-    }
-}
-
-/// Asks with a client of libcoap.
-async fn ask(client: &str, identity: &str, key: &str, more: &[&str]) -> Printed {
-    need(client);
-    let fixed = ["-B", "10", "-u", identity, "-k", key];
-    run(client, &[&fixed, more].concat()).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn libcoaps_clients_take_a_resource_and_watch() {
-    let gateway = Gateway::with_coaps(|_| {}).await;
-    let device = gateway.secured().await;
-    let work = tempfile::tempdir().expect("a directory");
-    let file = |name: &str| work.path().join(name).to_str().expect("UTF-8").to_owned();
-    let (told, firmware) = (file("told"), file("firmware"));
-    for (number, client) in CLIENTS.into_iter().enumerate() {
-        let bytes = content(1024 * 1024 + number);
-        let name = format!("firmware-{number}");
-        let resource = gateway.resource("S", &name, &bytes).await;
-        let task = gateway.task(&resource, &[&device]).await;
-        let uri = gateway.coaps("t");
-        ask(client, "s1", KEY, &["-o", &told, &uri]).await.ok();
-        let told: Value = serde_json::from_slice(&fs::read(&told).expect("written")).expect("JSON");
-        let transfer = told["transfer"].as_str().expect("an id");
-        let uri = gateway.coaps(&format!("r/{transfer}"));
-        ask(client, &device.id, KEY, &["-o", &firmware, &uri])
-            .await
-            .ok();
-        assert!(
-            fs::read(&firmware).expect("written") == bytes,
-            "other bytes"
-        );
-        let uri = gateway.coaps(&format!("t/{transfer}"));
-        let done = ["-m", "post", "-t", "50", "-e", r#"{"state":"done"}"#, &uri];
-        ask(client, "s1", KEY, &done).await.ok();
-        gateway.delivery_in("delivered", &task, &device).await;
-        let watched = ask(client, "s1", KEY, &["-s", "1", &gateway.coaps("t")]).await;
-        assert_eq!(watched.ok().trim_ascii(), b"{}");
-    }
-    gateway
-        .metric_is(
-            r#"headgate_connect_attempts_total{outcome="accepted",protocol="coaps"}"#,
-            8.0,
-        )
-        .await;
-    gateway.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_generated_secret_is_a_key_of_sixteen_bytes_and_openssl_speaks_every_suite() {
-    need("openssl");
-    let gateway = Gateway::with_coaps(|_| {}).await;
-    let device = gateway.secured_by(&json!({}), "secret").await;
-    assert_eq!(device.secret.len(), 32, "16 bytes in hexadecimal");
-    let address = gateway.ports.coaps.expect("a listener").to_string();
-    for suite in [
-        "PSK-AES128-CCM8",
-        "PSK-AES128-CCM",
-        "PSK-AES128-GCM-SHA256",
-        "PSK-AES128-CBC-SHA256",
-    ] {
-        let cipher = format!("{suite}:@SECLEVEL=0");
-        let arguments = [
-            "s_client",
-            "-dtls1_2",
-            "-connect",
-            &address,
-            "-psk_identity",
-            "s1",
-            "-psk",
-            &device.secret,
-            "-cipher",
-            &cipher,
-        ];
-        let ran = run("openssl", &arguments).await;
-        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert!(
-            said.contains(&format!("Cipher is {suite}")),
-            "{suite}: {said}"
-        );
-    }
-    gateway.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_finds_its_device_by_its_fingerprint() {
-    let work = tempfile::tempdir().expect("a directory");
-    let make = |name: &str| {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("made");
-        let file = |end: &str| work.path().join(format!("{name}.{end}"));
-        fs::write(file("pem"), made.cert.pem()).expect("written");
-        fs::write(file("key"), made.signing_key.serialize_pem()).expect("written");
-        let path = |end: &str| file(end).to_str().expect("UTF-8").to_owned();
-        (path("pem"), path("key"), sha256(made.cert.der()))
-    };
-    let (own, own_key, _) = make("gateway");
-    let (known, known_key, fingerprint) = make("known");
-    let (unknown, unknown_key, _) = make("unknown");
-    let gateway = Gateway::with_coaps(|config| {
-        config.certificate = Some(own.clone().into());
-        config.key = Some(own_key.into());
-    })
-    .await;
-    gateway
-        .secured_by(&json!({"fingerprint": fingerprint}), "x509")
-        .await;
-    let uri = gateway.coaps("t");
-    for client in &CLIENTS[..1] {
-        need(client);
-        // Wrong after right and back: what one session showed says nothing of the next.
-        for (pem, key, is_known) in [
-            (&known, &known_key, true),
-            (&unknown, &unknown_key, false),
-            (&known, &known_key, true),
-        ] {
-            let arguments = ["-B", "5", "-n", "-c", pem, "-j", key, "-R", &own, &uri];
-            let said = run(client, &arguments).await.stdout;
-            assert_eq!(said.trim_ascii() == b"{}", is_known, "{client} {pem}");
-        }
-    }
-    let refused = r#"headgate_connect_attempts_total{outcome="refused",protocol="coaps"}"#;
-    gateway.metric_is(refused, 1.0).await;
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,7 +155,7 @@ async fn a_flood_of_hellos_costs_nothing_and_keeps_nobody_out() {
 }
 
 /// A device on a socket of its own.
-struct Secured {
+pub(crate) struct Secured {
     socket: UdpSocket,
     gateway: std::net::SocketAddr,
     client: headgate_dtls::Client,
@@ -293,7 +165,7 @@ struct Secured {
 }
 
 impl Secured {
-    fn new(gateway: &Gateway, identity: &str, key: &[u8]) -> Self {
+    pub(crate) fn new(gateway: &Gateway, identity: &str, key: &[u8]) -> Self {
         let credential = headgate_dtls::Credential::Psk {
             identity: identity.into(),
             key: key.to_vec().into(),
@@ -328,7 +200,7 @@ impl Secured {
     }
 
     /// Carries the handshake to its end; whether it succeeds.
-    fn connect(&mut self) -> bool {
+    pub(crate) fn connect(&mut self) -> bool {
         while !self.client.is_connected() {
             if self.turn().is_none() {
                 return false;
@@ -340,7 +212,7 @@ impl Secured {
     }
 
     /// Asks, and gives the code and the payload of the answer; `None`: there is none.
-    fn get(&mut self, path: &str) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn get(&mut self, path: &str) -> Option<(u8, Vec<u8>)> {
         self.message += 1;
         let [high, low] = self.message.to_be_bytes();
         let option = 0xb0 | u8::try_from(path.len()).expect("short");

@@ -11,10 +11,14 @@ mod cli;
 mod clients;
 mod coap;
 mod coap_clients;
+mod coap_input;
 mod coap_options;
 #[cfg(feature = "coaps")]
-mod coaps;
 mod coap_wires;
+#[cfg(feature = "coaps")]
+mod coaps;
+#[cfg(feature = "coaps")]
+mod coaps_clients;
 mod command_line;
 mod config;
 mod conformance;

@@ -1,13 +1,16 @@
 //! A device that speaks CoAP on a socket of its own, plain or over DTLS.
 
+#[cfg(feature = "coaps")]
+mod secure;
+
 use std::{
     collections::VecDeque,
+    fmt,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use headgate_dtls::{Client as Session, ClientConfig, ClientEvent, ClientOutput, Credential};
 use headgate_protocol::coap::{
     Block, Code, Endpoint, Event, Failure, Limits, Message, OptionNumber, Output, Parameters,
     Request, Szx, Token,
@@ -17,13 +20,35 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use super::{Gateway, PATIENCE};
 
+/// What lies between a device and its socket: a session of DTLS.
+trait Layer: fmt::Debug + Send {
+    /// Whether messages can be sent.
+    fn is_ready(&self) -> bool;
+
+    fn receive(&mut self, datagram: &[u8]);
+
+    fn send(&mut self, message: &[u8]);
+
+    fn poll(&mut self) -> Option<Passed>;
+
+    fn timeout(&mut self) -> Option<Instant>;
+
+    fn handle_timeout(&mut self);
+}
+
+/// What a layer lets through.
+enum Passed {
+    Datagram(Vec<u8>),
+    Message(Vec<u8>),
+}
+
 /// A device's end.
 #[derive(Debug)]
 pub(crate) struct Coap {
     socket: UdpSocket,
     gateway: SocketAddr,
     /// Over DTLS.
-    session: Option<Session>,
+    session: Option<Box<dyn Layer>>,
     endpoint: Endpoint<(), u32>,
     requests: u32,
     /// Responses and failures that nobody has asked for yet.
@@ -76,25 +101,6 @@ impl Coap {
     /// A device that the gateway has not heard of.
     pub(crate) async fn new(gateway: &Gateway) -> Self {
         Self::at(gateway.ports.coap.expect("a CoAP listener")).await
-    }
-
-    /// A device with a session of DTLS, by the key that it has in hexadecimal digits.
-    pub(crate) async fn secure(gateway: &Gateway, identity: &str, key: &str) -> Self {
-        let mut device = Self::at(gateway.ports.coaps.expect("a CoAPS listener")).await;
-        let credential = Credential::Psk {
-            identity: identity.as_bytes().to_vec(),
-            key: hex::decode(key).expect("hexadecimal").into(),
-        };
-        let config = ClientConfig::default();
-        let session = Session::connect(&config, &credential, Instant::now());
-        device.session = Some(session.expect("a client"));
-        let connected = async {
-            while !device.session.as_ref().is_some_and(Session::is_connected) {
-                device.turn().await;
-            }
-        };
-        timeout(PATIENCE, connected).await.expect("a handshake");
-        device
     }
 
     async fn at(gateway: SocketAddr) -> Self {
@@ -229,7 +235,7 @@ impl Coap {
         if self.come.len() > before {
             return;
         }
-        let session = self.session.as_mut().and_then(Session::timeout);
+        let session = self.session.as_mut().and_then(|layer| layer.timeout());
         let due = [self.endpoint.timeout(), session];
         let due = due.into_iter().flatten().min();
         let due = due.unwrap_or_else(|| Instant::now() + Duration::from_mins(1));
@@ -245,34 +251,31 @@ impl Coap {
             () = tokio::time::sleep_until(due.into()) => {
                 self.endpoint.handle_timeout(Instant::now());
                 if let Some(session) = &mut self.session {
-                    session.handle_timeout(Instant::now());
+                    session.handle_timeout();
                 }
             }
         }
     }
 
     async fn take(&mut self, datagram: &[u8]) {
-        let now = Instant::now();
         let Some(session) = &mut self.session else {
-            return self.endpoint.handle_datagram(now, (), datagram);
+            return self.endpoint.handle_datagram(Instant::now(), (), datagram);
         };
-        session.handle_datagram(now, datagram);
+        session.receive(datagram);
         self.turn_session().await;
     }
 
     /// Sends the records that are to be sent, and takes in what came in others.
     async fn turn_session(&mut self) {
-        while let Some(output) = self.session.as_mut().and_then(Session::poll_output) {
-            match output {
-                ClientOutput::Transmit(record) => {
+        while let Some(passed) = self.session.as_mut().and_then(|layer| layer.poll()) {
+            match passed {
+                Passed::Datagram(record) => {
                     let sent = self.socket.send_to(&record, self.gateway).await;
                     assert_eq!(sent.expect("sent"), record.len());
                 }
-                ClientOutput::Event(ClientEvent::Data(message)) => {
+                Passed::Message(message) => {
                     self.endpoint.handle_datagram(Instant::now(), (), &message);
                 }
-                ClientOutput::Event(ClientEvent::Connected { .. }) => {}
-                ClientOutput::Event(event) => panic!("the session ended: {event:?}"),
             }
         }
     }
@@ -284,8 +287,7 @@ impl Coap {
             match output {
                 Output::Transmit { datagram, .. } if !self.is_deaf => match &mut self.session {
                     Some(session) => {
-                        let sent = session.send(Instant::now(), &datagram);
-                        sent.expect("a session");
+                        session.send(&datagram);
                         self.turn_session().await;
                     }
                     None => self.send(&datagram).await,
