@@ -37,6 +37,10 @@ use crate::{
 const PACKETS_PER_TURN: usize = 64;
 /// What a connection reads into, while it reads.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
+/// How many times as large a buffer may have grown and is still kept for the next connection.
+const MAX_GROWN: usize = 16;
+/// Buffers that a thread keeps.
+const POOL: usize = 8;
 
 thread_local! {
     /// Read buffers that wait for the next connection of this thread that has something to say.
@@ -276,13 +280,7 @@ impl Live {
 
     /// Says whether something was read that is to be acknowledged.
     async fn read(&mut self) -> Result<bool, DisconnectReason> {
-        let mut buffer = if self.tail.is_empty() {
-            BUFFERS
-                .with_borrow_mut(Vec::pop)
-                .unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES))
-        } else {
-            std::mem::take(&mut self.tail)
-        };
+        let mut buffer = buffer_behind(std::mem::take(&mut self.tail));
         match self.stream.read(&mut buffer) {
             Ok(ReadOutcome::Data(received)) => {
                 self.node
@@ -359,25 +357,17 @@ impl Live {
         }
     }
 
-    /// Keeps the beginning of a packet; gives an empty buffer back to the thread.
-    fn keep_or_pool(&mut self, mut buffer: BytesMut) {
+    /// Keeps the beginning of a packet; gives the buffer back to the thread.
+    fn keep_or_pool(&mut self, buffer: BytesMut) {
         if !buffer.is_empty() {
+            if buffer.capacity() <= 2 * buffer.len() {
+                self.tail = buffer;
+                return;
+            }
             // A copy of its own size: the pooled buffer is much larger than a tail.
-            self.tail = if buffer.capacity() > 2 * buffer.len() {
-                BytesMut::from(&buffer[..])
-            } else {
-                buffer
-            };
-            return;
+            self.tail = BytesMut::from(&buffer[..]);
         }
-        buffer.clear();
-        if buffer.try_reclaim(READ_BUFFER_BYTES) && buffer.capacity() <= 16 * READ_BUFFER_BYTES {
-            BUFFERS.with_borrow_mut(|pool| {
-                if pool.len() < 8 {
-                    pool.push(buffer);
-                }
-            });
-        }
+        pool(buffer);
     }
 
     /// Writes batches until the session has nothing more or the socket takes no more.
@@ -447,6 +437,32 @@ impl Live {
         // A peer that takes nothing is not waited for.
         let _too_slow = tokio::time::timeout(std::time::Duration::from_secs(1), flush).await;
         reason
+    }
+}
+
+/// A buffer to read into that begins with `tail`. A tail that is small moves into a buffer of the thread, which has grown
+/// to what is read at once; it would grow to that again each time.
+fn buffer_behind(tail: BytesMut) -> BytesMut {
+    if tail.capacity() > READ_BUFFER_BYTES * MAX_GROWN {
+        return tail;
+    }
+    let pooled = BUFFERS.with_borrow_mut(Vec::pop);
+    let mut buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES));
+    buffer.extend_from_slice(&tail);
+    buffer
+}
+
+/// Gives a buffer back to the thread.
+fn pool(mut buffer: BytesMut) {
+    buffer.clear();
+    if buffer.try_reclaim(READ_BUFFER_BYTES)
+        && buffer.capacity() <= READ_BUFFER_BYTES * MAX_GROWN
+    {
+        BUFFERS.with_borrow_mut(|pool| {
+            if pool.len() < POOL {
+                pool.push(buffer);
+            }
+        });
     }
 }
 
