@@ -36,9 +36,12 @@ endef
 
 help:
 	@echo "make run    build the gateway and start it with a data directory of its own"
+	@echo "make cluster       three nodes, PostgreSQL, Redis and an S3 service on the loopback"
+	@echo "make cluster-down  stop them"
 	@echo "make test   formatting, lints, every test: one development build"
 	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
 	@echo "make bench  measure"
+	@echo "make bench-cluster  measure three nodes against one, and kill one of them"
 	@echo "make lint   formatting, lints, layers only"
 	@echo "make tools  install cargo-nextest, cargo-deny and cargo-fuzz"
 
@@ -67,6 +70,26 @@ LIBCLANG := ls $${LIBCLANG_PATH:-/nowhere}/libclang*.so* /usr/lib/llvm-*/lib/lib
 dtls-tools:
 	@command -v cmake >/dev/null 2>&1 && command -v make >/dev/null 2>&1 && { $(LIBCLANG); } && exit 0; \
 	$(call install,cmake make libclang-dev)
+
+# --- cluster ---------------------------------------------------------------------------------------
+
+# What the nodes and their stores keep, and how many nodes there are.
+CLUSTER := $(or $(CARGO_TARGET_DIR),target)/cluster
+export NODES ?= 3
+
+.PHONY: cluster cluster-down
+cluster: build-tools dtls-tools
+	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		{ $(call install,postgresql); }
+	$(call need,redis-server redis-cli curl python3,redis-server curl ca-certificates python3)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
+	@$(MAKE) $(CLIENTS)/s3/made
+	$(CARGO) build --release --locked
+	@sh deploy/cluster.sh up $(CLUSTER) "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
+		"$$(realpath $(CLIENTS)/s3/bin/moto_server)"
+
+cluster-down:
+	@sh deploy/cluster.sh down $(CLUSTER)
 
 # --- test -----------------------------------------------------------------------------------------
 
@@ -223,6 +246,14 @@ bench: release
 	$(call need,coap-server-notls coap-server-openssl openssl,libcoap3-bin openssl)
 	$(CARGO) run --release -p headgate-benches --locked
 	$(CARGO) bench -p headgate-benches --locked
+
+# DEVICES a node, SIZE of the resource: the bars are for 19,000 and 256KiB.
+.PHONY: bench-cluster
+bench-cluster: release
+	@$(MAKE) $(CLIENTS)/s3/made
+	$(call need,redis-server redis-cli curl psql,redis-server curl ca-certificates postgresql)
+	@sh benches/cluster.sh "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
+		"$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/swarm)" "$$(realpath $(CLIENTS)/s3/bin/moto_server)"
 
 tools:
 	$(CARGO) install --locked cargo-nextest cargo-deny cargo-fuzz

@@ -101,3 +101,27 @@ pub enum StoreError {
         source: io::Error,
     },
 }
+
+impl StoreError {
+    /// Whether the same may be done when it is asked for again: a database was away, or was in somebody's way.
+    pub fn may_pass(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => true,
+            // By PostgreSQL's classes: connections, transactions that met, resources, an operator at work, the system;
+            // a standby that was not made the primary yet, and a lock that was not had in time.
+            sqlx::Error::Database(told) => told.code().is_some_and(|code| {
+                matches!(code.get(..2), Some("08" | "40" | "53" | "57" | "58"))
+                    || matches!(&*code, "25006" | "55P03")
+            }),
+            _ => false,
+        }
+    }
+}

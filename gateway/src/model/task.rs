@@ -118,6 +118,8 @@ pub struct DeliveryChange {
     pub detail: Option<String>,
     /// Whether an operator asked for this attempt, so that the count of attempts begins anew.
     pub by_hand: bool,
+    /// The claim of the device's session by which it was made; 0 where one gateway has all devices.
+    pub epoch: i64,
 }
 
 /// A delivery that has not ended, with what is needed to go on with it.

@@ -23,6 +23,7 @@ mod finish;
 mod journal;
 mod live;
 mod load;
+mod nodes;
 mod rate;
 mod report;
 mod retention;
@@ -52,6 +53,7 @@ use self::{
     checkpoint::Checkpoints,
     journal::{Journal, Recorder, journal},
     live::Rules,
+    nodes::Shared,
     rate::Rate,
 };
 pub use self::{
@@ -139,6 +141,8 @@ struct Inner {
     creations: mpsc::Sender<Id>,
     watchers: Arc<Semaphore>,
     waiting: Vec<IntGauge>,
+    /// Where other nodes have deliveries, too.
+    shared: Option<Arc<Shared>>,
 }
 
 impl fmt::Debug for DeliveryService {
@@ -156,7 +160,12 @@ impl DeliveryService {
     /// # Errors
     /// [`StoreError`] where they cannot be loaded.
     pub async fn start(parts: DeliveryParts, shutdown: &Shutdown) -> Result<Self, StoreError> {
-        let (journal, recorder) = journal(parts.registry.clone(), &parts.metrics);
+        let shared = if parts.registry.is_shared() {
+            Some(Arc::new(Shared::new()?))
+        } else {
+            None
+        };
+        let (journal, recorder) = journal(parts.registry.clone(), shared.clone(), &parts.metrics);
         let (creations, to_be_made) = mpsc::channel(creation::CAPACITY);
         let service = Self {
             inner: Arc::new(Inner {
@@ -167,7 +176,7 @@ impl DeliveryService {
                     .iter()
                     .map(|reason| parts.metrics.delivery_waiting(reason.as_str()))
                     .collect(),
-                book: Book::new(parts.config.max_open_deliveries),
+                book: Book::new(parts.config.max_open_deliveries, shared.is_some()),
                 admission: Admission::new(parts.config.max_in_progress),
                 cache: ChunkCache::new(
                     parts.blobs,
@@ -187,6 +196,7 @@ impl DeliveryService {
                 nudge: Notify::new(),
                 controls: tokio::sync::Mutex::default(),
                 creations,
+                shared,
             }),
         };
         service.load().await?;
@@ -230,6 +240,7 @@ impl DeliveryService {
         let service = self.clone();
         let stop = shutdown.token().clone();
         shutdown.spawn(async move { stop.run_until_cancelled(service.run_timers()).await });
+        self.spawn_among_nodes(shutdown);
     }
 }
 

@@ -8,7 +8,7 @@
 mod quota;
 mod upload;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use headgate_protocol::identity::{ProductId, ResourceName};
@@ -28,6 +28,10 @@ use crate::{
 };
 
 use self::{quota::Reservations, upload::Stray};
+
+/// Where nodes share the blobs, one that nobody's record names is nobody's after this time: it is put before its record is
+/// written.
+const NOBODYS_AFTER: Duration = Duration::from_hours(24);
 
 /// Why a resource cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +168,13 @@ impl ResourceService {
     ) -> Result<Self, ResourceError> {
         let known: std::collections::HashSet<BlobId> =
             registry.blobs().await?.into_iter().collect();
-        for blob in blobs.list().await? {
+        // Another node may be about to say whose one is.
+        let age = if registry.is_shared() {
+            NOBODYS_AFTER
+        } else {
+            Duration::ZERO
+        };
+        for blob in blobs.list_older_than(age).await? {
             if !known.contains(&blob) {
                 blobs.delete(&blob).await?;
             }

@@ -159,6 +159,8 @@ async fn admit_device(
         persistent::accept(&mut opened, connect.version),
     );
     node.presence.seen(&device.device_id);
+    node.delivery
+        .on_connected(&device.device_id, handle.claim());
     node.metrics.connections_mqtt.of(device.auth).inc();
     tracing::debug!(device_id = %device.device_id, version = ?connect.version, "a device connected");
     let mut session = DeviceSession::new(

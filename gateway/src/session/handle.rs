@@ -133,6 +133,15 @@ impl SessionHandle {
         }
     }
 
+    /// By what its deliveries are claimed: greater than of every session of the device that began before.
+    pub fn claim(&self) -> i64 {
+        let of_node = i64::try_from(self.epoch % 1_000).unwrap_or(0);
+        self.since
+            .as_i64()
+            .saturating_mul(1_000)
+            .saturating_add(of_node)
+    }
+
     /// Says that something waits for the device.
     pub fn wake(&self) {
         self.signals.raise(Signal::Wake);

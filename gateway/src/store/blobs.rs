@@ -13,11 +13,14 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as Key};
+use object_store::{
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as Key,
+};
 
 pub use bucket::Bucket;
 pub use writer::{BlobWriter, StoredBlob};
@@ -170,9 +173,23 @@ impl BlobStore {
     /// # Errors
     /// What the object store says.
     pub async fn list(&self) -> Result<Vec<BlobId>, StoreError> {
+        self.list_older_than(Duration::ZERO).await
+    }
+
+    /// The same of those only that have been there for so long, by the object store's clock and this machine's.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub async fn list_older_than(&self, age: Duration) -> Result<Vec<BlobId>, StoreError> {
         let names: Vec<_> = self.store.list(None).try_collect().await?;
+        let now = SystemTime::now();
+        let is_old = |meta: &ObjectMeta| {
+            let since = now.duration_since(meta.last_modified.into());
+            age.is_zero() || since.is_ok_and(|since| since >= age)
+        };
         Ok(names
             .into_iter()
+            .filter(is_old)
             .filter_map(|meta| meta.location.filename()?.parse().ok())
             .collect())
     }

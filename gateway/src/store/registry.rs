@@ -14,8 +14,11 @@ mod binding;
 mod delivery;
 mod device;
 mod dialect;
+mod fenced;
+mod lease;
 mod lookup;
 mod migrations;
+mod notice;
 mod operator_session;
 mod postgres;
 mod product;
@@ -23,6 +26,7 @@ mod resource;
 mod retention;
 mod rows;
 mod sealed;
+mod share;
 mod sql;
 mod sqlite;
 mod target;
@@ -35,7 +39,7 @@ mod version;
 
 use std::sync::Arc;
 
-use sqlx::AnyPool;
+use sqlx::{AnyPool, PgPool};
 
 pub use account::{OperatorPatch, OperatorRow};
 pub use app::{AppFilter, AppPatch, AppSecretRow};
@@ -44,9 +48,11 @@ pub use batch::{Block, Candidate, Committed, Registered, RowWithSecret};
 pub use binding::Bound;
 pub use device::{DeviceCredentials, DeviceFilter, DevicePatch, DeviceSlots, SealedCredential};
 pub use lookup::DeviceAuthRow;
+pub use notice::{Notice, Notices};
 pub use operator_session::{OperatorSessionRow, SessionBounds};
 pub use resource::{QuotaLimits, ResourceFilter, ResourcePatch, Usage};
 pub use sealed::SealedSecret;
+pub use share::{ShareStanding, TaskShare, Thousandths};
 pub use sqlite::sqlite_url;
 pub use target::TargetDevice;
 pub use task::TaskFilter;
@@ -72,6 +78,8 @@ pub struct Registry {
     dialect: Dialect,
     /// Whether other nodes write too.
     is_shared: bool,
+    /// Where other nodes are heard, if there may be any.
+    listen: Option<PgPool>,
     ids: Arc<IdGenerator>,
 }
 
@@ -119,6 +127,10 @@ impl Registry {
             read,
             dialect,
             is_shared: is_shared && dialect == Dialect::Postgres,
+            listen: match dialect {
+                Dialect::Postgres if is_shared => Some(postgres::listener(url)?),
+                _ => None,
+            },
             ids: Arc::new(IdGenerator::new(u16::from_ne_bytes(model::random()?))),
         })
     }
@@ -173,6 +185,9 @@ impl Registry {
 
     /// Writes everything out and closes all connections; what is asked afterwards fails.
     pub async fn close(&self) {
+        if let Some(listen) = &self.listen {
+            listen.close().await;
+        }
         self.read.close().await;
         self.write.close().await;
     }
@@ -224,6 +239,7 @@ impl Registry {
         Ok(tx.commit().await?)
     }
 
+    /// A transaction that no other one runs beside: what it sees holds until its end.
     async fn begin(&self) -> Result<Tx, StoreError> {
         let mut tx = self.write.begin().await?;
         if self.is_shared {
@@ -233,6 +249,11 @@ impl Registry {
                 .await?;
         }
         Ok(Tx::new(tx, self.dialect))
+    }
+
+    /// A transaction beside which other nodes may have theirs: for statements that say themselves what must hold.
+    async fn begin_beside(&self) -> Result<Tx, StoreError> {
+        Ok(Tx::new(self.write.begin().await?, self.dialect))
     }
 }
 
@@ -273,4 +294,4 @@ fn dialect(url: &str) -> Result<Dialect, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -139,6 +139,11 @@ impl SessionStore {
         each!(self, store => store.load_cursors().await)
     }
 
+    /// The cursors of these deliveries, as far as there are any.
+    pub async fn cursors_of(&self, deliveries: &[Id]) -> Result<Vec<Cursor>, StoreError> {
+        each!(self, store => store.cursors_of(deliveries).await)
+    }
+
     /// Forgets the cursors of deliveries that ended.
     ///
     /// # Cancel safety

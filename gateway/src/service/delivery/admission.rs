@@ -20,7 +20,7 @@ use super::{
     live::{LiveDelivery, LiveTask, Schedule},
     wait::WaitReason,
 };
-use crate::model::{Id, Millis};
+use crate::model::{DeliveryState, Id, Millis};
 
 /// The places of deliveries in progress.
 #[derive(Debug)]
@@ -118,8 +118,11 @@ impl Admission {
         }
         let schedule = delivery.task.schedule.lock();
         let paced = !delivery.has_begun() && delivery.task.is_paced();
+        let first = delivery.attempt == 1;
+        let waits = !delivery.has_begun() && delivery.task.needs_permit(first);
         self.objection(&state, delivery, now, &schedule)
             .or_else(|| paced.then_some(WaitReason::Paced))
+            .or_else(|| waits.then_some(WaitReason::Canary))
     }
 
     /// Takes the delivery's place back, or takes it out of the queue.
@@ -164,6 +167,32 @@ impl Admission {
         }
     }
 
+    /// How many deliveries of a task wait for a place, and how many of those have not begun.
+    pub(super) fn waiting_of(&self, task: Id) -> (u32, u32) {
+        let state = self.state.lock();
+        let Some(queue) = state.queues.get(&task) else {
+            return (0, 0);
+        };
+        let waiting = |line: &VecDeque<Entry>| {
+            let count = line.iter().filter(|entry| entry.is_waiting()).count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        let fresh = waiting(&queue.fresh);
+        (waiting(&queue.begun).saturating_add(fresh), fresh)
+    }
+
+    /// Deliveries of a task that have begun, and of whose first attempt nothing is recorded yet.
+    pub(super) fn unrecorded_of(&self, task: Id) -> u32 {
+        let state = self.state.lock();
+        let count = state
+            .in_progress
+            .values()
+            .filter(|delivery| delivery.task.id == task && delivery.attempt == 1)
+            .filter(|delivery| delivery.state() == DeliveryState::Pending)
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     /// Those in progress, for the timers.
     pub(super) fn in_progress(&self) -> Vec<Arc<LiveDelivery>> {
         self.state.lock().in_progress.values().cloned().collect()
@@ -198,10 +227,14 @@ impl State {
         if delivery.has_begun() {
             return others_first.then_some(WaitReason::InProgressLimit);
         }
-        let paced = others_first || !delivery.task.take_pace(now, schedule);
-        let limited = delivery.task.is_paced();
+        let task = &delivery.task;
+        let first = delivery.attempt == 1;
+        let paced = others_first || !task.take_pace(first, now, schedule);
+        let limited = task.is_paced();
         paced.then_some(if limited {
             WaitReason::Paced
+        } else if task.needs_permit(first) {
+            WaitReason::Canary
         } else {
             WaitReason::InProgressLimit
         })
@@ -318,7 +351,7 @@ impl State {
                 }
                 let first = delivery.attempt == 1;
                 if task.objection(begun, first, now, &schedule).is_some()
-                    || (!begun && !task.take_pace(now, &mut schedule))
+                    || (!begun && !task.take_pace(first, now, &mut schedule))
                 {
                     break;
                 }

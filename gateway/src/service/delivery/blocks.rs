@@ -75,7 +75,7 @@ impl DeliveryService {
                     .await;
             }
         }
-        self.on_disconnected(device);
+        self.on_away(device);
     }
 }
 

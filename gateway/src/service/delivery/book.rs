@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use headgate_protocol::identity::DeviceId;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, futures::Notified};
@@ -25,19 +25,23 @@ pub(super) struct Book {
     tasks: DashMap<Id, Arc<LiveTask>>,
     open: AtomicUsize,
     capacity: usize,
+    /// Tasks stay while they are open, though nothing of them is here.
+    keeps_tasks: bool,
     /// One has been struck out.
     struck: Notify,
 }
 
 impl Book {
-    /// An empty book for at most `capacity` deliveries.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// An empty book for at most `capacity` deliveries; with `keeps_tasks`, tasks are struck out by
+    /// [`Book::forget_task`] alone.
+    pub(super) fn new(capacity: usize, keeps_tasks: bool) -> Self {
         Self {
             by_id: DashMap::new(),
             by_device: DashMap::new(),
             tasks: DashMap::new(),
             open: AtomicUsize::new(0),
             capacity,
+            keeps_tasks,
             struck: Notify::new(),
         }
     }
@@ -62,6 +66,17 @@ impl Book {
         self.open.fetch_sub(count, Ordering::AcqRel);
     }
 
+    /// Enters a delivery with a place of its own, unless it is in the book; says whether it did.
+    pub(super) fn insert_absent(&self, delivery: &Arc<LiveDelivery>) -> bool {
+        match self.by_id.entry(delivery.id) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(entry) => entry.insert(Arc::clone(delivery)),
+        };
+        self.force_reserve(1);
+        self.insert(Arc::clone(delivery));
+        true
+    }
+
     /// Enters deliveries for which places were reserved.
     pub(super) fn insert(&self, delivery: Arc<LiveDelivery>) {
         delivery.task.open.fetch_add(1, Ordering::AcqRel);
@@ -77,13 +92,25 @@ impl Book {
 
     /// Strikes out a delivery that ended; says whether it was its task's last.
     pub(super) fn remove(&self, delivery: &LiveDelivery) -> bool {
-        if self
-            .by_id
-            .remove_if(&delivery.id, |_, known| known.attempt == delivery.attempt)
-            .is_none()
-        {
-            return false;
-        }
+        self.strike(delivery).unwrap_or(false)
+    }
+
+    /// Enters a task that is open, where none of its id is; gives the one that is in the book.
+    pub(super) fn add_task(&self, task: Arc<LiveTask>) -> Arc<LiveTask> {
+        let entry = self.tasks.entry(task.id).or_insert(task);
+        Arc::clone(entry.value())
+    }
+
+    /// Strikes out a task of which nothing is here.
+    pub(super) fn forget_task(&self, task: Id) {
+        let is_empty = |task: &Arc<LiveTask>| task.open.load(Ordering::Acquire) == 0;
+        self.tasks.remove_if(&task, |_, task| is_empty(task));
+    }
+
+    /// Strikes out a delivery; says whether it was its task's last one here, or `None`: it was not in the book.
+    pub(super) fn strike(&self, delivery: &LiveDelivery) -> Option<bool> {
+        self.by_id
+            .remove_if(&delivery.id, |_, known| known.attempt == delivery.attempt)?;
         self.by_device
             .remove_if_mut(&delivery.device_id, |_, queue| {
                 queue.retain(|known| known.id != delivery.id);
@@ -92,12 +119,12 @@ impl Book {
         self.open.fetch_sub(1, Ordering::AcqRel);
         self.struck.notify_waiters();
         let last = delivery.task.open.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last {
+        if last && !self.keeps_tasks {
             self.tasks.remove_if(&delivery.task.id, |_, task| {
                 task.open.load(Ordering::Acquire) == 0
             });
         }
-        last
+        Some(last)
     }
 
     /// Waits until a delivery is struck out, whichever it is.

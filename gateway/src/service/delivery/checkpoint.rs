@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus::Histogram;
+use tokio::sync::Notify;
 
 use super::live::LiveDelivery;
 use crate::{
@@ -26,6 +27,7 @@ pub(super) struct Checkpoints {
     store: SessionStore,
     seconds: Histogram,
     dirty: Mutex<Dirty>,
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,13 @@ impl Checkpoints {
             store,
             seconds: metrics.store_seconds("sessions", "cursors"),
             dirty: Mutex::default(),
+            hurry: Notify::new(),
         }
+    }
+
+    /// Has what is marked written at once: the device may be at another node in a moment.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     /// Has the delivery's cursor stored soon.
@@ -95,7 +103,10 @@ impl Checkpoints {
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.hurry.notified() => {}
+            }
             self.flush().await;
         }
     }

@@ -156,7 +156,14 @@ impl DeliveryService {
         {
             return Err(DeliveryError::Conflict(WRONG));
         }
-        for delivery in self.inner.book.of_task(id) {
+        self.hold_here(&live);
+        self.serve_waiting();
+        self.task(id).await
+    }
+
+    /// Takes back the places of a task's deliveries.
+    pub(super) fn hold_here(&self, task: &LiveTask) {
+        for delivery in self.inner.book.of_task(task.id) {
             let had_place = delivery.is_admitted();
             self.inner.admission.release(&delivery);
             if had_place {
@@ -164,8 +171,15 @@ impl DeliveryService {
                 self.inner.links().wake(&delivery.device_id);
             }
         }
-        self.serve_waiting();
-        self.task(id).await
+    }
+
+    /// Has a task's deliveries go on that were held.
+    pub(super) fn release_here(&self, task: &LiveTask) {
+        for delivery in self.inner.book.of_task(task.id) {
+            // Held time is nobody's silence.
+            delivery.touch();
+            self.inner.links().wake(&delivery.device_id);
+        }
     }
 
     /// Lets a held task go on.
@@ -308,6 +322,9 @@ impl DeliveryService {
 
     /// Cancels a delivery; says whether it was open.
     async fn cancel(&self, id: Id) -> Result<bool, DeliveryError> {
+        if self.inner.shared.is_some() {
+            return self.cancel_anywhere(id).await;
+        }
         while let Some(delivery) = self.inner.book.by_id(id) {
             let step = self.end_by_us(&delivery, FailReason::Canceled).await?;
             if matches!(step, Step::Taken { .. }) || delivery.stop_renewal() {
@@ -319,6 +336,24 @@ impl DeliveryService {
             }
         }
         Ok(false)
+    }
+
+    /// Cancels a delivery whichever node has it; says whether it was open.
+    async fn cancel_anywhere(&self, id: Id) -> Result<bool, DeliveryError> {
+        let registry = &self.inner.registry;
+        let Some(known) = registry.delivery(id).await? else {
+            return Ok(false);
+        };
+        let ended = registry
+            .end_delivery(known.task_id, id, CANCELED, Millis::now())
+            .await?;
+        if let Some(delivery) = self.inner.book.by_id(id).filter(|_| ended) {
+            self.end_one_here(&delivery);
+        }
+        if ended && registry.finish_task(known.task_id, Millis::now()).await? {
+            tracing::debug!(task = %known.task_id, "a task ended with a delivery that was cancelled");
+        }
+        Ok(ended)
     }
 
     /// Every failed delivery of a task.
@@ -367,7 +402,7 @@ impl DeliveryService {
             .ok_or(DeliveryError::Conflict("the product was deleted"))?;
         self.keep_those_with_devices(&mut failed).await?;
         self.wait_for_ends(&failed).await?;
-        let reserved = self.reserve_places(failed.len())?;
+        let reserved = self.reserve_unless_shared(failed.len())?;
         let now = Millis::now();
         // What an earlier attempt sent counts, unless the failure says that it is not good.
         let earlier: Vec<Option<Ranges>> = failed
@@ -389,12 +424,32 @@ impl DeliveryService {
             })
             .collect();
         let changes: Vec<DeliveryChange> = renewed.iter().map(by_hand).collect();
+        if let Some(shared) = &self.inner.shared {
+            // Opened before the task goes on: else whoever keeps it finds nothing open and ends it.
+            registry.record(audit).await?;
+            registry.apply_delivery_changes(&changes).await?;
+            let (counts, _) = registry.standing_of(task.id).await?;
+            let canceled = registry.canceled_deliveries(task.id).await?;
+            let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+            let settled = [
+                small(counts.failed).saturating_sub(canceled),
+                small(counts.delivered),
+            ];
+            registry.settle_task(task.id, settled).await?;
+            registry
+                .change_task_run(task.id, OVER, RunState::Running, now, None)
+                .await?;
+            self.look_at_task(shared, task.id).await?;
+            return Ok(());
+        }
         registry
             .change_task_run(task.id, OVER, RunState::Running, now, None)
             .await?;
         registry.record(audit).await?;
         registry.apply_delivery_changes(&changes).await?;
-        reserved.keep();
+        if let Some(reserved) = reserved {
+            reserved.keep();
+        }
         self.inner
             .metrics
             .deliveries
@@ -467,6 +522,7 @@ fn by_hand(renewed: &Delivery) -> DeliveryChange {
         reason: None,
         detail: None,
         by_hand: true,
+        epoch: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{DeliveryError, DeliveryService, pending, task::Opening};
 use crate::{
-    model::{Delivery, Id, Millis, StateCounts, TargetFilter, Task},
+    model::{CreationState, Delivery, Id, Millis, StateCounts, TargetFilter, Task},
     store::{StoreError, registry::TargetDevice},
 };
 
@@ -24,6 +24,8 @@ enum Unmade {
     TooMany { limit: usize },
     #[error("it was cancelled while it was being made")]
     Canceled,
+    #[error("another node makes it")]
+    Overtaken,
     #[error("{0}")]
     Refused(#[from] DeliveryError),
     #[error(transparent)]
@@ -33,10 +35,15 @@ enum Unmade {
 impl DeliveryService {
     /// Makes the tasks that are asked for, one after the other, until it is dropped.
     pub(super) async fn make_tasks(&self, mut to_be_made: mpsc::Receiver<Id>) {
-        self.end_left_over().await;
+        if self.inner.shared.is_none() {
+            self.end_left_over().await;
+        }
         while let Some(id) = to_be_made.recv().await {
             match self.make_task(id).await {
                 Ok(()) => {}
+                Err(Unmade::Overtaken) => {
+                    tracing::info!(task = %id, "another node makes a task that was begun here");
+                }
                 Err(Unmade::Store(error)) => {
                     // It stays `creating`, and is gone on with at the next start.
                     tracing::error!(%error, task = %id, "a task could not be made");
@@ -54,15 +61,22 @@ impl DeliveryService {
     }
 
     async fn make_task(&self, id: Id) -> Result<(), Unmade> {
-        let Some((task, _)) = self.inner.registry.task(id).await? else {
+        let Some(task) = self.inner.registry.task_alone(id).await? else {
             return Ok(());
         };
+        let is_made = !matches!(
+            task.creation,
+            CreationState::NotStarted | CreationState::Creating
+        );
+        if is_made || !self.keeps() {
+            return Ok(());
+        }
         let filter = task.filter.clone().unwrap_or_default();
         let total = self.store_targets(&task, &filter).await?;
         if total == 0 {
             return Err(Unmade::NoDevice);
         }
-        let places = self.reserve_places(total)?;
+        let places = self.reserve_unless_shared(total)?;
         let product = self
             .inner
             .registry
@@ -80,7 +94,14 @@ impl DeliveryService {
         {
             return Err(Unmade::Canceled);
         }
-        places.keep();
+        if let Some(shared) = &self.inner.shared {
+            self.look_at_task(shared, id).await?;
+            tracing::info!(task = %id, deliveries = total, "a task was made");
+            return Ok(());
+        }
+        if let Some(places) = places {
+            places.keep();
+        }
         let Some((task, _)) = self.inner.registry.task(id).await? else {
             return Ok(());
         };
@@ -125,6 +146,10 @@ impl DeliveryService {
             };
             after = Some(last.id.clone());
             let now = Millis::now();
+            if !self.keeps() {
+                return Err(Unmade::Overtaken);
+            }
+            let before = total;
             let deliveries: Vec<Delivery> = block
                 .into_iter()
                 .filter(|device| lets_through(filter, device))
@@ -134,8 +159,16 @@ impl DeliveryService {
             if total > limit {
                 return Err(Unmade::TooMany { limit });
             }
-            if !deliveries.is_empty() && !registry.add_deliveries(task.id, &deliveries).await? {
-                return Err(Unmade::Canceled);
+            if !deliveries.is_empty()
+                && !registry
+                    .add_deliveries(task.id, before, &deliveries)
+                    .await?
+            {
+                let now = registry.task_alone(task.id).await?;
+                return Err(match now {
+                    Some(now) if now.run == task.run => Unmade::Overtaken,
+                    _ => Unmade::Canceled,
+                });
             }
             tokio::task::yield_now().await;
         }

@@ -339,6 +339,12 @@ impl DeliveryService {
 
     /// A device's session is over: its deliveries give their places to others.
     pub fn on_disconnected(&self, device: &DeviceId) {
+        self.on_away(device);
+        self.leave_to_others(device);
+    }
+
+    /// A device cannot be reached for a while, and is still this node's: its deliveries give their places to others.
+    pub fn on_away(&self, device: &DeviceId) {
         for delivery in self.inner.book.of_device(device) {
             self.inner.admission.release(&delivery);
             delivery.set_hold(Hold::None);

@@ -57,7 +57,10 @@ impl DeliveryService {
         let live = self.inner.book.task(id);
         let stage = Stage {
             run: task.run,
-            begun: live.as_ref().is_none_or(|live| live.has_begun()),
+            begun: match &live {
+                Some(live) => self.has_begun(live).await?,
+                None => true,
+            },
         };
         task.policy
             .check_change(&policy, stage)
@@ -75,17 +78,32 @@ impl DeliveryService {
         self.task(id).await
     }
 
+    /// Whether a delivery of the task has begun, on whatever node.
+    async fn has_begun(&self, live: &LiveTask) -> Result<bool, DeliveryError> {
+        if self.inner.shared.is_none() {
+            return Ok(live.has_begun());
+        }
+        let (_, begun) = self.inner.registry.standing_of(live.id).await?;
+        Ok(begun > 0 || live.in_progress() > 0)
+    }
+
+    /// Sets the ends of what is out anew, by the time that it may take now.
+    pub(super) fn set_ends_anew(&self, live: &LiveTask) {
+        let terms = live.terms();
+        for delivery in self.inner.book.of_task(live.id) {
+            if let Some(since) = delivery.out_since() {
+                let end = since.after(terms.timers.in_progress);
+                self.inner.alarms.set(delivery.id, &delivery.alarm, end);
+            }
+        }
+    }
+
     /// Lets a change of a policy act on what waits, and on what is out.
     async fn act_on_terms(&self, live: &LiveTask, former: &Task) {
         let terms = live.terms();
         let timers_before = Terms::new(former.policy.clone(), &self.inner.config).timers;
         if terms.timers.in_progress != timers_before.in_progress {
-            for delivery in self.inner.book.of_task(live.id) {
-                if let Some(since) = delivery.out_since() {
-                    let end = since.after(terms.timers.in_progress);
-                    self.inner.alarms.set(delivery.id, &delivery.alarm, end);
-                }
-            }
+            self.set_ends_anew(live);
         }
         let early = live.starts_after(Millis::now());
         let (from, to) = if early {

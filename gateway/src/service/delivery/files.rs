@@ -40,6 +40,8 @@ pub enum FileRefusal {
 pub struct FileGrant {
     service: DeliveryService,
     delivery: Arc<LiveDelivery>,
+    /// The device is at another node, which is told what went out.
+    is_visited: bool,
 }
 
 impl DeliveryService {
@@ -64,7 +66,23 @@ impl DeliveryService {
             return Ok(FileGrant {
                 service: self.clone(),
                 delivery,
+                is_visited: false,
             });
+        }
+        match self.visited(link.id).await {
+            Ok(Some(delivery)) if delivery.task.is_held() => return Err(FileRefusal::Unavailable),
+            Ok(Some(delivery)) => {
+                return Ok(FileGrant {
+                    service: self.clone(),
+                    delivery,
+                    is_visited: true,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "a delivery could not be looked up");
+                return Err(FileRefusal::Unavailable);
+            }
         }
         match self.inner.registry.delivery(link.id).await {
             Ok(Some(closed)) if was_ended_by_us(closed.reason.as_deref()) => {
@@ -111,9 +129,11 @@ impl FileGrant {
     /// # Errors
     /// [`StoreError`] where they cannot be read.
     pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, StoreError> {
-        self.service
-            .note_step(&self.delivery, DeliveryState::Delivering)
-            .await;
+        if !self.is_visited {
+            self.service
+                .note_step(&self.delivery, DeliveryState::Delivering)
+                .await;
+        }
         if self.service.limits_rate(&self.delivery) {
             let bytes = u64::try_from(max).unwrap_or(u64::MAX);
             let wait = self.service.reserve(&self.delivery, bytes, Instant::now());
@@ -135,7 +155,11 @@ impl FileGrant {
         let mut from = offset;
         while from < end {
             let len = u32::try_from(end - from).unwrap_or(u32::MAX);
-            self.delivery.on_sent(Chunk { offset: from, len });
+            let chunk = Chunk { offset: from, len };
+            self.delivery.on_sent(chunk);
+            if self.is_visited {
+                self.service.tell_sent(&self.delivery, chunk);
+            }
             from += u64::from(len);
         }
     }

@@ -54,6 +54,7 @@ impl DeliveryService {
                 delivery.task.count_canceled();
             }
             let recorded = self.inner.journal.commit(&delivery.task, ended).await;
+            self.stays_with_us(delivery, &recorded)?;
             self.after_end(delivery).await;
             recorded?;
             return Ok(step);
@@ -62,9 +63,26 @@ impl DeliveryService {
         let begun = change(&next, DeliveryState::Pending, at, None);
         self.inner.journal.note(&delivery.task, ended).await;
         let recorded = self.inner.journal.commit(&delivery.task, begun).await;
+        self.stays_with_us(delivery, &recorded)?;
         self.renew(delivery, next).await;
         recorded?;
         Ok(step)
+    }
+
+    /// Whether what follows an end is this node's to do. Where nodes share the registry and it did not take the end, the
+    /// delivery is looked up anew: it may be another node's by now.
+    fn stays_with_us(
+        &self,
+        delivery: &LiveDelivery,
+        recorded: &Result<(), NotRecorded>,
+    ) -> Result<(), NotRecorded> {
+        match &self.inner.shared {
+            Some(shared) if recorded.is_err() => {
+                shared.refuse(vec![delivery.id]);
+                Err(NotRecorded)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives the place of a delivery that has ended to others.
@@ -73,7 +91,11 @@ impl DeliveryService {
         // before the end of this one is certain.
         let last = self.inner.book.remove(delivery);
         self.put_away(delivery);
-        if last {
+        if self.inner.shared.is_some() {
+            if last {
+                self.finish_everywhere(&delivery.task).await;
+            }
+        } else if last {
             self.end_task(&delivery.task).await;
         } else if delivery.task.deserves_promotion() || delivery.task.is_beyond_saving() {
             self.inner.nudge.notify_one();
@@ -87,6 +109,10 @@ impl DeliveryService {
     /// Puts the next attempt in the place of one that failed.
     async fn renew(&self, former: &Arc<LiveDelivery>, next: LiveDelivery) {
         let next = Arc::new(next);
+        if self.inner.shared.is_some() && !self.is_in_book(former) {
+            // Its device is at another node by now, which takes it from the registry.
+            return;
+        }
         self.inner.book.replace(former, &next);
         self.put_away(former);
         // Whoever cancelled the delivery or its task while the failure was being recorded saw the
@@ -107,11 +133,37 @@ impl DeliveryService {
     }
 
     /// Takes back what an attempt held: its place, its alarm, its cursor.
-    fn put_away(&self, delivery: &LiveDelivery) {
+    pub(super) fn put_away(&self, delivery: &LiveDelivery) {
         self.inner.admission.release(delivery);
         self.inner.alarms.clear(delivery.id, &delivery.alarm);
         if delivery.has_stored_cursor() {
             self.inner.checkpoints.forget(delivery.id);
+        }
+    }
+
+    /// Whether this very attempt is in the book.
+    fn is_in_book(&self, delivery: &LiveDelivery) -> bool {
+        let known = self.inner.book.by_id(delivery.id);
+        known.is_some_and(|known| known.attempt == delivery.attempt)
+    }
+
+    /// Records that the last delivery of a task has ended, if it was the last on all nodes.
+    async fn finish_everywhere(&self, task: &LiveTask) {
+        let ended = self
+            .inner
+            .registry
+            .finish_task(task.id, Millis::now())
+            .await;
+        match ended {
+            Ok(true) => {
+                task.set_run(RunState::Finished);
+                task.feed.touch(true);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                // Whoever keeps the tasks finds it.
+                tracing::warn!(%error, task = %task.id, "the end of a task was not recorded");
+            }
         }
     }
 
@@ -184,6 +236,12 @@ impl DeliveryService {
     /// Ends every open delivery of a task that is over.
     pub(super) async fn end_all(&self, task: &Arc<LiveTask>) {
         let reason = end_of(task.run());
+        if self.inner.shared.is_some() {
+            if let Err(error) = self.end_everywhere(task, &reason).await {
+                tracing::error!(%error, task = %task.id, "deliveries of a task that is over were not ended yet");
+            }
+            return;
+        }
         let ends = self
             .inner
             .book
@@ -251,6 +309,14 @@ impl DeliveryService {
         from: DeliveryState,
         to: DeliveryState,
     ) {
+        if self.inner.shared.is_some() {
+            // A task's counts are those of all nodes, and come from the tables.
+            if self.is_in_book(delivery) {
+                self.inner.metrics.deliveries.of(from).dec();
+                self.inner.metrics.deliveries.of(to).inc();
+            }
+            return;
+        }
         self.inner.metrics.deliveries.of(from).dec();
         self.inner.metrics.deliveries.of(to).inc();
         delivery.task.count_step(from, to);
@@ -272,6 +338,7 @@ pub(super) fn change(
         detail: reason.as_ref().and_then(FailReason::detail),
         reason: reason.map(|reason| reason.as_str().to_owned()),
         by_hand: false,
+        epoch: delivery.epoch(),
     }
 }
 
@@ -289,7 +356,7 @@ fn next_attempt(delivery: &LiveDelivery, reason: &FailReason, at: Millis) -> Opt
 }
 
 /// Why deliveries of a task in this run state end.
-fn end_of(run: RunState) -> FailReason {
+pub(super) fn end_of(run: RunState) -> FailReason {
     match run {
         RunState::Aborted => FailReason::Aborted,
         _ => FailReason::Canceled,

@@ -14,9 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::live::LiveTask;
+use super::{live::LiveTask, nodes::Shared};
 use crate::{
-    model::{DeliveryChange, DeliveryState},
+    model::{DeliveryChange, DeliveryState, Id},
     store::{StoreError, registry::Registry},
     telemetry::metrics::Metrics,
 };
@@ -63,17 +63,24 @@ impl Entry {
 pub(super) struct Recorder {
     steps: mpsc::Receiver<Entry>,
     registry: Registry,
+    /// Where other nodes have deliveries, too.
+    shared: Option<Arc<Shared>>,
     seconds: Histogram,
 }
 
 /// A journal and the recorder that empties it.
-pub(super) fn journal(registry: Registry, metrics: &Metrics) -> (Journal, Recorder) {
+pub(super) fn journal(
+    registry: Registry,
+    shared: Option<Arc<Shared>>,
+    metrics: &Metrics,
+) -> (Journal, Recorder) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     (
         Journal { steps: sender },
         Recorder {
             steps: receiver,
             registry,
+            shared,
             seconds: metrics.store_seconds("registry", "deliveries"),
         },
     )
@@ -123,6 +130,7 @@ impl Recorder {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut entries = Vec::with_capacity(MAX_COMMIT);
         let mut changes = Vec::with_capacity(MAX_COMMIT);
+        let mut refused = Vec::new();
         let mut not_before = Instant::now();
         loop {
             let received = tokio::select! {
@@ -139,10 +147,17 @@ impl Recorder {
             self.gather(&mut entries, not_before).await;
             not_before = Instant::now() + PACE;
             changes.clear();
-            changes.extend(entries.iter().map(|entry| entry.change.clone()));
-            match self.write(&changes).await {
+            let steps = entries
+                .iter()
+                .map(|entry| (entry.task.id, entry.change.clone()));
+            changes.extend(steps);
+            refused.clear();
+            match self.write(&changes, &mut refused, &stop).await {
                 Ok(()) => entries.drain(..).for_each(|entry| {
                     entry.task.feed.note(entry.change.delivery);
+                    if refused.binary_search(&entry.change.delivery).is_ok() {
+                        return;
+                    }
                     if let Some(committed) = entry.committed {
                         // Whoever waited may be gone; the step stands all the same.
                         let _gone = committed.send(());
@@ -152,6 +167,9 @@ impl Recorder {
                     tracing::error!(%error, steps = changes.len(), "steps of deliveries could not be recorded");
                     entries.clear();
                 }
+            }
+            if let Some(shared) = self.shared.as_ref().filter(|_| !refused.is_empty()) {
+                shared.refuse(std::mem::take(&mut refused));
             }
         }
     }
@@ -176,23 +194,49 @@ impl Recorder {
         }
     }
 
-    /// Writes with a few tries: a busy database is no reason to lose what devices said.
-    async fn write(&self, changes: &[DeliveryChange]) -> Result<(), StoreError> {
+    /// Writes with a few tries: a busy database is no reason to lose what devices said. One that is another process is
+    /// waited for as long as it is away.
+    async fn write(
+        &self,
+        changes: &[(Id, DeliveryChange)],
+        refused: &mut Vec<Id>,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
         let mut pause = Duration::from_millis(50);
         let _timed = self.seconds.start_timer();
-        for _ in 0..4 {
-            match self.registry.apply_delivery_changes(changes).await {
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%error, "recording steps of deliveries: trying again");
-                    tokio::time::sleep(pause).await;
-                    pause *= 4;
+        let mut tries = 0_u32;
+        loop {
+            let error = match self.apply(changes).await {
+                Ok(found) => {
+                    *refused = found;
+                    return Ok(());
                 }
+                Err(error) => error,
+            };
+            tries += 1;
+            let waits = self.registry.is_remote() && error.may_pass();
+            if stop.is_cancelled() || tries > 4 && !waits {
+                return Err(error);
             }
+            tracing::warn!(%error, "recording steps of deliveries: trying again");
+            let _stopped = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 4).min(LONGEST_PAUSE);
         }
-        self.registry
-            .apply_delivery_changes(changes)
-            .await
-            .map(|_| ())
+    }
+
+    /// Gives those whose steps were refused, in order.
+    async fn apply(&self, changes: &[(Id, DeliveryChange)]) -> Result<Vec<Id>, StoreError> {
+        if let Some(shared) = &self.shared {
+            return self
+                .registry
+                .apply_fenced_changes(shared.node(), changes)
+                .await;
+        }
+        let changes: Vec<_> = changes.iter().map(|(_, change)| change.clone()).collect();
+        self.registry.apply_delivery_changes(&changes).await?;
+        Ok(Vec::new())
     }
 }
+
+/// Between two tries to write.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);

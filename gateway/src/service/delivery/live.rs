@@ -13,7 +13,7 @@ mod terms;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -61,6 +61,8 @@ pub struct LiveDelivery {
     pub confirm_by_acknowledgement: bool,
     /// Whether the device's word is enough, whatever was sent.
     pub trust_done: bool,
+    /// The claim of the device's session; 0 where one gateway has all devices.
+    epoch: AtomicI64,
     /// Whether it holds a place among those in progress; changed under the admission's lock.
     pub(super) admitted: AtomicBool,
     /// Its ticket in its task's queue; 0: it has none. Changed under the admission's lock.
@@ -154,7 +156,7 @@ impl LiveDelivery {
             confirm_by_acknowledgement: self.confirm_by_acknowledgement,
             trust_done: self.trust_done,
         };
-        Self::with(
+        let next = Self::with(
             &stored,
             self.round,
             self.product_id.clone(),
@@ -162,7 +164,9 @@ impl LiveDelivery {
             Arc::clone(&self.task),
             rules,
             progress,
-        )
+        );
+        next.set_epoch(self.epoch());
+        next
     }
 
     fn with(
@@ -189,6 +193,7 @@ impl LiveDelivery {
                 .then(|| stored.created_at.after(task.backoff(failed, stored.id))),
             confirm_by_acknowledgement: rules.confirm_by_acknowledgement,
             trust_done: rules.trust_done,
+            epoch: AtomicI64::new(0),
             admitted: AtomicBool::new(false),
             ticket: AtomicU64::new(0),
             begun: AtomicBool::new(out),
@@ -209,6 +214,26 @@ impl LiveDelivery {
             backoff_until: None,
             ..self
         }
+    }
+
+    /// The claim by which its steps are made.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Has its steps made by a newer claim.
+    pub(super) fn set_epoch(&self, epoch: i64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// Counts bytes that went out at another node, as a cursor that came from there says.
+    pub(super) fn add_sent(&self, elsewhere: &Ranges) {
+        let mut progress = self.progress.lock();
+        progress.sent.insert(0, elsewhere.low());
+        for (start, end) in elsewhere.beyond() {
+            progress.sent.insert(*start, *end);
+        }
+        progress.all_sent = progress.sent.covers(self.content.size);
     }
 
     /// The state of the attempt.

@@ -20,6 +20,10 @@ impl DeliveryService {
     /// Loads every delivery that is open, each where its cursor stands; ends those whose task is over,
     /// and goes on making the tasks that were being made.
     pub(super) async fn load(&self) -> Result<(), StoreError> {
+        if let Some(shared) = &self.inner.shared {
+            // What is open comes with the devices.
+            return self.look_at_all(shared, false).await;
+        }
         let stored = self.inner.registry.open_deliveries().await?;
         let mut cursors: HashMap<Id, (u32, Ranges)> = HashMap::new();
         for cursor in self.inner.sessions.load_cursors().await? {
@@ -76,6 +80,12 @@ impl DeliveryService {
     /// Enters a delivery in the book, and sets its alarm.
     pub(super) fn enter(&self, live: LiveDelivery) {
         let live = Arc::new(live);
+        self.enter_on_clock(&live);
+        self.inner.book.insert(live);
+    }
+
+    /// Counts a delivery that is in the book, or about to be, and sets its alarm.
+    pub(super) fn enter_on_clock(&self, live: &LiveDelivery) {
         self.inner.metrics.deliveries.of(live.state()).inc();
         let end = live
             .out_since()
@@ -84,7 +94,6 @@ impl DeliveryService {
             self.inner.alarms.set(live.id, &live.alarm, at);
         }
         live.task.feed.note(live.id);
-        self.inner.book.insert(live);
     }
 
     /// The working copy of a task: the one that there is, or a new one.
@@ -108,7 +117,13 @@ impl DeliveryService {
             settled,
             fresh,
         };
-        Ok(Arc::new(LiveTask::new(task, &standing, &self.inner.config)))
+        let is_shared = self.inner.shared.is_some();
+        Ok(Arc::new(LiveTask::new(
+            task,
+            &standing,
+            &self.inner.config,
+            is_shared,
+        )))
     }
 
     /// The bytes of a version of a resource.
@@ -148,14 +163,14 @@ pub(super) fn is_fresh(delivery: &Delivery) -> bool {
 
 /// What deliveries that are loaded together share.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     contents: HashMap<(Id, u32), Arc<Content>>,
     rules: HashMap<ProductId, Rules>,
     tasks: HashMap<Id, Arc<LiveTask>>,
 }
 
 impl Known {
-    async fn content(
+    pub(super) async fn content(
         &mut self,
         service: &DeliveryService,
         resource: Id,
@@ -170,7 +185,7 @@ impl Known {
         Ok(content)
     }
 
-    async fn rules(
+    pub(super) async fn rules(
         &mut self,
         service: &DeliveryService,
         product: &ProductId,

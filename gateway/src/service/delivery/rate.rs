@@ -11,7 +11,8 @@ use std::{
 /// A limit of bytes a second.
 #[derive(Debug)]
 pub(super) struct Rate {
-    nanos_per_byte: f64,
+    /// Bits of a number with decimals: a node's part of a limit changes.
+    nanos_per_byte: AtomicU64,
     origin: Instant,
     /// When what has been reserved is used up, in nanoseconds since `origin`.
     free_at: AtomicU64,
@@ -23,13 +24,22 @@ const SLACK: Duration = Duration::from_millis(100);
 impl Rate {
     /// A limit of so many bytes a second, from 1.
     pub(super) fn new(bytes_per_sec: u64) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let bytes_per_sec = bytes_per_sec.max(1) as f64;
-        Self {
-            nanos_per_byte: 1e9 / bytes_per_sec,
+        let rate = Self {
+            nanos_per_byte: AtomicU64::new(0),
             origin: Instant::now(),
             free_at: AtomicU64::new(0),
-        }
+        };
+        rate.set(bytes_per_sec);
+        rate
+    }
+
+    /// Holds another limit from now on; what was reserved stays as it is.
+    pub(super) fn set(&self, bytes_per_sec: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+        let bytes_per_sec = bytes_per_sec.max(1) as f64;
+        let nanos = 1e9 / bytes_per_sec;
+        self.nanos_per_byte
+            .store(nanos.to_bits(), Ordering::Relaxed);
     }
 
     /// Reserves bytes; gives how long to wait before they may be sent.
@@ -55,13 +65,14 @@ impl Rate {
     }
 
     fn cost(&self, bytes: u64) -> u64 {
+        let nanos_per_byte = f64::from_bits(self.nanos_per_byte.load(Ordering::Relaxed));
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "positive, and a rate need not be exact"
         )]
-        let cost = (bytes as f64 * self.nanos_per_byte) as u64;
+        let cost = (bytes as f64 * nanos_per_byte) as u64;
         cost
     }
 }

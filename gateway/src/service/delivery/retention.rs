@@ -23,6 +23,10 @@ impl DeliveryService {
     pub(super) async fn run_retention(&self) {
         tokio::time::sleep(FIRST).await;
         loop {
+            if !self.keeps() {
+                tokio::time::sleep(INTERVAL).await;
+                continue;
+            }
             match self.forget_old(Millis::now()).await {
                 Ok(0) => {}
                 Ok(rows) => tracing::info!(rows, "what was kept for long enough was deleted"),

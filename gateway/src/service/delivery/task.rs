@@ -143,6 +143,11 @@ impl DeliveryService {
             Targets::Filter(filter) => {
                 task.creation = CreationState::Creating;
                 task.filter = Some(filter);
+                if self.inner.shared.is_some() {
+                    // Whoever makes tasks is told of it.
+                    registry.insert_task(&task, &[], &audit).await?;
+                    return self.task(task.id).await;
+                }
                 let place = self.inner.creations.try_reserve();
                 let place = place.map_err(|_| DeliveryError::TooManyCreations)?;
                 registry.insert_task(&task, &[], &audit).await?;
@@ -153,14 +158,20 @@ impl DeliveryService {
         };
         let devices = self.resolve(&product, rows).await?;
         let content = self.load_content(resource.id, resource.version).await?;
-        let reserved = self.reserve_places(devices.len())?;
+        let reserved = self.reserve_unless_shared(devices.len())?;
         task.total = u32::try_from(devices.len()).unwrap_or(u32::MAX);
         let deliveries: Vec<Delivery> = devices
             .into_iter()
             .map(|(device, node)| pending(registry.next_id(), task.id, device, node, now))
             .collect();
         registry.insert_task(&task, &deliveries, &audit).await?;
-        reserved.keep();
+        if let Some(shared) = &self.inner.shared {
+            self.look_at_task(shared, task.id).await?;
+            return self.task(task.id).await;
+        }
+        if let Some(reserved) = reserved {
+            reserved.keep();
+        }
         let counts = StateCounts {
             pending: u64::from(task.total),
             ..StateCounts::default()
@@ -190,6 +201,20 @@ impl DeliveryService {
             service: self,
             count,
         })
+    }
+
+    /// The same; `None` where each node has places for the devices that are there.
+    ///
+    /// # Errors
+    /// As of [`DeliveryService::reserve_places`].
+    pub(super) fn reserve_unless_shared(
+        &self,
+        count: usize,
+    ) -> Result<Option<Places<'_>>, DeliveryError> {
+        match self.inner.shared {
+            Some(_) => Ok(None),
+            None => self.reserve_places(count).map(Some),
+        }
     }
 
     /// Enters stored deliveries in the book and tells the devices that are here, block by block so

@@ -28,6 +28,7 @@ mod edit;
 mod ends;
 mod journal;
 mod making;
+mod nodes;
 mod policy;
 
 const SIZE: usize = 100_000;
@@ -109,6 +110,11 @@ impl Stage {
     async fn new(config: DeliveryConfig) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let parts = parts(directory.path(), config).await;
+        Self::on(parts, directory).await
+    }
+
+    /// The same on stores of the test's own.
+    async fn on(parts: DeliveryParts, directory: tempfile::TempDir) -> Self {
         let (registry, blobs) = (parts.registry.clone(), parts.blobs.clone());
         let sealer = Sealer::open_or_create(&directory.path().join("key")).expect("a key");
         let authenticator = DeviceAuthenticator::new(

@@ -40,7 +40,9 @@ impl DeliveryService {
                 _ = tick.tick() => true,
                 () = self.inner.nudge.notified() => false,
             };
-            self.settle_tasks().await;
+            if self.inner.shared.is_none() {
+                self.settle_tasks().await;
+            }
             if ticked {
                 self.pass_time(Instant::now(), Millis::now()).await;
                 if ticks.is_multiple_of(WAITING_EVERY) {
@@ -62,7 +64,9 @@ impl DeliveryService {
             .collect();
         self.time_out(overdue).await;
         self.ring(at).await;
-        self.open_hours(at).await;
+        if self.inner.shared.is_none() {
+            self.open_hours(at).await;
+        }
         self.inner.admission.recall_all();
         self.serve_waiting_at(at);
     }

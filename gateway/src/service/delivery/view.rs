@@ -87,11 +87,13 @@ impl DeliveryService {
         state: Option<DeliveryState>,
         page: &Page,
     ) -> Result<Paged<DeliveryView>, DeliveryError> {
-        if self.inner.registry.task(task).await?.is_none() {
+        if self.inner.registry.task_alone(task).await?.is_none() {
             return Err(DeliveryError::NotFound("task"));
         }
         let found = self.inner.registry.deliveries(task, state, page).await?;
-        Ok(found.map(|known| self.view(known)))
+        let mut views = found.map(|known| self.view(known));
+        self.add_from_elsewhere(&mut views.items).await;
+        Ok(views)
     }
 
     /// A page of the deliveries to a device, the newest first.
@@ -104,7 +106,9 @@ impl DeliveryService {
         page: &Page,
     ) -> Result<Paged<DeliveryView>, DeliveryError> {
         let found = self.inner.registry.deliveries_to(device, page).await?;
-        Ok(found.map(|known| self.view(known)))
+        let mut views = found.map(|known| self.view(known));
+        self.add_from_elsewhere(&mut views.items).await;
+        Ok(views)
     }
 
     /// One delivery, as its latest attempt stands.
@@ -118,7 +122,10 @@ impl DeliveryService {
             .delivery(id)
             .await?
             .ok_or(DeliveryError::NotFound("delivery"))?;
-        Ok(self.view(known))
+        let mut view = [self.view(known)];
+        self.add_from_elsewhere(&mut view).await;
+        let [view] = view;
+        Ok(view)
     }
 
     /// Every state that every attempt of a delivery came to, in order.

@@ -180,7 +180,9 @@ impl TaskWatch {
                 let registry = &self.service.inner.registry;
                 let known = registry.deliveries_by_ids(self.task, &ids).await?;
                 let views = known.into_iter().map(|known| self.service.view(known));
-                Some(views.collect())
+                let mut views: Vec<DeliveryView> = views.collect();
+                self.service.add_from_elsewhere(&mut views).await;
+                Some(views)
             }
             None => None,
         };

@@ -437,7 +437,7 @@ async fn a_batch_goes_on_after_a_restart_where_it_was() {
     std::fs::write(spool.join("0000000000002.part"), b"stray").unwrap();
     let begun = fixture
         .registry
-        .begin_batch(Millis::now())
+        .begin_batch(Millis::now(), None)
         .await
         .unwrap()
         .unwrap();

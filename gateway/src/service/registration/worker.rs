@@ -3,13 +3,13 @@
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use super::{
-    Inner,
+    Inner, SPOOLED,
     block::{self, Known},
     file::{FileError, RawRow, Rows},
     spool::SpoolReader,
 };
 use crate::{
-    model::{Actor, DeviceBatch, Millis},
+    model::{Actor, DeviceBatch, Id, Millis},
     service::registry::RegistryError,
     store::{
         StoreError,
@@ -59,7 +59,12 @@ impl Inner {
     /// Carries out one batch, or deletes some of what is old; says whether there was anything to do.
     async fn turn(&self) -> Result<bool, StoreError> {
         let now = Millis::now();
-        if let Some(batch) = self.registry.begin_batch(now).await? {
+        let here = if self.registry.is_shared() {
+            Some(self.files().await)
+        } else {
+            None
+        };
+        if let Some(batch) = self.registry.begin_batch(now, here.as_deref()).await? {
             self.count_open().await;
             match self.carry_out(&batch).await {
                 Ok(()) => self.end(&batch, None).await?,
@@ -74,6 +79,31 @@ impl Inner {
         let kept = i64::try_from(self.config.keep_batches.as_millis()).unwrap_or(i64::MAX);
         let ended_before = Millis::from_i64(now.as_i64().saturating_sub(kept));
         self.registry.purge_batches(ended_before).await
+    }
+
+    /// The batches whose files are here, the oldest first, as many as one statement takes.
+    async fn files(&self) -> Vec<Id> {
+        let spool = self.spool.clone();
+        let listed = self.blocking(move || {
+            let mut found: Vec<Id> = std::fs::read_dir(&spool)?
+                .filter_map(|entry| {
+                    let path = entry.ok()?.path();
+                    let is_whole = path.extension().is_some_and(|kind| kind == SPOOLED);
+                    path.file_stem()?
+                        .to_str()?
+                        .parse()
+                        .ok()
+                        .filter(|_| is_whole)
+                })
+                .collect();
+            found.sort_unstable();
+            found.truncate(BLOCK);
+            Ok(found)
+        });
+        listed.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the files of batches could not be listed");
+            Vec::new()
+        })
     }
 
     async fn carry_out(&self, batch: &DeviceBatch) -> Result<(), Halt> {

@@ -65,7 +65,7 @@ impl Fixture {
             if self.files().len() == count {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("{:?} instead of {count} files", self.files());
     }

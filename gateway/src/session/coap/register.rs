@@ -125,6 +125,11 @@ impl CoapServer {
         self.leave_node(id);
         self.announcing.remove(&id);
         let gone = self.registrations.remove(id);
+        if let Some(gone) = &gone
+            && self.node.table.of(&gone.device.device_id).is_none()
+        {
+            self.node.delivery.on_disconnected(&gone.device.device_id);
+        }
         if let Some(Peer::Association(association)) = gone.map(|gone| gone.address)
             && let Some(known) = self.associations.get_mut(&association)
         {

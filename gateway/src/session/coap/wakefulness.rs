@@ -81,6 +81,8 @@ impl CoapServer {
             node.metrics.disconnects(DisconnectReason::Takeover).inc();
         }
         node.presence.seen(&device.device_id);
+        node.delivery
+            .on_connected(&device.device_id, handle.claim());
         connections(node, &device).inc();
         let reach = device.product.reachable_after_uplink_secs;
         let until = reach.map(|secs| now + Duration::from_secs(u64::from(secs)));
@@ -165,7 +167,16 @@ impl CoapServer {
         connections(node, &registration.device).dec();
         node.presence.seen(device);
         let was_here = node.table.leave(&awake.handle);
-        if was_here {
+        if was_here
+            && registration
+                .device
+                .product
+                .reachable_after_uplink_secs
+                .is_some()
+        {
+            // It wakes up here, and finds what is for it at once.
+            node.delivery.on_away(device);
+        } else if was_here {
             node.delivery.on_disconnected(device);
         }
         was_here

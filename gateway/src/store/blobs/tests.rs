@@ -107,7 +107,7 @@ async fn a_service_that_hangs_is_no_answer() {
     let service = S3::start();
     let store = bucket(&service, "x", b"r").await.unwrap();
     service.signal(rustix::process::Signal::STOP);
-    let span = std::time::Duration::from_millis(200);
+    let span = Duration::from_millis(200);
     assert!(tokio::time::timeout(span, store.ping()).await.is_err());
     service.signal(rustix::process::Signal::CONT);
     store.ping().await.unwrap();
@@ -220,7 +220,7 @@ async fn an_aborted_or_dropped_writer_leaves_nothing() {
             if files(dir.path()).is_empty() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(files(dir.path()), Vec::<String>::new());
     }

@@ -151,13 +151,25 @@ impl Registry {
     }
 
     /// The batch whose turn it is, now running: one that was begun, else the oldest that waits.
-    pub async fn begin_batch(&self, now: Millis) -> Result<Option<DeviceBatch>, StoreError> {
+    ///
+    /// With `among`, one of these: where nodes share the registry, those whose files are on this one.
+    pub async fn begin_batch(
+        &self,
+        now: Millis,
+        among: Option<&[Id]>,
+    ) -> Result<Option<DeviceBatch>, StoreError> {
+        let mut sql = Sql::new("SELECT id FROM device_batch WHERE state IN ('running', 'waiting')");
+        match among {
+            Some([]) => return Ok(None),
+            Some(among) => {
+                sql.push(" AND id IN ")
+                    .numbers(among.iter().map(|id| id.as_i64()));
+            }
+            None => {}
+        }
+        sql.push(" ORDER BY state, id LIMIT 1");
         let mut tx = self.begin().await?;
-        let next = sqlx::query(
-            "SELECT id FROM device_batch WHERE state IN ('running', 'waiting') ORDER BY state, id LIMIT 1",
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
+        let next = sql.build(tx.dialect())?.fetch_optional(&mut *tx).await?;
         let Some(next) = next else {
             return Ok(None);
         };

@@ -171,28 +171,10 @@ impl Registry {
     /// Every delivery that has not ended, oldest first, to go on with after a start; none of a task that is
     /// still being made.
     pub async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT d.id, d.task_id, d.device_id, d.node_id, d.attempt, d.state, d.reason, d.detail, \
-             d.created_at, d.pushed_at, d.delivering_at, d.finished_at, d.round, \
-             t.resource_id, t.resource_version, t.product_id, t.run \
-             FROM delivery d JOIN task t ON t.id = d.task_id \
-             WHERE d.state < 3 AND t.creation = 'created' ORDER BY d.id",
-        )
-        .fetch_all(&self.read)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let fields = Fields(row);
-                Ok(OpenDelivery {
-                    delivery: read(row)?,
-                    round: fields.number("round")?,
-                    resource_id: fields.id("resource_id")?,
-                    resource_version: fields.number("resource_version")?,
-                    product_id: fields.parsed("product_id")?,
-                    task_run: fields.parsed("run")?,
-                })
-            })
-            .collect()
+        let mut sql = Sql::new(SELECT_OPEN);
+        sql.push(" ORDER BY d.id");
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
+        rows.iter().map(read_open).collect()
     }
 
     /// Stores steps of deliveries, all or none: one transaction, one to three statements for each [`BLOCK`] of
@@ -220,22 +202,23 @@ impl Registry {
 
 /// All steps of one attempt of one delivery in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Merged {
-    delivery: Id,
-    attempt: u32,
-    state: DeliveryState,
+pub(super) struct Merged {
+    pub(super) delivery: Id,
+    pub(super) attempt: u32,
+    pub(super) state: DeliveryState,
     /// When the attempt became pending, as far as the batch says: else its first step.
-    created_at: Millis,
-    pushed_at: Option<Millis>,
-    delivering_at: Option<Millis>,
-    finished_at: Option<Millis>,
-    reason: Option<String>,
-    detail: Option<String>,
+    pub(super) created_at: Millis,
+    pub(super) pushed_at: Option<Millis>,
+    pub(super) delivering_at: Option<Millis>,
+    pub(super) finished_at: Option<Millis>,
+    pub(super) reason: Option<String>,
+    pub(super) detail: Option<String>,
     by_hand: bool,
+    pub(super) epoch: i64,
 }
 
 /// Folds a batch to one row for each attempt, in rounds that hold each delivery at most once, attempts ascending.
-fn rounds(changes: &[DeliveryChange]) -> Vec<Vec<Merged>> {
+pub(super) fn rounds(changes: &[DeliveryChange]) -> Vec<Vec<Merged>> {
     let mut attempts: BTreeMap<(Id, u32), Merged> = BTreeMap::new();
     for change in changes {
         attempts
@@ -276,10 +259,12 @@ impl Merged {
             reason: None,
             detail: None,
             by_hand: false,
+            epoch: change.epoch,
         }
     }
 
     fn add(&mut self, change: &DeliveryChange) {
+        self.epoch = self.epoch.max(change.epoch);
         if self.state.is_final() || change.to < self.state {
             return;
         }
@@ -398,5 +383,23 @@ fn read(row: &AnyRow) -> Result<Delivery, StoreError> {
     })
 }
 
+/// An open delivery, as [`SELECT_OPEN`] gives it.
+pub(super) fn read_open(row: &AnyRow) -> Result<OpenDelivery, StoreError> {
+    let fields = Fields(row);
+    Ok(OpenDelivery {
+        delivery: read(row)?,
+        round: fields.number("round")?,
+        resource_id: fields.id("resource_id")?,
+        resource_version: fields.number("resource_version")?,
+        product_id: fields.parsed("product_id")?,
+        task_run: fields.parsed("run")?,
+    })
+}
+
+/// Deliveries that have not ended, of tasks that are made.
+pub(super) const SELECT_OPEN: &str = "SELECT d.id, d.task_id, d.device_id, d.node_id, d.attempt, d.state, d.reason, \
+     d.detail, d.created_at, d.pushed_at, d.delivering_at, d.finished_at, d.round, d.session_epoch, \
+     t.resource_id, t.resource_version, t.product_id, t.run \
+     FROM delivery d JOIN task t ON t.id = d.task_id WHERE d.state < 3 AND t.creation = 'created'";
 const SELECT: &str = "SELECT id, task_id, device_id, node_id, attempt, state, reason, detail, created_at, \
      pushed_at, delivering_at, finished_at FROM delivery";

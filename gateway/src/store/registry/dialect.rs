@@ -42,6 +42,14 @@ impl Dialect {
         numbered
     }
 
+    /// What gives the database's own time, in milliseconds since 1970.
+    pub(super) fn now(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+            Self::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+
     /// The text of a migration, as the database wants it.
     ///
     /// Texts are compared byte by byte on both, so that lists have one order everywhere.

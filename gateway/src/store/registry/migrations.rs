@@ -125,4 +125,9 @@ const FILES: &[(i64, &str, &str)] = &[
         "device_deliveries",
         include_str!("migrations/0013_device_deliveries.sql"),
     ),
+    (
+        17,
+        "nodes_of_tasks",
+        include_str!("migrations/0017_nodes_of_tasks.sql"),
+    ),
 ];

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{
     AnyConnection, ConnectOptions as _, Connection as _, Executor as _, Row as _,
     any::{AnyConnectOptions, AnyPoolOptions},
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
 use super::{Pools, dialect::Dialect, migrations};
@@ -40,11 +41,25 @@ pub(super) async fn open(
         .connect_with(options.clone())
         .await
         .map_err(refusal)?;
+    // Nodes that start together on an empty database wait for the one that makes the tables.
+    write.execute(LOCK_TABLES).await.map_err(refusal)?;
     migrations::run_once(&write, Dialect::Postgres).await?;
+    write.execute(UNLOCK_TABLES).await?;
     let read = pool(read_connections, READ_SESSION)
         .connect_with(options)
         .await?;
     Ok(Pools { write, read })
+}
+
+/// What notices of other nodes come by: a connection that is made when somebody listens.
+pub(super) fn listener(url: &str) -> Result<PgPool, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(refusal)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options.disable_statement_logging()))
 }
 
 /// Brings the tables of an older version up to date; says from which version to which.
@@ -189,11 +204,17 @@ macro_rules! write_session {
     };
 }
 const WRITE_SESSION: &str = write_session!("pg_advisory_lock", "'60s'");
-/// Of a node: a transaction waits for those of the others, as long as a statement may take.
-const SHARED_SESSION: &str =
-    write_session!("pg_advisory_lock_shared", "'60s'; SET lock_timeout = '60s'");
+/// Of a node: a transaction waits for those of the others, as long as a statement may take. One that stands still in the
+/// middle of a change holds up the others no longer than 5 s.
+const SHARED_SESSION: &str = write_session!(
+    "pg_advisory_lock_shared",
+    "'60s'; SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '5s'"
+);
 /// A change of a large table takes the time that it takes.
 const MIGRATE_SESSION: &str = write_session!("pg_advisory_lock", "0");
+/// Held while tables are made or looked at.
+const LOCK_TABLES: &str = "SELECT pg_advisory_lock(1751474532, 3)";
+const UNLOCK_TABLES: &str = "SELECT pg_advisory_unlock(1751474532, 3)";
 const READ_SESSION: &str = "SET client_min_messages = warning; SET default_transaction_read_only = on; \
      SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '20s'; \
      SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;";

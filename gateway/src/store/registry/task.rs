@@ -63,25 +63,29 @@ impl Registry {
         }
         insert_deliveries(&mut tx, task.id, deliveries).await?;
         self.record_in(&mut tx, audit).await?;
+        self.tell_of_task(&mut tx, task.id).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Adds deliveries to a task that is being made; `false` when it is not any more, and nothing is added.
+    /// Adds deliveries to a task that is being made and has `before`; `false` when it is not any more, or somebody else
+    /// has added to it, and nothing is added.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when one of the devices is gone.
     pub async fn add_deliveries(
         &self,
         task: Id,
+        before: usize,
         deliveries: &[Delivery],
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let updated = sql::query(
-            "UPDATE task SET total = total + $1 WHERE id = $2 AND creation = 'creating' \
+            "UPDATE task SET total = total + $1 WHERE id = $2 AND creation = 'creating' AND total = $3 \
              AND run IN ('scheduled', 'running', 'paused')",
         )
         .bind(i64::try_from(deliveries.len()).unwrap_or(i64::MAX))
         .bind(task.as_i64())
+        .bind(i64::try_from(before).unwrap_or(i64::MAX))
         .execute(&mut *tx)
         .await?
         .rows_affected();
@@ -120,6 +124,7 @@ impl Registry {
                 .execute(&mut *tx)
                 .await?;
         }
+        self.tell_of_task(&mut tx, id).await?;
         tx.commit().await?;
         Ok(updated > 0)
     }
@@ -130,6 +135,24 @@ impl Registry {
         sql.push(" WHERE creation IN ('not_started', 'creating') ORDER BY id");
         let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Tasks that are made and have not ended, the oldest first.
+    pub async fn open_tasks(&self) -> Result<Vec<Task>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(
+            " WHERE run IN ('scheduled', 'running', 'paused') AND creation = 'created' ORDER BY id",
+        );
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The task of an id, without its deliveries.
+    pub async fn task_alone(&self, id: Id) -> Result<Option<Task>, StoreError> {
+        let mut sql = Sql::new(SELECT);
+        sql.push(" WHERE id = ").bind(id.as_i64());
+        let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Moves a task on from one of the run states `from`; says whether it was in one. A final state stamps it
@@ -162,6 +185,7 @@ impl Registry {
         if let Some(audit) = audit {
             self.record_in(&mut tx, audit).await?;
         }
+        self.tell_of_task(&mut tx, id).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -185,6 +209,7 @@ impl Registry {
             return Ok(false);
         }
         self.record_in(&mut tx, audit).await?;
+        self.tell_of_task(&mut tx, id).await?;
         tx.commit().await?;
         Ok(true)
     }

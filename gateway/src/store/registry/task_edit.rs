@@ -51,6 +51,7 @@ impl Registry {
             .execute(&mut *tx)
             .await?;
         self.record_in(&mut tx, audit).await?;
+        self.tell_of_task(&mut tx, known.id).await?;
         tx.commit().await?;
         Ok(TaskEdited::Stored)
     }
@@ -69,6 +70,7 @@ impl Registry {
             .bind(id.as_i64());
         let mut tx = self.begin().await?;
         sql.build(tx.dialect())?.execute(&mut *tx).await?;
+        self.tell_of_task(&mut tx, id).await?;
         Ok(tx.commit().await?)
     }
 

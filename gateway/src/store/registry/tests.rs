@@ -2,7 +2,7 @@
 
 mod contract;
 mod devices;
-mod postgres;
+pub(crate) mod postgres;
 mod records;
 mod resources;
 mod tasks;

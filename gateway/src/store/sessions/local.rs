@@ -6,7 +6,9 @@ use std::path::Path;
 
 use sqlx::{
     ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 
 use super::{BLOCK, Cursor, mailbox, persistent, ranges, retained, will};
@@ -100,23 +102,31 @@ impl LocalSessions {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let corrupt = |column, reason: &str| StoreError::Corrupt {
-                    column,
-                    reason: reason.to_owned(),
-                };
-                Ok(Cursor {
-                    delivery: Id::from_i64(row.try_get("delivery")?)
-                        .map_err(|_| corrupt("delivery", "not positive"))?,
-                    attempt: row.try_get("attempt")?,
-                    acked: row.try_get::<i64, _>("acked")?.cast_unsigned(),
-                    ranges: ranges::decode(row.try_get("ranges")?)
-                        .ok_or_else(|| corrupt("ranges", "no list of ascending ranges"))?,
-                    updated_at: Millis::from_i64(row.try_get("updated_at")?),
-                })
-            })
-            .collect()
+        rows.iter().map(read_cursor).collect()
+    }
+
+    /// The cursors of these deliveries, as far as there are any.
+    pub(super) async fn cursors_of(&self, deliveries: &[Id]) -> Result<Vec<Cursor>, StoreError> {
+        let mut found = Vec::new();
+        for block in deliveries.chunks(BLOCK) {
+            let mut sql = QueryBuilder::<Sqlite>::new(
+                "SELECT delivery, attempt, acked, ranges, updated_at FROM cursor WHERE delivery IN (",
+            );
+            let mut ids = sql.separated(", ");
+            for id in block {
+                ids.push_bind(id.as_i64());
+            }
+            sql.push(") ORDER BY delivery");
+            let rows = sql
+                .build()
+                .persistent(block.len() == BLOCK || block.len() == 1)
+                .fetch_all(&self.pool)
+                .await?;
+            for row in &rows {
+                found.push(read_cursor(row)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets the cursors of deliveries that ended.
@@ -144,4 +154,20 @@ impl LocalSessions {
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn read_cursor(row: &SqliteRow) -> Result<Cursor, StoreError> {
+    let corrupt = |column, reason: &str| StoreError::Corrupt {
+        column,
+        reason: reason.to_owned(),
+    };
+    Ok(Cursor {
+        delivery: Id::from_i64(row.try_get("delivery")?)
+            .map_err(|_| corrupt("delivery", "not positive"))?,
+        attempt: row.try_get("attempt")?,
+        acked: row.try_get::<i64, _>("acked")?.cast_unsigned(),
+        ranges: ranges::decode(row.try_get("ranges")?)
+            .ok_or_else(|| corrupt("ranges", "no list of ascending ranges"))?,
+        updated_at: Millis::from_i64(row.try_get("updated_at")?),
+    })
 }

@@ -1,16 +1,23 @@
 //! What a device reports about a delivery: how far it is, and how it ended.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use headgate_protocol::{
     identity::DeviceId,
-    transfer::message::{DownloadReport, DownloadState, Receipt},
+    transfer::{
+        message::{DownloadReport, DownloadState, Receipt},
+        ranges::Ranges,
+    },
 };
 
 use crate::{
     model::{DeliveryState, FailReason},
     service::delivery::{DeliveryService, LiveDelivery},
+    store::sessions::Cursor,
 };
+
+/// How long another node may take to say what went out there.
+const SOON: Duration = Duration::from_millis(500);
 
 impl DeliveryService {
     /// Takes a report of the device; the receipt is what it is answered with, after whatever it
@@ -37,7 +44,7 @@ impl DeliveryService {
                 self.note_step(&delivery, step).await;
                 return Receipt::ok();
             }
-            DownloadState::Done if delivery.was_sent_whole() => {
+            DownloadState::Done if self.was_sent_whole(&delivery).await => {
                 self.finish(&delivery, DeliveryState::Delivered, None).await
             }
             DownloadState::Done => {
@@ -76,6 +83,32 @@ impl DeliveryService {
                 result_msg: format!("try again: {error}"),
             },
         }
+    }
+
+    /// Whether every byte went out, by this node or by another one from which the device fetched.
+    async fn was_sent_whole(&self, delivery: &LiveDelivery) -> bool {
+        if delivery.was_sent_whole() || self.inner.shared.is_none() {
+            return delivery.was_sent_whole();
+        }
+        // That node may be about to say so.
+        for pause in [Duration::ZERO, SOON, SOON] {
+            tokio::time::sleep(pause).await;
+            match self.inner.sessions.cursors_of(&[delivery.id]).await {
+                Ok(cursors) => {
+                    let of_attempt = |cursor: &Cursor| cursor.attempt == delivery.attempt;
+                    for cursor in cursors.into_iter().filter(of_attempt) {
+                        delivery.add_sent(&Ranges::from_parts(cursor.acked, cursor.ranges));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, delivery = %delivery.id, "what other nodes sent could not be looked up");
+                }
+            }
+            if delivery.was_sent_whole() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Which delivery a report is about.

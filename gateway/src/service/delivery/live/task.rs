@@ -42,6 +42,8 @@ pub struct LiveTask {
     pub(in crate::service::delivery) in_progress: AtomicU32,
     /// Changed under the admission's lock.
     pub(in crate::service::delivery) schedule: Mutex<Schedule>,
+    /// Where other nodes have deliveries of it, too: how many may be in progress here.
+    places: Option<AtomicU32>,
     /// What is told to those who watch it.
     pub(in crate::service::delivery) feed: Feed,
 }
@@ -56,6 +58,8 @@ pub(in crate::service::delivery) struct Schedule {
     /// Devices that may begin now; below 1: none.
     tokens: f64,
     counted_at: Option<Millis>,
+    /// Where other nodes have deliveries of the task, too: devices that may begin here.
+    permits: u32,
 }
 
 /// What is known of a task's deliveries when it is loaded.
@@ -77,6 +81,7 @@ impl LiveTask {
         task: &Task,
         standing: &Standing,
         config: &DeliveryConfig,
+        is_shared: bool,
     ) -> Self {
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
@@ -98,6 +103,88 @@ impl LiveTask {
                 ..Schedule::default()
             }),
             feed: Feed::default(),
+            // Until its share is settled, none of what is bounded may begin here.
+            places: is_shared.then(AtomicU32::default),
+        }
+    }
+
+    /// Deliveries in all.
+    pub(in crate::service::delivery) fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Deliveries of it in progress on this node.
+    pub(in crate::service::delivery) fn in_progress(&self) -> u32 {
+        self.in_progress.load(Ordering::Acquire)
+    }
+
+    /// Whether its policy bounds something over all nodes.
+    pub(in crate::service::delivery) fn is_bounded(&self) -> bool {
+        let terms = self.terms.read();
+        let policy = &terms.policy;
+        policy.max_in_progress.is_some()
+            || policy.pace.is_some()
+            || policy.bytes_per_sec.is_some()
+            || policy.canary.is_some() && !self.promoted.load(Ordering::Acquire)
+    }
+
+    /// Whether it matters how many of it were delivered or failed: its canary waits for that, or its end.
+    pub(in crate::service::delivery) fn counts_matter(&self) -> bool {
+        let terms = self.terms.read();
+        terms.policy.abort.is_some()
+            || terms.policy.canary.is_some() && !self.promoted.load(Ordering::Acquire)
+    }
+
+    /// Whether something of what nodes share was given to this one.
+    pub(in crate::service::delivery) fn has_share(&self) -> bool {
+        let places = self
+            .places
+            .as_ref()
+            .map_or(0, |places| places.load(Ordering::Acquire));
+        places > 0 && places < u32::MAX || self.permits() > 0
+    }
+
+    /// Devices that may begin here.
+    pub(in crate::service::delivery) fn permits(&self) -> u32 {
+        self.schedule.lock().permits
+    }
+
+    /// Takes this node's share: places, permits where there were `unused` when they were asked for, bytes a second.
+    pub(in crate::service::delivery) fn set_share(
+        &self,
+        places: u32,
+        (unused, permits): (u32, u32),
+        bytes_per_sec: u64,
+    ) {
+        if let Some(of_node) = &self.places {
+            of_node.store(places, Ordering::Release);
+        }
+        let mut schedule = self.schedule.lock();
+        // What has begun meanwhile took one of them.
+        schedule.permits = schedule
+            .permits
+            .saturating_add(permits)
+            .saturating_sub(unused);
+        drop(schedule);
+        if let Some(rate) = &self.terms.read().rate {
+            rate.set(bytes_per_sec);
+        }
+    }
+
+    /// Takes the counts of all its deliveries, wherever they are.
+    pub(in crate::service::delivery) fn set_counts(
+        &self,
+        counts: &StateCounts,
+        canceled: u32,
+        settled: [u32; 2],
+    ) {
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        for (state, count) in DeliveryState::ALL.iter().zip(&self.counts) {
+            count.store(small(counts.of(*state)), Ordering::Relaxed);
+        }
+        self.canceled.store(canceled, Ordering::Relaxed);
+        for (known, settled) in self.settled.iter().zip(settled) {
+            known.store(settled, Ordering::Relaxed);
         }
     }
 
@@ -251,7 +338,13 @@ impl LiveTask {
             return Some(WaitReason::Paused);
         }
         let terms = self.terms.read();
-        if self.in_progress.load(Ordering::Acquire) >= terms.max_in_progress {
+        let places = match &self.places {
+            Some(places) if terms.policy.max_in_progress.is_some() => {
+                places.load(Ordering::Acquire)
+            }
+            _ => terms.max_in_progress,
+        };
+        if self.in_progress.load(Ordering::Acquire) >= places {
             return Some(WaitReason::InProgressLimit);
         }
         if begun {
@@ -265,19 +358,35 @@ impl LiveTask {
             return Some(WaitReason::NotInWindow);
         }
         let waits = first && !self.promoted.load(Ordering::Acquire);
-        let canary = policy.canary.filter(|_| waits);
+        // Where nodes share it, permits say which devices go first.
+        let canary = policy.canary.filter(|_| waits && self.places.is_none());
         if canary.is_some_and(|canary| schedule.begun >= canary.size(self.total)) {
             return Some(WaitReason::Canary);
         }
         None
     }
 
+    /// Whether a device may begin, in its `first` attempt or in a later one, only where this node was given a permit.
+    pub(in crate::service::delivery) fn needs_permit(&self, first: bool) -> bool {
+        let waits = first && !self.is_promoted();
+        self.places.is_some() && (self.is_paced() || waits)
+    }
+
     /// Whether another device may begin by the pace; takes its place in it if so.
     pub(in crate::service::delivery) fn take_pace(
         &self,
+        first: bool,
         now: Millis,
         schedule: &mut Schedule,
     ) -> bool {
+        if self.places.is_some() {
+            if !self.needs_permit(first) {
+                return true;
+            }
+            let left = schedule.permits.checked_sub(1);
+            schedule.permits = left.unwrap_or(0);
+            return left.is_some();
+        }
         let Some(pace) = self.terms.read().policy.pace else {
             return true;
         };

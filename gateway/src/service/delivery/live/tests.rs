@@ -68,7 +68,7 @@ pub(in crate::service::delivery) fn live_task(
         finished_at: None,
         created_by: "admin".to_owned(),
     };
-    LiveTask::new(&stored, standing, &DeliveryConfig::default())
+    LiveTask::new(&stored, standing, &DeliveryConfig::default(), false)
 }
 
 fn fresh(size: u64) -> LiveDelivery {

@@ -23,6 +23,7 @@ async fn steps_that_follow_each_other_closely_share_a_commit() {
         reason: None,
         detail: None,
         by_hand: false,
+        epoch: 0,
     };
     let journal = &stage.delivery.inner.journal;
     let commits = stage

@@ -1,7 +1,7 @@
 //! What only PostgreSQL can do wrong: who may come in, what is found there, and a server that goes away.
 
 #[path = "../../../../tests/it/harness/postgres.rs"]
-pub(super) mod server;
+pub(crate) mod server;
 
 use std::time::Duration;
 

@@ -97,6 +97,7 @@ fn change(delivery: Id, attempt: u32, to: DeliveryState, millis: i64) -> Deliver
         reason: (to == Failed).then(|| "timeout".to_owned()),
         detail: None,
         by_hand: false,
+        epoch: 0,
     }
 }
 
@@ -185,8 +186,10 @@ pub(super) async fn a_task_is_made_in_blocks_or_leaves_nothing() {
         task.total = 0;
         fixture.insert_task(&task, &[], &audit("x")).await.unwrap();
         let rows = deliveries(&fixture, &task, 1_000);
-        for block in rows.chunks(300) {
-            assert!(fixture.add_deliveries(task.id, block).await.unwrap());
+        for (index, block) in rows.chunks(300).enumerate() {
+            let before = index * 300;
+            let added = fixture.add_deliveries(task.id, before, block).await;
+            assert!(added.unwrap());
         }
         let open = fixture.open_deliveries().await.unwrap();
         assert!(
@@ -202,7 +205,12 @@ pub(super) async fn a_task_is_made_in_blocks_or_leaves_nothing() {
         assert_eq!(last, Some("meter_n999".parse().unwrap()));
         assert!(fixture.end_creation(task.id, error, at(7)).await.unwrap());
         assert!(!fixture.end_creation(task.id, error, at(7)).await.unwrap());
-        assert!(!fixture.add_deliveries(task.id, &rows[..1]).await.unwrap());
+        assert!(
+            !fixture
+                .add_deliveries(task.id, 0, &rows[..1])
+                .await
+                .unwrap()
+        );
         let (stored, counts) = fixture.task(task.id).await.unwrap().unwrap();
         assert_eq!((stored.creation, stored.run), (creation, run));
         assert_eq!(stored.creation_error.as_deref(), error);

@@ -41,6 +41,28 @@ impl RedisSessions {
             .collect()
     }
 
+    pub(in super::super) async fn cursors_of(
+        &self,
+        deliveries: &[Id],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        let mut connection = self.connection.clone();
+        let mut cursors = Vec::new();
+        for block in deliveries.chunks(BLOCK) {
+            let mut command = ::redis::cmd("HMGET");
+            command.arg(self.key("cursor"));
+            for delivery in block {
+                command.arg(delivery.to_string());
+            }
+            let found: Vec<Option<Vec<u8>>> = command.query_async(&mut connection).await?;
+            for (delivery, stored) in block.iter().zip(found) {
+                if let Some(stored) = stored {
+                    cursors.push(read(*delivery, &stored)?);
+                }
+            }
+        }
+        Ok(cursors)
+    }
+
     pub(in super::super) async fn delete_cursors(
         &self,
         deliveries: &[Id],
