@@ -11,6 +11,7 @@ use std::{
 };
 
 use headgate::shutdown::Shutdown;
+use headgate_protocol::mqtt::QoS;
 use hyper::Method;
 use parking_lot::Mutex;
 use rustix::process::Signal;
@@ -218,10 +219,8 @@ async fn connected(site: &Site, device: &Device, memory: &Memory, stop: &AtomicB
         return;
     };
     let topics = [device.down(), device.chunks()];
-    let listening = client.subscribe(
-        &[&topics[0], &topics[1]],
-        headgate_protocol::mqtt::QoS::AtLeastOnce,
-    );
+    let filters = [topics[0].as_str(), topics[1].as_str()];
+    let listening = client.subscribe(&filters, QoS::AtLeastOnce);
     if timeout(DEVICE_PATIENCE, listening).await.is_err() {
         return;
     }
