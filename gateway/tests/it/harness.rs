@@ -13,7 +13,6 @@ mod gateway;
 mod http;
 mod identity;
 mod postgres;
-mod proxy;
 mod redis;
 mod s3;
 mod sdk;
@@ -35,7 +34,6 @@ pub(crate) use self::{
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     postgres::Postgres,
-    proxy::{Proxy, Target},
     redis::Redis,
     s3::S3,
     sdk::{Library, Sdk, library, library_or_path},

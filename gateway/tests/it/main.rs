@@ -27,7 +27,6 @@ mod console;
 mod deploy;
 mod elsewhere;
 mod failures;
-mod faults;
 mod features;
 mod files;
 mod harness;
