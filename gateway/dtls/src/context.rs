@@ -162,6 +162,13 @@ impl Context {
         ssl.private_handshake.is_null() && self.suite().is_aead()
     }
 
+    /// Whether nothing has come since the handshake: its last flight may have to be repeated.
+    pub(crate) fn is_silent(&self) -> bool {
+        // SAFETY: nothing else uses the structure.
+        let ssl = unsafe { &*self.ssl() };
+        !ssl.private_handshake.is_null()
+    }
+
     /// Offers a Connection ID for records from the peer; an empty one where the peer needs not send any.
     #[expect(clippy::needless_pass_by_ref_mut, reason = "the library writes to it")]
     pub(crate) fn offer_cid(&mut self, own: &[u8]) -> Result<(), DtlsError> {

@@ -14,7 +14,7 @@
 //! - A session at rest is frozen to some 200 bytes, which its next record thaws.
 //! - The key of an identity is asked for before the library needs it, so that it may come from anywhere.
 //!
-//! This crate alone calls C, in `aes`, `random`, `settings` and `context`; everything else is safe code.
+//! This crate alone calls C, in `aes`, `heap`, `random`, `settings` and `context`; everything else is safe code.
 //! Spec: RFC 6347, RFC 9146 (Connection ID), RFC 4279 and 6655 (pre-shared keys, CCM), RFC 7251 (ECDHE-ECDSA CCM).
 
 mod aes;
@@ -25,6 +25,7 @@ mod context;
 mod cookie;
 mod error;
 mod handshake;
+mod heap;
 mod random;
 mod record;
 mod server;

@@ -26,6 +26,7 @@ use crate::{
     certificate::{Certificate, Fingerprint},
     context::Context,
     error::{CloseReason, DtlsError, HandshakeFailure},
+    heap::Heap,
     record::records,
     sessions::{ListId, Sessions, State},
     settings::{Options, Role, Settings},
@@ -231,6 +232,7 @@ pub struct Server {
     wheel: Wheel<SessionId>,
     allowance: Allowance,
     sessions: Sessions,
+    heap: Heap,
     counters: Counters,
     output: VecDeque<Output>,
 }
@@ -280,6 +282,7 @@ impl Server {
             },
             // One more, for whoever comes before somebody goes.
             sessions: Sessions::new(config.max_sessions.saturating_add(1)),
+            heap: Heap::new(now),
             counters: Counters::default(),
             output: VecDeque::new(),
             config,
@@ -354,7 +357,7 @@ impl Server {
     pub fn depths(&self) -> Depths {
         Depths {
             handshakes: self.handshakes.len(),
-            live: self.sessions.len(ListId::Live) + self.sessions.len(ListId::Fixed),
+            live: self.sessions.live(),
             frozen: self.sessions.len(ListId::Frozen),
             bytes: self.bytes(),
         }

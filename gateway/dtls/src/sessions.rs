@@ -55,8 +55,10 @@ pub(crate) struct Slot {
 pub(crate) enum ListId {
     /// Live, to be frozen in their turn.
     Live,
-    /// Live, and not to be frozen: by a suite that cannot be, or as the peer has not finished.
+    /// Live, and not to be frozen, by a suite that cannot be.
     Fixed,
+    /// Live, and nothing was said in it: whether the peer has finished its handshake is not known.
+    Silent,
     Frozen,
 }
 
@@ -81,7 +83,7 @@ impl Default for List {
 pub(crate) struct Sessions {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    lists: [List; 3],
+    lists: [List; 4],
     by_address: HashMap<SocketAddr, u32>,
     pub(crate) arena: Arena,
     max: usize,
@@ -92,7 +94,7 @@ impl Sessions {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            lists: [List::default(); 3],
+            lists: [List::default(); 4],
             by_address: HashMap::new(),
             arena: Arena::default(),
             max: max.min(MAX_SLOTS),
@@ -155,6 +157,12 @@ impl Sessions {
         }
         self.free.push(index);
         state
+    }
+
+    /// Sessions in memory as the library has them.
+    pub(crate) fn live(&self) -> usize {
+        let lists = [ListId::Live, ListId::Fixed, ListId::Silent];
+        lists.into_iter().map(|list| self.len(list)).sum()
     }
 
     pub(crate) fn slot(&mut self, index: u32) -> &mut Slot {

@@ -285,7 +285,7 @@ impl Server {
             }
             self.sessions.bind_address(index);
         }
-        self.sessions.set_list(index, Some(ListId::Fixed));
+        self.sessions.set_list(index, Some(ListId::Silent));
         self.touch(now, index);
         self.tell(Event::Connected {
             session,

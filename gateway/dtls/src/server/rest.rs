@@ -15,6 +15,8 @@ use crate::{
 const LIVE_BYTES: usize = 12 * 1024;
 /// The most that is frozen of a session: with a certificate as long as the library takes.
 const MAX_FROZEN_BYTES: usize = 8_192;
+/// How long a session is kept in which nothing was ever said: its peer did not finish, or has made another one.
+const SILENT_LIFETIME: Duration = Duration::from_mins(10);
 /// Sessions that are frozen or forgotten in one go, so that datagrams have their turn too.
 const PER_TURN: usize = 128;
 
@@ -26,12 +28,12 @@ impl Server {
             // A second more, because the time of use was cut to seconds.
             Some(self.start + Duration::from_secs(u64::from(used_at) + 1) + after)
         };
-        let (freeze, lifetime) = (self.config.freeze_after, self.config.session_lifetime);
         let all = [
             self.wheel.next(),
-            due(ListId::Live, freeze),
-            due(ListId::Fixed, lifetime),
-            due(ListId::Frozen, lifetime),
+            due(ListId::Live, self.config.freeze_after),
+            due(ListId::Fixed, self.lifetime(ListId::Fixed)),
+            due(ListId::Silent, self.lifetime(ListId::Silent)),
+            due(ListId::Frozen, self.lifetime(ListId::Frozen)),
         ];
         all.into_iter().flatten().min()
     }
@@ -47,13 +49,22 @@ impl Server {
                 self.sessions.set_list(index, Some(ListId::Fixed));
             }
         }
-        for list in [ListId::Fixed, ListId::Frozen] {
+        for list in [ListId::Fixed, ListId::Silent, ListId::Frozen] {
             for _ in 0..PER_TURN {
-                let Some(index) = self.at_rest(now, list, self.config.session_lifetime) else {
+                let Some(index) = self.at_rest(now, list, self.lifetime(list)) else {
                     break;
                 };
                 self.end(index, CloseReason::Expired);
             }
+        }
+        self.heap.give_back(now);
+    }
+
+    /// How long a session of this list is kept without any record.
+    fn lifetime(&self, list: ListId) -> Duration {
+        match list {
+            ListId::Silent => SILENT_LIFETIME.min(self.config.session_lifetime),
+            _ => self.config.session_lifetime,
         }
     }
 
@@ -95,6 +106,8 @@ impl Server {
         };
         let list = if live.context.can_be_saved() {
             ListId::Live
+        } else if live.context.is_silent() {
+            ListId::Silent
         } else {
             ListId::Fixed
         };
@@ -124,7 +137,7 @@ impl Server {
     }
 
     fn evict_but(&mut self, used: Option<u32>) -> bool {
-        let lists = [ListId::Frozen, ListId::Fixed, ListId::Live];
+        let lists = [ListId::Frozen, ListId::Fixed, ListId::Silent, ListId::Live];
         let firsts = lists.into_iter().filter_map(|list| {
             let first = self
                 .sessions
@@ -156,6 +169,7 @@ impl Server {
             return false;
         };
         slot.state = State::Free;
+        self.heap.freed(LIVE_BYTES);
         let Some(cell) = self.sessions.arena.put(&frozen[..length]) else {
             self.end(index, CloseReason::Evicted);
             return true;
@@ -185,15 +199,16 @@ impl Server {
 
     /// Empties a slot.
     pub(super) fn forget(&mut self, index: u32) {
-        if let State::Frozen(cell) = self.sessions.release(index) {
-            self.sessions.arena.free(cell);
+        match self.sessions.release(index) {
+            State::Frozen(cell) => self.sessions.arena.free(cell),
+            State::Live(_) | State::Handshake(_) => self.heap.freed(LIVE_BYTES),
+            State::Free => {}
         }
     }
 
     /// What sessions and handshakes take, in bytes, about.
     pub(super) fn bytes(&self) -> usize {
-        let live = self.sessions.len(ListId::Live) + self.sessions.len(ListId::Fixed);
-        let contexts = (live + self.handshakes.len()) * LIVE_BYTES;
+        let contexts = (self.sessions.live() + self.handshakes.len()) * LIVE_BYTES;
         contexts + self.sessions.arena.bytes() + self.sessions.used() * size_of::<Slot>()
     }
 

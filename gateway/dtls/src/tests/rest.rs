@@ -63,6 +63,11 @@ fn sessions_that_cannot_be_frozen_stay() {
     world.pass(100);
     assert_eq!(world.server.depths().live, 2);
     assert_eq!(world.say(1, "b"), [(by_cbc, b"b".to_vec())]);
+    // After a while nobody will say anything in it any more.
+    world.pass(600);
+    assert_eq!(closed(&world), [CloseReason::Expired]);
+    assert_eq!(world.server.depths().live, 1);
+    assert_eq!(world.say(1, "c"), [(by_cbc, b"c".to_vec())]);
 }
 
 #[test]
