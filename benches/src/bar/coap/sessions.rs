@@ -40,11 +40,11 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
 /// Bytes that the gateway grew by for each session.
 async fn growth(args: &MeasureArgs, devices: u32, freeze: &str) -> Result<f64, BenchError> {
     let headgate = gateway(args, Some(freeze)).await?;
-    // Registers them, so that what this takes is not counted as theirs.
+    // Registers them, so that what this takes is not counted as theirs; their sessions end with the run.
     let shares: Vec<u32> = (0..SWARMS)
         .map(|number| devices / SWARMS + u32::from(number < devices % SWARMS))
         .collect();
-    run(&headgate, &shares, &["--hold", "0s", "--handshake-only"]).await?;
+    run(&headgate, &shares, &["--hold", "0s"]).await?;
     sleep(REST).await;
     let before = headgate.sample()?.rss_bytes;
     let hold = if args.quick { "12s" } else { "120s" };
@@ -87,5 +87,6 @@ async fn run(headgate: &Headgate, shares: &[u32], more: &[&str]) -> Result<(), B
 const DEVICES: u32 = 50_000;
 /// A process may have some 20,000 files on many machines.
 const SWARMS: u32 = 4;
-const REST: Duration = Duration::from_secs(5);
+/// Until what was freed has gone back to the system.
+const REST: Duration = Duration::from_secs(15);
 const RUN_TIMEOUT: Duration = Duration::from_mins(20);
