@@ -302,7 +302,9 @@ async fn a_certificate_finds_its_device_by_its_fingerprint() {
             let (pem, key) = (&device.pem, &device.key);
             let arguments = ["-B", "5", "-n", "-c", pem, "-j", key, "-R", &own.pem, &uri];
             let said = run(client, &arguments).await.stdout;
-            assert_eq!(said.trim_ascii() == b"{}", is_known, "{client} {pem}");
+            // GnuTLS's client prints its doubts about certificates before it.
+            let is_answered = said.trim_ascii().ends_with(b"{}");
+            assert_eq!(is_answered, is_known, "{client} {pem}");
         }
     }
     let refused = r#"headgate_connect_attempts_total{outcome="refused",protocol="coaps"}"#;
