@@ -18,7 +18,7 @@ postgres_programs() {
 	fail "PostgreSQL is missing: apt-get install postgresql"
 }
 
-# PostgreSQL does not run as root.
+# PostgreSQL does not run as root, and whom it runs as may not enter root's directories.
 AS_USER=
 if [ "$(id -u)" = 0 ]; then AS_USER="setpriv --reuid=65534 --regid=65534 --clear-groups"; fi
 
@@ -70,13 +70,13 @@ s3_answers() {
 
 start_stores() {
 	programs=$(postgres_programs)
-	if [ ! -f "$DIR/postgres/PG_VERSION" ]; then
-		mkdir -p "$DIR/postgres"
-		if [ -n "$AS_USER" ]; then chown 65534:65534 "$DIR/postgres"; fi
-		(cd / && $AS_USER "$programs/initdb" -D "$DIR/postgres" -U headgate -A trust -E UTF8 --no-locale >/dev/null)
+	if [ ! -f "$DATA/PG_VERSION" ]; then
+		mkdir -p "$DATA"
+		if [ -n "$AS_USER" ]; then chown 65534:65534 "$DATA"; fi
+		(cd / && $AS_USER "$programs/initdb" -D "$DATA" -U headgate -A trust -E UTF8 --no-locale >/dev/null)
 	fi
 	cd /
-	run postgres $AS_USER "$programs/postgres" -D "$DIR/postgres" -p "$POSTGRES" -c listen_addresses=127.0.0.1 \
+	run postgres $AS_USER "$programs/postgres" -D "$DATA" -p "$POSTGRES" -c listen_addresses=127.0.0.1 \
 		-c unix_socket_directories= -c max_connections=200
 	mkdir -p "$DIR/redis"
 	run redis redis-server --bind 127.0.0.1 --port "$REDIS" --dir "$DIR/redis" --appendonly yes --save ""
@@ -178,7 +178,7 @@ down() {
 	# Fast: its clients are gone.
 	stop postgres INT
 	# The S3 service keeps everything in memory: what the others have is worth nothing without it.
-	rm -rf "$DIR/postgres" "$DIR/redis" "$DIR"/node[0-9]*[0-9] "$DIR"/node[0-9]
+	rm -rf "$DATA" "$DIR/redis" "$DIR"/node[0-9]*[0-9] "$DIR"/node[0-9]
 }
 
 [ $# -ge 2 ] || fail "usage: $0 up <directory> <headgate> <moto_server> | down <directory>"
@@ -187,6 +187,8 @@ DIR=$(cd "$2" && pwd)
 NODES=${NODES:-3}
 BASE=${BASE:-18000}
 POSTGRES=$((BASE + 32))
+DATA="$DIR/postgres"
+[ -z "$AS_USER" ] || DATA="${TMPDIR:-/tmp}/headgate-cluster-$BASE"
 REDIS=$((BASE + 79))
 S3=$((BASE + 90))
 case $1 in
