@@ -30,8 +30,9 @@ run() {
 	echo "$! $(start_of "$!")" >"$DIR/$name.pid"
 }
 
-# start_of PID: when the process began, so that a number that was given again is not taken for it.
-start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# start_of PID: when the process began, so that a number that was given again is not taken for it; nothing for one that has
+# ended and is still listed.
+start_of() { sed -n 's/.*) //; /^Z/!p' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
 runs() {
 	[ -f "$DIR/$1.pid" ] || return 1
