@@ -125,8 +125,12 @@ async fn a_session_moves_rests_and_outlives_a_clean_restart() {
 
     // A device that is frozen in the registry ends with its session.
     gateway.act("/devices/S_s1/freeze").await;
-    let refused = device.get("t");
-    assert!(refused.is_none_or(|(code, _)| code == 0x83), "let in");
+    // Whoever froze it may be answered before its session is told.
+    let answer = (0..100)
+        .map(|_| device.get("t"))
+        .find(|answer| *answer != empty);
+    let answer = answer.expect("it is refused");
+    assert!(answer.is_none_or(|(code, _)| code == 0x83), "let in");
     gateway.stop().await;
 }
 

