@@ -5,6 +5,7 @@
 pub mod account;
 pub mod app;
 pub mod auth;
+pub mod changes;
 pub mod cluster;
 pub mod delivery;
 pub mod link;

@@ -6,6 +6,7 @@
 
 mod application;
 mod batch;
+mod cluster;
 mod coap;
 mod conformance;
 mod connect;

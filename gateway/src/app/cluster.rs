@@ -4,7 +4,7 @@ use std::{fs, io, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::start::StartError;
+use super::start::{StartError, Stores, registry_name};
 use crate::{
     config::{
         Config,
@@ -12,16 +12,14 @@ use crate::{
     },
     model,
     service::{
+        auth,
+        changes::{self, ChangeParts},
         cluster::Cluster,
         node::{Load, NodeService, Reload, host_name},
     },
-    session::Node,
+    session::{Node, SessionTable},
     shutdown::Shutdown,
-    store::{
-        StoreError,
-        registry::Registry,
-        sessions::{NodeEntry, SessionStore},
-    },
+    store::{StoreError, registry::Registry, sessions::NodeEntry},
     telemetry::{health::Readiness, metrics::Metrics},
 };
 
@@ -71,19 +69,19 @@ fn instance(data_dir: &DataDir) -> Result<String, StoreError> {
 /// The service of nodes, and the cluster where there is one, whose lease is renewed from here on.
 pub(super) async fn open(
     config: &Config,
-    (registry, sessions): (&Registry, &SessionStore),
+    stores: &Stores,
     readiness: &Readiness,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<(Option<Cluster>, NodeService, mpsc::Receiver<Reload>), StartError> {
-    let cluster = sessions.nodes().map(|store| {
+    let cluster = stores.sessions.nodes().map(|store| {
         let settings = config.cluster.clone();
         Cluster::new(store, name(config), settings, readiness, metrics)
     });
     let (nodes, reloads) = NodeService::among(
         cluster.clone(),
         config.cluster.address.clone(),
-        registry.clone(),
+        stores.registry.clone(),
         readiness.clone(),
         shutdown.clone(),
     );
@@ -95,18 +93,35 @@ pub(super) async fn open(
 }
 
 /// Has others' words heard: everything that takes them is there.
-pub(super) fn hear(
-    cluster: Option<&Cluster>,
-    nodes: &NodeService,
-    node: &Arc<Node>,
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn hear(
+    (cluster, nodes, node): (Option<&Cluster>, &NodeService, &Arc<Node>),
+    registry: &Registry,
     shutdown: &Shutdown,
-) {
+) -> Result<(), StoreError> {
     let (table, applications) = (Arc::clone(&node.table), Arc::clone(&node.applications));
     nodes.connect_load(move || Load {
         devices: table.len(),
         applications: applications.count(),
     });
     if let Some(cluster) = cluster {
+        node.uplink.connect_cluster(cluster, shutdown);
+        node.connect_cluster(cluster);
+        let heard = ChangeParts {
+            authenticator: node.authenticator.clone(),
+            app_authenticator: node.app_authenticator.clone(),
+            uplink: node.uplink.clone(),
+            watch: Arc::<SessionTable>::clone(&node.table),
+            registry: registry.clone(),
+        };
+        changes::connect(heard, cluster);
+        let key = registry_name(registry).await?;
+        auth::share_logins(&node.authenticator, key, cluster, shutdown);
         cluster.spawn(shutdown);
+        // Before the first device is let in, which may have something to say to them.
+        node.uplink.ask_for_sessions().await?;
     }
+    Ok(())
 }

@@ -30,6 +30,7 @@ use crate::{
         account::AccountService,
         app::AppService,
         auth::{AppAuthenticator, AuthError, Bootstrap, DeviceAuthenticator, TokenAuthenticator},
+        changes::Changes,
         cluster::Cluster,
         delivery::{DeliveryParts, DeliveryService},
         link::{FileUrls, LinkSigner},
@@ -156,7 +157,7 @@ pub struct App {
 /// The stores, open.
 pub(super) struct Stores {
     pub(super) registry: Registry,
-    sessions: SessionStore,
+    pub(super) sessions: SessionStore,
     blobs: BlobStore,
 }
 
@@ -172,9 +173,8 @@ impl App {
         let sealer = Sealer::open_or_create(&data_dir.join(SEALING_KEY))?;
         let stores = open_stores(&config, &data_dir).await?;
         let (readiness, edges) = (Readiness::new(), Shutdown::new());
-        let kept = (&stores.registry, &stores.sessions);
         let (cluster, nodes, reloads) =
-            cluster::open(&config, kept, &readiness, &metrics, shutdown).await?;
+            cluster::open(&config, &stores, &readiness, &metrics, shutdown).await?;
         sealer.bind(&stores.registry).await?;
         let tokens =
             TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
@@ -184,7 +184,7 @@ impl App {
         let ports = listeners.ports();
         let urls = file_urls(&config, &stores, &sealer, &ports).await?;
         let delivery = open_delivery(&config, &stores, urls.clone(), &metrics, shutdown).await?;
-        let resources = open_resources(&config, &stores).await?;
+        let resources = open_resources(&config, &stores, cluster.as_ref()).await?;
         let spool = data_dir.join("spool");
         let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
         let authenticator = open_authenticator(&config, &stores, &sealer, &metrics)?;
@@ -210,7 +210,9 @@ impl App {
         connect_links(&links, &delivery, &uploads, &uplink);
         let registration =
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
-        cluster::hear(cluster.as_ref(), &nodes, &node, shutdown);
+        let changes = Changes::over(cluster.clone());
+        let told = (cluster.as_ref(), &nodes, &node);
+        cluster::hear(told, &stores.registry, shutdown).await?;
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
             nodes,
@@ -218,14 +220,15 @@ impl App {
             authenticator: authenticator.clone(),
             registry: RegistryService::new(stores.registry.clone(), sealer.clone(), authenticator)
                 .with_watch(Arc::<SessionTable>::clone(&links))
-                .with_uplink(uplink.clone()),
+                .with_uplink(uplink.clone())
+                .with_changes(changes.clone()),
             registration,
             resources,
             uploads: uploads.clone(),
             delivery: delivery.clone(),
             sessions: links,
             app_sessions: Arc::clone(&node.applications),
-            apps,
+            apps: apps.with_changes(changes),
             uplink,
             requests: node.requests.clone(),
             tokens: tokens.clone(),
@@ -348,7 +351,7 @@ async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, Stor
 }
 
 /// The name by which other stores know whose they are.
-async fn registry_name(registry: &Registry) -> Result<Vec<u8>, StoreError> {
+pub(super) async fn registry_name(registry: &Registry) -> Result<Vec<u8>, StoreError> {
     let fresh: [u8; 16] = model::random()?;
     let name = hex::encode(fresh);
     registry
@@ -468,8 +471,16 @@ async fn open_apps(
 }
 
 /// Resources; blobs that no record names are removed here, before uploads make new ones.
-async fn open_resources(config: &Config, stores: &Stores) -> Result<ResourceService, StartError> {
+async fn open_resources(
+    config: &Config,
+    stores: &Stores,
+    cluster: Option<&Cluster>,
+) -> Result<ResourceService, StartError> {
     let (registry, blobs) = (stores.registry.clone(), stores.blobs.clone());
+    if cluster.is_some_and(|cluster| cluster.live().len() > 1) {
+        let limits = config.resources.clone();
+        return Ok(ResourceService::open_beside(registry, blobs, limits).await?);
+    }
     Ok(ResourceService::open(registry, blobs, config.resources.clone()).await?)
 }
 

@@ -4,6 +4,7 @@ use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    message::DeviceName,
     product::{CredentialForm, Product},
     text::{self, InvalidField},
     time::Millis,
@@ -92,6 +93,15 @@ pub struct Alias {
 }
 
 impl Device {
+    /// All of its ids.
+    pub fn name(&self) -> DeviceName {
+        DeviceName {
+            device_id: self.id.clone(),
+            product_id: self.product_id.clone(),
+            node_id: self.node_id.clone(),
+        }
+    }
+
     /// Checks the fields that are no checked types already, and those that must fit `product`.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::{
     },
     service::{
         auth::{AppAuthenticator, AppSecret, AuthError, AuthenticatedApp},
+        changes::{Change, Changes},
         uplink::{Ended, Uplink},
     },
     shutdown::Shutdown,
@@ -104,6 +105,7 @@ pub struct AppService {
     uplink: Uplink,
     config: ApplicationsConfig,
     tasks: Shutdown,
+    changes: Changes,
 }
 
 impl AppService {
@@ -121,7 +123,15 @@ impl AppService {
             uplink,
             config,
             tasks,
+            changes: Changes::alone(),
         }
+    }
+
+    /// The same service, saying its changes.
+    #[must_use]
+    pub fn with_changes(mut self, changes: Changes) -> Self {
+        self.changes = changes;
+        self
     }
 
     /// Makes an application, enabled and without devices, and its primary secret.
@@ -205,6 +215,9 @@ impl AppService {
             }
             if !app.enabled {
                 this.uplink.on_ended(&id, Ended::Disabled).await;
+                this.say_ended(&id, Ended::Disabled).await;
+            } else if patch.enabled.is_some() {
+                this.changes.say(&Change::Applications).await;
             }
             Ok(app)
         })
@@ -234,6 +247,9 @@ impl AppService {
             this.authenticator.invalidate();
             if disconnect {
                 this.uplink.on_ended(&id, Ended::SecretReset).await;
+                this.say_ended(&id, Ended::SecretReset).await;
+            } else {
+                this.changes.say(&Change::Applications).await;
             }
             Ok(())
         })
@@ -252,6 +268,7 @@ impl AppService {
             this.registry.delete_app(&id, &audit).await?;
             this.authenticator.invalidate();
             this.uplink.on_ended(&id, Ended::Deleted).await;
+            this.say_ended(&id, Ended::Deleted).await;
             Ok(())
         })
         .await
@@ -307,6 +324,11 @@ impl AppService {
             Ok(dropped)
         })
         .await
+    }
+
+    async fn say_ended(&self, app: &AppId, reason: Ended) {
+        let change = Change::Ended(app.to_string(), reason.into());
+        self.changes.say(&change).await;
     }
 
     /// Carries a change out to its end, whatever becomes of the caller.

@@ -21,7 +21,7 @@ pub use device::{
 pub use operator::{Bootstrap, TokenAuthenticator};
 pub(in crate::service) use operator::{MAX_PASSWORD_BYTES, new_password, new_token};
 pub use session::{OperatorSession, OperatorSessions, SignInError};
-pub use throttle::{HttpLogin, Throttle};
+pub use throttle::{HttpLogin, Throttle, connect_cluster as share_logins};
 
 use headgate_protocol::credential::Unproven;
 

@@ -33,9 +33,10 @@ pub use self::record::{NodeCheck, NodeRecord, PROTOCOL};
 pub use crate::store::sessions::NodeNumber;
 use crate::{
     config::ClusterConfig,
+    model::Id,
     store::{
         StoreError,
-        sessions::{NodeRow, NodeStore},
+        sessions::{NodeRow, NodeStore, SessionKey, StoredWill},
     },
     telemetry::{
         health::{Check, Readiness},
@@ -111,6 +112,8 @@ struct Inner {
     rows: Mutex<Vec<NodeRow>>,
     /// There was a beat.
     changed: Notify,
+    /// Other nodes are to be told to forget what they keep.
+    unsaid: AtomicBool,
     /// This node has a new lease, and the members are to be told.
     has_rejoined: AtomicBool,
     handlers: RwLock<HashMap<&'static str, Arc<dyn Handler>>>,
@@ -149,6 +152,7 @@ impl Cluster {
             nodes: RwLock::new(Arc::default()),
             rows: Mutex::default(),
             changed: Notify::new(),
+            unsaid: AtomicBool::new(false),
             has_rejoined: AtomicBool::new(false),
             handlers: RwLock::default(),
             members: RwLock::default(),
@@ -206,6 +210,35 @@ impl Cluster {
         self.inner.store.holders(devices).await
     }
 
+    /// Says again which clients this node has, as [`NodeStore::reclaim`] does.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn reclaim(
+        &self,
+        clients: &[(SessionKey, i64, Option<Id>)],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.inner.store.reclaim(clients).await
+    }
+
+    /// Takes some of a dead node's clients to be nowhere; says how many.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn reap(&self, node: NodeNumber) -> Result<usize, StoreError> {
+        let gone = self.inner.store.reap(node).await?;
+        self.inner.metrics.reaped.inc_by(gone as u64);
+        Ok(gone)
+    }
+
+    /// Takes over some of a dead node's wills.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn adopt(&self, node: NodeNumber) -> Result<Vec<StoredWill>, StoreError> {
+        self.inner.store.adopt(node).await
+    }
+
     /// Says of what kind `handler` takes messages; before [`Cluster::spawn`].
     pub fn on(&self, kind: &'static str, handler: Arc<dyn Handler>) {
         self.inner.handlers.write().insert(kind, handler);
@@ -237,6 +270,11 @@ impl Cluster {
     pub async fn tell_all(&self, kind: &'static str, body: &[u8]) -> Result<(), StoreError> {
         self.inner.store.tell(&[], kind, 0, body).await?;
         Ok(())
+    }
+
+    /// Has all other nodes forget what they keep, as soon as they can be told: they miss a change.
+    pub fn forget_later(&self) {
+        self.inner.unsaid.store(true, Ordering::Release);
     }
 
     /// Tells all other nodes something and waits until each has done it, for as long as is configured; says whether all
@@ -339,6 +377,9 @@ impl Asked {
         }
     }
 }
+
+/// By which a node is told to forget what it keeps.
+const FORGET: &str = "forget";
 
 impl LiveNode {
     fn read(row: &NodeRow) -> Self {

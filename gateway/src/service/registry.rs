@@ -19,6 +19,7 @@ use crate::{
     model::{InvalidField, NoRandomness, Product},
     service::{
         auth::DeviceAuthenticator,
+        changes::Changes,
         seal::{SealError, Sealer},
         uplink::Uplink,
     },
@@ -102,6 +103,7 @@ pub struct RegistryService {
     authenticator: DeviceAuthenticator,
     watch: Option<Arc<dyn DeviceWatch>>,
     uplink: Option<Uplink>,
+    pub(super) changes: Changes,
 }
 
 impl RegistryService {
@@ -117,6 +119,7 @@ impl RegistryService {
             authenticator,
             watch: None,
             uplink: None,
+            changes: Changes::alone(),
         }
     }
 
@@ -131,6 +134,13 @@ impl RegistryService {
     #[must_use]
     pub fn with_uplink(mut self, uplink: Uplink) -> Self {
         self.uplink = Some(uplink);
+        self
+    }
+
+    /// The same service, saying its changes.
+    #[must_use]
+    pub fn with_changes(mut self, changes: Changes) -> Self {
+        self.changes = changes;
         self
     }
 }

@@ -12,6 +12,7 @@ mod bindings;
 mod held;
 mod history;
 mod mailbox;
+mod nodes;
 mod owners;
 mod persistent;
 mod queue;
@@ -20,7 +21,11 @@ mod share;
 mod subscribers;
 mod writer;
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use headgate_protocol::{
     identity::{AppId, DeviceId},
@@ -33,6 +38,7 @@ use self::{
     held::Held,
     history::Histories,
     mailbox::Place,
+    nodes::Elsewhere,
     owners::Owners,
     persistent::{PersistentLimits, PersistentParts},
     queue::{QueueLimits, QueuePlace},
@@ -47,21 +53,26 @@ pub use self::{
     queue::{Queue, QueueLink, Queued},
     retained::{NotRetained, Replay},
     subscribers::{
-        Ended, NotSubscribed, Offered, RetainedReceiver, Sink, SubscribeOptions, Subscriber,
-        SubscriberId,
+        Ended, NotSubscribed, Offered, Receiver, RetainedReceiver, Sink, SubscribeOptions,
+        Subscriber, SubscriberId,
     },
     writer::Receipt,
 };
-pub use crate::store::sessions::{KeptSubscription, SessionChange, SessionKey};
+pub use crate::store::{
+    StoreError,
+    sessions::{Came, ClientPlace, KeptSubscription, SessionChange, SessionKey},
+};
 use crate::{
     config::{ApplicationsConfig, MailboxConfig, RetainedConfig},
     model::{DeviceName, Handing, Id, IdGenerator, Message, Millis, random},
-    service::auth::{AppAuthenticator, AuthenticatedApp},
+    service::{
+        auth::{AppAuthenticator, AuthenticatedApp},
+        cluster::Cluster,
+    },
     shutdown::Shutdown,
     store::{
-        StoreError,
         registry::Registry,
-        sessions::{SessionBackend, SessionStore},
+        sessions::{NodeStore, SessionBackend, SessionStore},
     },
     telemetry::metrics::{DropReason, Metrics},
 };
@@ -75,6 +86,12 @@ pub trait MessageLinks: Send + Sync {
     /// [`Mailbox::pending`] behind the last one that it has, and drops what it was offered meanwhile with an id that
     /// it has read. So does a session that begins, if [`Mailbox::has`] anything for it.
     fn offer(&self, device: &DeviceId, message: Arc<Stored>) -> bool;
+
+    /// Tells the session of a device that the mailbox has something that it was not offered; says whether there is one.
+    fn mail_waits(&self, device: &DeviceId) -> bool;
+
+    /// Whether a device has a session here.
+    fn is_here(&self, device: &DeviceId) -> bool;
 }
 
 /// Who sends a message to a device.
@@ -180,6 +197,9 @@ struct Inner {
     retained: Retained,
     registry: Registry,
     sessions: PersistentSessions,
+    /// Where there are other nodes.
+    elsewhere: OnceLock<Arc<Elsewhere>>,
+    shared: Option<NodeStore>,
     orders: mpsc::Sender<Order>,
     config: ApplicationsConfig,
     max_message_bytes: usize,
@@ -234,6 +254,7 @@ impl Uplink {
         let (swept, stop) = (Arc::clone(&histories), shutdown.token().clone());
         shutdown.spawn(async move { stop.run_until_cancelled(swept.run()).await });
         let entries = parts.applications.binding_cache_entries;
+        let shared = parts.sessions.nodes();
         Ok(Self {
             inner: Arc::new(Inner {
                 authenticator: parts.authenticator,
@@ -244,6 +265,8 @@ impl Uplink {
                 mailbox,
                 retained,
                 sessions,
+                elsewhere: OnceLock::new(),
+                shared,
                 orders,
                 registry: parts.registry,
                 config: parts.applications,
@@ -258,6 +281,19 @@ impl Uplink {
         self.inner.mailbox.connect_links(links);
     }
 
+    /// Has messages go between this node and others; before anybody is let in.
+    pub fn connect_cluster(&self, cluster: &Cluster, shutdown: &Shutdown) {
+        nodes::connect(self, cluster, shutdown);
+    }
+
+    /// A client's connection is gone from this node.
+    pub fn left(&self, key: SessionKey, epoch: i64) {
+        if let SessionKey::Device(device) = &key {
+            self.inner.mailbox.left(device);
+        }
+        self.inner.sessions.left(key, epoch);
+    }
+
     /// What waits for devices.
     pub fn mailbox(&self) -> &Mailbox {
         &self.inner.mailbox
@@ -268,7 +304,7 @@ impl Uplink {
     pub fn attach(&self, app: &AuthenticatedApp, sink: Arc<dyn Sink>) -> Subscriber {
         let inner = &self.inner;
         let max = inner.config.max_subscriptions;
-        inner.subscribers.attach(&app.id, sink, max)
+        inner.subscribers.attach_own(&app.id, sink, max)
     }
 
     /// Opens a stream of the messages of an application's devices that `filter` matches, all without one; it goes on
@@ -285,6 +321,9 @@ impl Uplink {
         after: Option<EventId>,
     ) -> Result<EventStream, NotOpened> {
         let stream = self.inner.histories.open(app, filter, after)?;
+        if let Some(elsewhere) = self.inner.elsewhere.get() {
+            elsewhere.notify();
+        }
         // After it was opened, as in `attach`.
         match reader {
             Some(reader) if !self.is_current(reader) => Err(NotOpened::Changed),
@@ -407,7 +446,9 @@ impl Uplink {
             })?;
         }
         if message.qos == QoS::AtMostOnce {
-            if !inner.mailbox.offer_once(Arc::clone(&message)) {
+            if !inner.mailbox.offer_once(Arc::clone(&message))
+                && !self.offer_elsewhere(&message).await
+            {
                 inner.metrics.messages_dropped(DropReason::Offline).inc();
                 return Err(NotSent::Offline);
             }
@@ -424,11 +465,27 @@ impl Uplink {
         };
         let mail = Some((inner.mailbox.expiry_of(&message), place));
         match self.hand_out(&message, session, mail, terms).await {
+            Ok((_, Some(placed))) if placed.is_full => {
+                let dropped = inner.metrics.messages_dropped(DropReason::MailboxFull);
+                dropped.inc();
+                Err(NotSent::MailboxFull)
+            }
             Ok((_, Some(placed))) if placed.is_online => Ok(Sent::Online(Some(placed.id))),
             Ok((_, Some(placed))) => Ok(Sent::Queued(placed.id)),
             Err(NotPublished::Store(error)) => Err(NotSent::Store(error)),
             Ok((_, None)) | Err(_) => Err(NotSent::Unavailable),
         }
+    }
+
+    /// Has the node that has a device hand it a message that is not kept; says whether another node has it.
+    async fn offer_elsewhere(&self, message: &Message) -> bool {
+        let Some(shared) = &self.inner.shared else {
+            return false;
+        };
+        shared.once(message).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "another node could not be told of a message");
+            false
+        })
     }
 
     /// Hands a message to applications, and has it stored for those who are to have it in any case.
@@ -441,7 +498,9 @@ impl Uplink {
     ) -> Result<(Published, Option<Placed>), NotPublished> {
         let inner = &self.inner;
         let device = &message.device.device_id;
-        let may_store = mail.is_some() || inner.sessions.has_queues();
+        let elsewhere = inner.elsewhere.get();
+        let may_store = mail.is_some() || inner.sessions.has_queues() || elsewhere.is_some();
+        let is_awaited = mail.is_some() || message.qos != QoS::AtMostOnce;
         // A place in the line of what is stored is had before the bindings are locked: whoever unbinds the device comes
         // behind in it.
         let permit = if may_store {
@@ -457,9 +516,14 @@ impl Uplink {
                 fanned.taken += u32::from(inner.histories.push(app, message));
             }
             let receivers = self.places(message, &mut fanned, terms.may_refuse)?;
+            let mut to = std::mem::take(&mut fanned.elsewhere);
+            if let Some(elsewhere) = elsewhere {
+                elsewhere.add_streams(apps, &mut to);
+            }
+            let forwards = nodes::forwards(message, to)?;
             let mut waiting = None;
             if let Some(permit) = permit
-                && (mail.is_some() || !receivers.is_empty())
+                && (mail.is_some() || !receivers.is_empty() || !forwards.is_empty())
             {
                 let (stored, done) = oneshot::channel();
                 permit.send(Order::Put(Put {
@@ -469,8 +533,9 @@ impl Uplink {
                     receipt: terms.receipt,
                     stored,
                     is_offered: false,
+                    forwards,
                 }));
-                waiting = Some(done);
+                waiting = is_awaited.then_some(done);
             }
             Ok::<_, NotPublished>((fanned, waiting))
         };
@@ -483,6 +548,10 @@ impl Uplink {
             Some(waiting) => Some(waiting.await.map_err(|_| NotPublished::Unavailable)?),
             None => None,
         };
+        let refused = placed.map_or(0, |placed| placed.refused);
+        if terms.may_refuse && refused > 0 {
+            return Err(NotPublished::QueueFull);
+        }
         let receivers = fanned.taken;
         Ok((Published { receivers }, placed))
     }
@@ -567,6 +636,32 @@ impl Uplink {
             // What was stored meanwhile has been offered to connections.
             self.inner.subscribers.revoke(app, &is_revoked);
         }
+    }
+
+    /// The same on a node that did not do it: what waits in the store is taken out by the one that did.
+    pub(in crate::service) fn on_unbound_elsewhere(&self, app: &AppId, devices: &[DeviceId]) {
+        self.inner.bindings.forget(devices.iter());
+        let gone: HashSet<_> = devices.iter().collect();
+        let is_revoked = |device: &DeviceId| gone.contains(device);
+        self.inner.subscribers.revoke(app, &is_revoked);
+        self.inner.histories.revoke(app, &is_revoked);
+    }
+
+    /// A device was deleted by another node, which sees to the stores.
+    pub(in crate::service) fn on_deleted_elsewhere(&self, device: &DeviceName) {
+        self.inner.owners.forget(device);
+        let device = &device.device_id;
+        self.inner.bindings.forget(std::iter::once(device));
+        self.inner.mailbox.left(device);
+    }
+
+    /// An application was ended by another node, which sees to the stores.
+    pub(in crate::service) fn on_ended_elsewhere(&self, app: &AppId, reason: Ended) {
+        if reason == Ended::Deleted {
+            self.inner.bindings.forget_all();
+        }
+        self.inner.subscribers.close(app, reason);
+        self.inner.histories.close(app, reason);
     }
 
     /// An application may not come in any more, or not with what it came in with; the authenticator knows.

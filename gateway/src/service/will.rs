@@ -29,7 +29,7 @@ use crate::{
     shutdown::Shutdown,
     store::{
         StoreError,
-        sessions::{SessionStore, WillChange},
+        sessions::{SessionStore, StoredWill, WillChange},
     },
     telemetry::metrics::{Metrics, WillEnd},
 };
@@ -75,7 +75,13 @@ impl Wills {
         let (now, wall) = (Instant::now(), Millis::now());
         let held_back = config.after_restart;
         let mut book = Book::new(config);
-        for left in store.load_wills().await? {
+        // Where nodes share the store, what a node leaves is taken over when it is seen off.
+        let left = if store.is_remote() {
+            Vec::new()
+        } else {
+            store.load_wills().await?
+        };
+        for left in left {
             let wait = left
                 .due_at
                 .map_or(left.will.delay, |due_at| due_at.since(wall));
@@ -127,6 +133,34 @@ impl Wills {
         };
         self.inner.work();
         Ok(ticket)
+    }
+
+    /// A client came to another node: what it left here is over, as [`Wills::enter`] says.
+    pub async fn came_elsewhere(&self, key: &WillKey, resumes: bool) {
+        // Without a will there is no limit to be above.
+        let _none = self.enter(key, None, resumes).await;
+    }
+
+    /// Takes over what clients of a dead node left: due after its delay, and not before they had the time to come back.
+    pub fn adopt(&self, wills: Vec<StoredWill>) {
+        let (now, wall) = (Instant::now(), Millis::now());
+        {
+            let mut book = self.inner.book.lock();
+            let held_back = book.held_back();
+            for left in wills {
+                let wait = left
+                    .due_at
+                    .map_or(left.will.delay, |due_at| due_at.since(wall));
+                book.adopt(left.key, left.will, now + wait.max(held_back));
+            }
+        }
+        self.inner.work();
+    }
+
+    /// Stores everything anew: the store may have forgotten it.
+    pub fn store_again(&self) {
+        self.inner.book.lock().note_all();
+        self.inner.work();
     }
 
     /// The client took leave: its will is over.

@@ -101,6 +101,9 @@ impl ApplicationSession {
             Ok(opened) => opened,
             Err(error) => return Err((connection, error.into())),
         };
+        if let Some(place) = opened.place {
+            handle.claimed(place.epoch);
+        }
         let key = WillKey::Application(app.id.clone(), client_id.into());
         let will = match will::enter(node, &key, will, opened.is_present).await {
             Ok(will) => will,
@@ -121,7 +124,7 @@ impl ApplicationSession {
         }
         // After it was attached: a change before this is seen here, one after it closes the session.
         if !node.uplink.is_current(app) {
-            node.applications.leave(&handle);
+            node.leave_application(&app.id, &handle);
             if let Some(will) = &will {
                 node.wills.withdraw(will);
             }
@@ -229,7 +232,7 @@ impl ApplicationSession {
         self.link.end(reason);
         let node = &self.link.node;
         node.metrics.connections_applications.dec();
-        node.applications.leave(&self.handle);
+        node.leave_application(&self.app, &self.handle);
         if let (Some(kept), Some(secs)) = (self.attached.kept(), self.link.session_expiry_secs) {
             kept.set_expiry_secs(secs);
         }

@@ -138,6 +138,7 @@ async fn admit_device(
         let error = AuthError::Changing;
         return Err(refuse(node, connection, connect, peer, &error));
     };
+    let took_over = took_over | node.placed(&handle, opened.place);
     let key = WillKey::Device(device.device_id.clone());
     let will = match will::enter(node, &key, will, opened.is_present).await {
         Ok(will) => will,

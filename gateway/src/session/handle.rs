@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -82,8 +82,10 @@ pub struct Canceled {
 pub struct SessionHandle {
     /// Whose it is.
     pub device_id: DeviceId,
-    /// Tells it from the device's earlier and later sessions on this node.
-    pub epoch: u64,
+    /// Of the claim, where nodes share the sessions.
+    epoch: AtomicI64,
+    /// Tells it from sessions that began in the same millisecond: below 1,000.
+    number: u16,
     /// When it began.
     pub since: Millis,
     /// What its product lets it publish and see.
@@ -121,10 +123,11 @@ impl Rare {
 
 impl SessionHandle {
     /// A session of `device_id` that nobody has signalled.
-    pub fn new(device_id: DeviceId, epoch: u64, rules: Arc<ProductRules>) -> Self {
+    pub fn new(device_id: DeviceId, number: u16, rules: Arc<ProductRules>) -> Self {
         Self {
             device_id,
-            epoch,
+            epoch: AtomicI64::new(0),
+            number,
             since: Millis::now(),
             rules,
             signals: SignalSet::default(),
@@ -135,11 +138,29 @@ impl SessionHandle {
 
     /// By what its deliveries are claimed: greater than of every session of the device that began before.
     pub fn claim(&self) -> i64 {
-        let of_node = i64::try_from(self.epoch % 1_000).unwrap_or(0);
         self.since
             .as_i64()
             .saturating_mul(1_000)
-            .saturating_add(of_node)
+            .saturating_add(i64::from(self.number))
+    }
+
+    /// The epoch of the device's claim; 0 where no other node could have it.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The device was claimed for this session.
+    pub(super) fn claimed(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Says that messages wait in the mailbox that were not handed over.
+    pub fn mail_waits(&self) {
+        {
+            let mut details = self.details.lock();
+            details.rare.get_or_insert_default().mail.is_behind = true;
+        }
+        self.signals.raise(Signal::Mail);
     }
 
     /// Says that something waits for the device.
@@ -296,14 +317,14 @@ pub(super) mod tests {
     use crate::{model::product::tests::product, service::topics::TopicBook};
 
     /// A session of the device `d` that nobody knows.
-    pub(in crate::session) fn handle(epoch: u64) -> SessionHandle {
+    pub(in crate::session) fn handle() -> SessionHandle {
         let rules = TopicBook::default().rules(&product("P"));
-        SessionHandle::new("d".parse().expect("legal"), epoch, rules)
+        SessionHandle::new("d".parse().expect("legal"), 1, rules)
     }
 
     #[test]
     fn the_first_reason_to_close_stands() {
-        let handle = handle(1);
+        let handle = handle();
         handle.close(CloseReason::Takeover);
         handle.close(CloseReason::Shutdown);
         assert_eq!(handle.close_reason(), Some(CloseReason::Takeover));
@@ -311,7 +332,7 @@ pub(super) mod tests {
 
     #[test]
     fn cancellations_are_bounded() {
-        let handle = handle(1);
+        let handle = handle();
         for n in 0..100 {
             handle.cancel(Canceled {
                 transfer: n.to_string().into(),
@@ -324,7 +345,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_slot_is_taken_once() {
-        let handle = handle(1);
+        let handle = handle();
         handle.grant_slot(7);
         assert_eq!(handle.take_slot(), Some(7));
         assert_eq!(handle.take_slot(), None);

@@ -108,7 +108,7 @@ impl SendingSlots {
         self.state
             .lock()
             .waiting
-            .retain(|waiting| waiting.epoch != session.epoch);
+            .retain(|waiting| !std::ptr::eq(Arc::as_ptr(waiting), session));
     }
 
     /// Takes back what is held too long, for as long as somebody waits; until it is dropped.
@@ -160,16 +160,16 @@ mod tests {
     const HOLD: Duration = Duration::from_millis(20);
     const TURN: u64 = 1 << 20;
 
-    fn session(epoch: u64) -> Arc<SessionHandle> {
-        Arc::new(handle(epoch))
+    fn session() -> Arc<SessionHandle> {
+        Arc::new(handle())
     }
 
     #[test]
     fn slots_go_to_those_who_wait_in_order() {
         let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
-        let (second, third) = (session(2), session(3));
-        let ticket = slots.acquire(&session(1), now).expect("free");
+        let (second, third) = (session(), session());
+        let ticket = slots.acquire(&session(), now).expect("free");
         assert_eq!(slots.acquire(&second, now), None);
         assert_eq!(slots.acquire(&third, now), None);
         slots.release(ticket, now);
@@ -183,15 +183,15 @@ mod tests {
     fn a_slot_held_too_long_is_taken_back_and_its_late_return_is_no_matter() {
         let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
-        let late = slots.acquire(&session(1), now).expect("free");
-        let waiting = session(2);
+        let late = slots.acquire(&session(), now).expect("free");
+        let waiting = session();
         assert_eq!(slots.acquire(&waiting, now), None);
         assert!(slots.reclaim(now + HOLD / 2), "still waiting");
         assert!(!slots.reclaim(now + HOLD));
         assert!(waiting.take_slot().is_some());
         slots.release(late, now + HOLD);
         assert_eq!(
-            slots.acquire(&session(3), now + HOLD),
+            slots.acquire(&session(), now + HOLD),
             None,
             "no slot came from nowhere"
         );
@@ -201,8 +201,8 @@ mod tests {
     fn a_slot_that_is_used_again_is_not_taken_back() {
         let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
-        let ticket = slots.acquire(&session(1), now).expect("free");
-        let waiting = session(2);
+        let ticket = slots.acquire(&session(), now).expect("free");
+        let waiting = session();
         assert_eq!(slots.acquire(&waiting, now), None);
         assert!(slots.renew(ticket, now + HOLD / 2));
         assert!(slots.reclaim(now + HOLD), "held since the renewal only");
@@ -216,12 +216,12 @@ mod tests {
     fn one_that_left_gets_no_slot() {
         let slots = SendingSlots::new(1, HOLD, TURN);
         let now = Instant::now();
-        let ticket = slots.acquire(&session(1), now).expect("free");
-        let gone = session(2);
+        let ticket = slots.acquire(&session(), now).expect("free");
+        let gone = session();
         assert_eq!(slots.acquire(&gone, now), None);
         slots.leave(&gone);
         slots.release(ticket, now);
         assert_eq!(gone.take_slot(), None);
-        assert!(slots.acquire(&session(3), now).is_some());
+        assert!(slots.acquire(&session(), now).is_some());
     }
 }

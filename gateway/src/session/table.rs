@@ -1,8 +1,8 @@
 //! Who is connected to this node: at most one session for each device.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+    Arc, OnceLock,
+    atomic::{AtomicU16, Ordering},
 };
 
 use dashmap::{DashMap, Entry};
@@ -18,7 +18,7 @@ use crate::{
         delivery::DeviceLinks,
         registry::DeviceWatch,
         topics::{ProductRules, TopicBook},
-        uplink::{MessageLinks, Stored},
+        uplink::{MessageLinks, SessionKey, Stored, Uplink},
         upload::{Ended, UploadLinks},
     },
 };
@@ -27,7 +27,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct SessionTable {
     sessions: DashMap<DeviceId, Arc<SessionHandle>>,
-    epochs: AtomicU64,
+    numbers: AtomicU16,
+    /// Where nodes share the sessions: who is told which devices are gone.
+    departures: OnceLock<Uplink>,
     topics: TopicBook,
     inbox_limits: InboxLimits,
 }
@@ -45,8 +47,8 @@ impl SessionTable {
     ///
     /// Gives the new session, and whether it took over.
     pub fn enter(&self, device: &DeviceId, rules: Arc<ProductRules>) -> (Arc<SessionHandle>, bool) {
-        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let handle = Arc::new(SessionHandle::new(device.clone(), epoch, rules));
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) % 1_000;
+        let handle = Arc::new(SessionHandle::new(device.clone(), number, rules));
         let former = match self.sessions.entry(device.clone()) {
             Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&handle))),
             Entry::Vacant(entry) => {
@@ -68,9 +70,20 @@ impl SessionTable {
 
     /// Strikes a session out, unless the device has a newer one; says whether it did.
     pub fn leave(&self, handle: &SessionHandle) -> bool {
-        self.sessions
-            .remove_if(&handle.device_id, |_, known| known.epoch == handle.epoch)
-            .is_some()
+        let struck = self.sessions.remove_if(&handle.device_id, |_, known| {
+            std::ptr::eq(Arc::as_ptr(known), handle)
+        });
+        let was_here = struck.is_some();
+        if was_here && let Some(uplink) = self.departures.get() {
+            let key = SessionKey::Device(handle.device_id.clone());
+            uplink.left(key, handle.epoch());
+        }
+        was_here
+    }
+
+    /// Has other nodes told which devices are gone from here; the first call counts.
+    pub fn connect_departures(&self, uplink: Uplink) {
+        let _second = self.departures.set(uplink);
     }
 
     /// The session of a device.
@@ -174,6 +187,16 @@ impl MessageLinks for SessionTable {
     fn offer(&self, device: &DeviceId, message: Arc<Stored>) -> bool {
         self.of(device)
             .is_some_and(|session| session.offer(message, self.inbox_limits))
+    }
+
+    fn is_here(&self, device: &DeviceId) -> bool {
+        self.sessions.contains_key(device)
+    }
+
+    fn mail_waits(&self, device: &DeviceId) -> bool {
+        self.of(device)
+            .inspect(|session| session.mail_waits())
+            .is_some()
     }
 }
 

@@ -21,11 +21,15 @@ use headgate_protocol::identity::DeviceId;
 
 pub use self::{
     backend::{
-        Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, NewMessage, Outbound,
-        QueueGone, QueuedMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
+        Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, NewMessage, Numbered,
+        Outbound, Place as ClientPlace, QueueGone, QueuedMessage, SessionBackend, SessionChange,
+        SessionKey, SessionRef, Shared, SharedLimits, Totals,
     },
     mailbox::{MailCount, MailGone, mail_bytes},
-    nodes::{Beat, NodeEntry, NodeNumber, NodeRow, NodeStore, Told},
+    nodes::{
+        AppSession, Beat, Came, NodeEntry, NodeNumber, NodeRow, NodeStore, Resubscribed,
+        RetainedTold, Told, decode_message, encode_message,
+    },
     retained::{RetainedChange, RetainedEntry},
     will::{StoredWill, WillChange},
 };

@@ -1,5 +1,9 @@
 //! Several nodes of one gateway, each a process, on the same stores.
 
+mod clients;
+mod failures;
+mod messages;
+
 use std::path::PathBuf;
 
 use hyper::Method;
@@ -30,6 +34,7 @@ impl Cluster {
         let mut settings = self.stores.settings();
         settings.push(("HEADGATE__CLUSTER__NODE", name.to_owned()));
         settings.push(("HEADGATE__CLUSTER__LEASE", "2s".to_owned()));
+        settings.push(("HEADGATE__WILL__AFTER_RESTART", "0s".to_owned()));
         settings
     }
 

@@ -143,7 +143,12 @@ async fn kick(
 }
 
 async fn end_device(actor: &Actor, state: &ApiState, id: &DeviceId) -> Result<StatusCode, Problem> {
-    let session = state.sessions.of(id).ok_or_else(not_connected)?;
+    let Some(session) = state.sessions.of(id) else {
+        let is_kicked = state.registry.kick_elsewhere(actor, id).await?;
+        return is_kicked
+            .then_some(StatusCode::NO_CONTENT)
+            .ok_or_else(not_connected);
+    };
     state.registry.record_kick(actor, id).await?;
     session.close(CloseReason::Administrative);
     Ok(StatusCode::NO_CONTENT)

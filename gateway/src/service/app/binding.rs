@@ -5,6 +5,7 @@ use headgate_protocol::identity::{AppId, DeviceId};
 use super::{AppError, AppService};
 use crate::{
     model::{Actor, AuditEntry, Binding, Millis, Page, Paged},
+    service::changes::Change,
     store::registry::BLOCK,
 };
 
@@ -43,6 +44,8 @@ impl AppService {
                     .bind_devices(&id, block, max, Millis::now(), &audit)
                     .await?;
                 this.uplink.on_bound(&id, &bound.added);
+                let change = Change::binding(&id, &bound.added, true);
+                this.changes.say(&change).await;
                 report.changed += bound.added.len() as u64;
                 report.unknown.extend(bound.unknown);
                 report.over_limit.extend(bound.over_limit);
@@ -70,6 +73,9 @@ impl AppService {
             for block in devices.chunks(BLOCK) {
                 let audit = entry(&actor, "app.unbind", &id, block);
                 let removed = this.registry.unbind_devices(&id, block, &audit).await?;
+                // Other nodes first: what they still offer is taken out of the queues after that.
+                let change = Change::binding(&id, &removed, false);
+                this.changes.say(&change).await;
                 this.uplink.on_unbound(&id, &removed).await;
                 report.changed += removed.len() as u64;
             }

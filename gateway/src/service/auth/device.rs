@@ -25,7 +25,8 @@ pub use self::secured::{CredentialTag, PresharedKey};
 use crate::{
     config::AuthConfig,
     model::{
-        AuthKind, CertificateWarning, CredentialForm, Device, Millis, PeerCertificate, Product,
+        AuthKind, CertificateWarning, CredentialForm, Device, DeviceName, Millis, PeerCertificate,
+        Product,
     },
     service::{
         auth::{
@@ -232,13 +233,25 @@ impl DeviceAuthenticator {
     /// Forgets what was kept of a device. To be called after its credentials, its state or itself are changed in
     /// the registry: the next claim is checked against what is stored then.
     pub fn invalidate(&self, device: &Device) {
+        self.invalidate_names(&device.name());
+    }
+
+    /// The same for a device by its ids.
+    pub fn invalidate_names(&self, device: &DeviceName) {
         let inner = &self.inner;
         let joined = format!("{}{}", device.product_id, device.node_id);
-        for name in [device.id.as_str(), device.node_id.as_str(), &joined] {
+        for name in [device.device_id.as_str(), device.node_id.as_str(), &joined] {
             // First, so that a look-up under way sees it before or after it keeps what it found.
             inner.changes.note(name);
             inner.devices.remove(name);
         }
+    }
+
+    /// Forgets everything that was kept: changes may have been missed.
+    pub fn invalidate_all(&self) {
+        self.inner.changes.note_all();
+        self.inner.products.clear();
+        self.inner.devices.clear();
     }
 
     /// Forgets what was kept of a product, and of all devices: their names may depend on it.

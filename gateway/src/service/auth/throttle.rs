@@ -8,18 +8,23 @@
 //! Invariants: every table is bounded and swept; names stand there as keyed hashes; time comes from the caller.
 
 mod http;
+mod shared;
 pub(super) mod table;
 
 use std::{
     hash::{BuildHasher as _, Hash, RandomState},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use headgate_protocol::credential::{Claim, Form};
 
-pub use self::http::HttpLogin;
-use self::table::{Entry, Table};
+pub use self::{http::HttpLogin, shared::connect as connect_cluster};
+use self::{
+    shared::Shared,
+    table::{Entry, Table},
+};
 use crate::{
     config::AuthConfig,
     telemetry::metrics::{AuthThrottle, Metrics},
@@ -39,6 +44,8 @@ pub struct Throttle {
     name_rule: Rule,
     network_rule: Rule,
     known_for: Duration,
+    /// Where there are other nodes.
+    shared: OnceLock<Shared>,
     metrics: Metrics,
 }
 
@@ -81,6 +88,7 @@ impl Throttle {
             name_rule: rule(config.device_failures),
             network_rule: rule(config.source_failures),
             known_for: config.known_for,
+            shared: OnceLock::new(),
             metrics: metrics.clone(),
         }
     }
@@ -109,6 +117,13 @@ impl Throttle {
     /// Takes note of a login that was looked at and refused.
     pub fn failed(&self, claim: &Claim<'_>, address: IpAddr, now: Instant) {
         let (name, network) = self.keys(claim, address);
+        if let Some(shared) = self.shared.get() {
+            shared.failed(name, network);
+        }
+        self.count_failed(name, network, now);
+    }
+
+    fn count_failed(&self, name: u64, network: u64, now: Instant) {
         for (table, key, rule) in [
             (&self.names, name, self.name_rule),
             (&self.networks, network, self.network_rule),
@@ -120,6 +135,15 @@ impl Throttle {
     /// Takes note of a login that was let in: its own failures are forgotten, those of its network are not.
     pub fn succeeded(&self, claim: &Claim<'_>, address: IpAddr, now: Instant) {
         let (name, network) = self.keys(claim, address);
+        if let Some(shared) = self.shared.get()
+            && !self.known.any(name, |known| known.until > now)
+        {
+            shared.admitted(name, network);
+        }
+        self.count_admitted(name, network, now);
+    }
+
+    fn count_admitted(&self, name: u64, network: u64, now: Instant) {
         let until = now + self.known_for;
         self.names.remove(name);
         for (table, key) in [(&self.known, name), (&self.homes, network)] {
@@ -167,7 +191,10 @@ impl Throttle {
     }
 
     fn key(&self, what: impl Hash) -> u64 {
-        self.hasher.hash_one(what)
+        match self.shared.get() {
+            Some(shared) => shared.hash(what),
+            None => self.hasher.hash_one(what),
+        }
     }
 }
 

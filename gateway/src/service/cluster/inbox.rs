@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, Telling};
+use super::{FORGET, Inner, NodeNumber, Telling};
 use crate::store::{StoreError, sessions::Told};
 
 /// When what could not be read is read again.
@@ -62,6 +62,9 @@ impl Inner {
             }
             return;
         }
+        if told.kind == FORGET {
+            return self.missed().await;
+        }
         let handler = self.handlers.read().get(&*told.kind).map(Arc::clone);
         if let Some(handler) = handler {
             let telling = Telling {
@@ -79,7 +82,7 @@ impl Inner {
         }
     }
 
-    async fn say_done(&self, to: super::NodeNumber, ask: u64) -> Result<(), StoreError> {
+    async fn say_done(&self, to: NodeNumber, ask: u64) -> Result<(), StoreError> {
         let body = ask.to_string();
         self.store.tell(&[to], DONE, 0, body.as_bytes()).await?;
         Ok(())

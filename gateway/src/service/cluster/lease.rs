@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Cluster, Inner, LiveNode, NodeRecord, PROTOCOL};
+use super::{Cluster, FORGET, Inner, LiveNode, NodeRecord, PROTOCOL};
 use crate::{
     shutdown::Shutdown,
     store::{StoreError, sessions::NodeRow},
@@ -71,6 +71,7 @@ impl Inner {
                 Ok(()) => {
                     self.check.pass();
                     self.changed.notify_one();
+                    self.say_unsaid().await;
                 }
                 Err(StoreError::Fenced) => self.rejoin().await,
                 Err(error) => {
@@ -97,6 +98,16 @@ impl Inner {
         self.metrics.inbox.set(gauge(beat.waiting));
         *self.rows.lock() = beat.nodes;
         Ok(())
+    }
+
+    /// Tells the others to forget what they keep, where a change could not be told.
+    async fn say_unsaid(&self) {
+        if self.unsaid.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.store.tell(&[], FORGET, 0, b"").await
+        {
+            tracing::warn!(%error, "other nodes still miss a change");
+            self.unsaid.store(true, Ordering::Release);
+        }
     }
 
     /// Others took this node for dead, or the store forgot it: it is another one from now on.

@@ -5,7 +5,10 @@ use headgate_protocol::identity::DeviceId;
 use super::prepare::{sealed, secret_or_new};
 use crate::{
     model::{Actor, AuthKind, CredentialSlot, Device, Fingerprint, InvalidField, Millis, Secret},
-    service::registry::{RegistryError, RegistryService},
+    service::{
+        changes::Change,
+        registry::{RegistryError, RegistryService},
+    },
     store::registry::DeviceSlots,
 };
 
@@ -40,7 +43,7 @@ impl RegistryService {
         self.registry
             .set_credential(id, &credential, Millis::now(), &audit)
             .await?;
-        self.credential_changed(&device, disconnect);
+        self.credential_changed(&device, disconnect).await;
         Ok(secret)
     }
 
@@ -63,7 +66,7 @@ impl RegistryService {
         self.registry
             .set_fingerprint(id, which, fingerprint, Millis::now(), &audit)
             .await?;
-        self.credential_changed(&device, disconnect);
+        self.credential_changed(&device, disconnect).await;
         Ok(())
     }
 
@@ -88,7 +91,7 @@ impl RegistryService {
         self.registry
             .clear_credential(id, slot, Millis::now(), &audit)
             .await?;
-        self.credential_changed(&device, disconnect);
+        self.credential_changed(&device, disconnect).await;
         Ok(())
     }
 
@@ -105,10 +108,12 @@ impl RegistryService {
         Err(InvalidField::new("auth", reason).into())
     }
 
-    fn credential_changed(&self, device: &Device, disconnect: bool) {
+    async fn credential_changed(&self, device: &Device, disconnect: bool) {
         self.authenticator.invalidate(device);
         if disconnect {
             self.bar(&device.id);
         }
+        let change = Change::device(&device.name(), disconnect);
+        self.changes.say(&change).await;
     }
 }

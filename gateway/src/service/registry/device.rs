@@ -5,10 +5,13 @@ use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
 use super::prepare::{Prepared, prepare, sealed};
 use crate::{
     model::{
-        Actor, AuthKind, CredentialSlot, Device, DeviceName, Fingerprint, Millis, Page, Paged,
-        PskEncoding, Secret, text,
+        Actor, AuthKind, CredentialSlot, Device, Fingerprint, Millis, Page, Paged, PskEncoding,
+        Secret, text,
     },
-    service::registry::{RegistryError, RegistryService},
+    service::{
+        changes::Change,
+        registry::{RegistryError, RegistryService},
+    },
     store::registry::{DeviceCredentials, DeviceFilter, DevicePatch},
 };
 
@@ -152,6 +155,8 @@ impl RegistryService {
         if !device.enabled {
             self.bar(id);
         }
+        let change = Change::device(&device.name(), !device.enabled);
+        self.changes.say(&change).await;
         Ok(device)
     }
 
@@ -165,6 +170,7 @@ impl RegistryService {
         self.registry.delete_device(id, &audit).await?;
         self.authenticator.invalidate(&device);
         self.bar(id);
+        self.changes.say(&Change::deleted(&device.name())).await;
         self.forget_messages(device).await;
         Ok(())
     }
@@ -180,14 +186,27 @@ impl RegistryService {
             .await?)
     }
 
+    /// Has the node that has a device end its connection, where another one has; says whether that is so.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn kick_elsewhere(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+    ) -> Result<bool, RegistryError> {
+        if !self.changes.is_elsewhere(id).await? {
+            return Ok(false);
+        }
+        self.record_kick(actor, id).await?;
+        self.changes.say(&Change::Kicked(id.to_string())).await;
+        Ok(true)
+    }
+
     /// Nobody sees what a deleted device said, and a later one of its id gets nothing that waited for it.
     async fn forget_messages(&self, device: Device) {
         let Some(uplink) = &self.uplink else { return };
-        let name = DeviceName {
-            device_id: device.id,
-            product_id: device.product_id,
-            node_id: device.node_id,
-        };
+        let name = device.name();
         if let Err(error) = uplink.on_device_deleted(&name).await {
             tracing::error!(%error, device_id = %name.device_id, "messages for a deleted device are left");
         }

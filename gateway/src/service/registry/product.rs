@@ -4,7 +4,10 @@ use headgate_protocol::identity::ProductId;
 
 use crate::{
     model::{Actor, Millis, Page, Paged, Product},
-    service::registry::{RegistryError, RegistryService},
+    service::{
+        changes::Change,
+        registry::{RegistryError, RegistryService},
+    },
 };
 
 impl RegistryService {
@@ -49,6 +52,8 @@ impl RegistryService {
         if let Some(watch) = &self.watch {
             watch.product_changed(&product);
         }
+        let change = Change::Product(product.id.to_string());
+        self.changes.say(&change).await;
         Ok(product)
     }
 
@@ -80,6 +85,7 @@ impl RegistryService {
         if let Some(watch) = &self.watch {
             watch.product_deleted(id);
         }
+        self.changes.say(&Change::Product(id.to_string())).await;
         Ok(())
     }
 }

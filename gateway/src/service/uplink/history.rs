@@ -112,6 +112,11 @@ impl Histories {
         }
     }
 
+    /// The applications that have a history.
+    pub(super) fn apps(&self) -> Vec<AppId> {
+        self.apps.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     /// Opens a stream behind `after`, or behind what there is now.
     pub(super) fn open(
         self: &Arc<Self>,

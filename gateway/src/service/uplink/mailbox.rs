@@ -52,6 +52,9 @@ pub struct Mailbox {
 
 struct Shared {
     store: SessionStore,
+    /// Whether other nodes store too: what waits is counted by the store, and `counts` has the devices of this node for
+    /// which something waits.
+    is_shared: bool,
     config: MailboxConfig,
     counts: Mutex<Counts>,
     delivered: Mutex<HashSet<Id>>,
@@ -87,7 +90,13 @@ pub(super) async fn open(
     metrics: &Metrics,
 ) -> Result<Mailbox, StoreError> {
     let mut counts = Counts::default();
-    for waiting in store.mail_counts().await? {
+    let is_shared = store.is_remote();
+    let all = if is_shared {
+        Vec::new()
+    } else {
+        store.mail_counts().await?
+    };
+    for waiting in all {
         counts.messages += waiting.messages;
         counts.bytes += waiting.bytes;
         counts.devices.insert(waiting.device, waiting.messages);
@@ -96,6 +105,7 @@ pub(super) async fn open(
     depth.set(i64::try_from(counts.messages).unwrap_or(i64::MAX));
     let shared = Arc::new(Shared {
         store,
+        is_shared,
         config,
         counts: Mutex::new(counts),
         delivered: Mutex::default(),
@@ -117,6 +127,39 @@ impl Mailbox {
     pub fn count(&self, device: &DeviceId) -> usize {
         let counts = self.shared.counts.lock();
         counts.devices.get(device).copied().unwrap_or(0)
+    }
+
+    /// Something waits for a device that is here, or comes; says whether it is here.
+    pub fn waits(&self, device: &DeviceId) -> bool {
+        self.note(device);
+        let links = self.shared.links.get();
+        links.is_some_and(|links| links.mail_waits(device))
+    }
+
+    /// Something waits for a device that comes.
+    pub fn note(&self, device: &DeviceId) {
+        let mut counts = self.shared.counts.lock();
+        counts.devices.entry(device.clone()).or_insert(1);
+    }
+
+    /// A device is not here any more.
+    pub(super) fn left(&self, device: &DeviceId) {
+        self.shared.counts.lock().devices.remove(device);
+    }
+
+    /// Whether other nodes store too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_shared
+    }
+
+    /// How much may wait over all nodes.
+    pub(super) fn limits(&self) -> &MailboxConfig {
+        &self.shared.config
+    }
+
+    /// What waits over all nodes.
+    pub(super) fn show_depth(&self, messages: i64) {
+        self.shared.depth.set(messages);
     }
 
     /// Up to `limit` messages that wait for a device, oldest first, those stored after `after`.
@@ -141,6 +184,9 @@ impl Mailbox {
                 .mail(device, after, limit, Millis::now())
                 .await?;
             let is_all = found.len() < limit;
+            if self.shared.is_shared && found.is_empty() && after.is_none() {
+                self.left(device);
+            }
             after = found.last().map(|(id, _)| *id);
             let delivered = self.shared.delivered.lock();
             let waiting: Vec<_> = found
@@ -222,6 +268,13 @@ impl Mailbox {
 
     /// Offers a stored message to its device's session; says whether that has it.
     pub(super) fn offer_stored(&self, id: Id, message: Arc<Message>) -> bool {
+        if self.shared.is_shared {
+            // What another node stored before it may be on its way.
+            let device = &message.device.device_id;
+            let links = self.shared.links.get();
+            let is_here = links.is_some_and(|links| links.is_here(device));
+            return is_here && self.waits(device);
+        }
         let id = Some(id);
         self.shared.offer(Arc::new(Stored { id, message }))
     }
@@ -256,6 +309,14 @@ impl Shared {
     fn reserve(self: &Arc<Self>, message: &Message) -> Option<Place> {
         let device = &message.device.device_id;
         let bytes = mail_bytes(message);
+        if self.is_shared {
+            return Some(Place {
+                shared: Arc::clone(self),
+                device: device.clone(),
+                bytes,
+                is_taken: true,
+            });
+        }
         let mut counts = self.counts.lock();
         let held = counts.devices.get(device).copied().unwrap_or(0);
         if held >= self.config.max_messages
@@ -278,6 +339,9 @@ impl Shared {
     }
 
     fn release(&self, device: &DeviceId, bytes: u64) {
+        if self.is_shared {
+            return;
+        }
         let mut counts = self.counts.lock();
         if let Entry::Occupied(mut held) = counts.devices.entry(device.clone()) {
             *held.get_mut() -= 1;

@@ -109,6 +109,12 @@ impl Owners {
         self.known.remove(key.as_str());
     }
 
+    /// Forgets every device: some may have been deleted elsewhere.
+    pub(super) fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.known.clear();
+    }
+
     fn keep(&self, key: &str, device: Device, changes: u64) -> Arc<DeviceName> {
         let name = Arc::new(DeviceName {
             device_id: device.id,

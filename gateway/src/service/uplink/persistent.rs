@@ -8,6 +8,7 @@
 //! Spec: MQTT 5.0 s3.1.2.4, s4.1, s4.4.
 
 mod held;
+mod shared;
 mod upkeep;
 
 use std::{
@@ -39,8 +40,8 @@ use crate::{
     store::{
         StoreError,
         sessions::{
-            Claim, Claimed, KeptSubscription, SessionBackend, SessionChange, SessionKey,
-            SessionRef, SessionStore,
+            Claim, Claimed, ClientPlace, KeptSubscription, SessionBackend, SessionChange,
+            SessionKey, SessionRef, SessionStore,
         },
     },
     telemetry::metrics::{Metrics, SessionKind},
@@ -81,6 +82,8 @@ struct Shared {
     delivered: Mutex<HashSet<(Id, Id)>>,
     /// Ends of connections that are to be stored: at most one for each session.
     closings: Mutex<Vec<Closing>>,
+    /// Where nodes share the sessions: clients that are gone from here, with the epochs of their claims.
+    left: Mutex<Vec<(SessionKey, i64)>>,
     /// Claims that have not become sessions yet.
     opening: AtomicUsize,
     metrics: Metrics,
@@ -146,6 +149,8 @@ pub struct Opened {
     pub unreleased: Vec<PacketId>,
     /// What is under way to the client, in the order of sending.
     pub in_flight: Vec<Unacknowledged>,
+    /// Where nodes share the sessions: that the client is here now.
+    pub place: Option<ClientPlace>,
 }
 
 /// A message that was sent on an earlier connection and not acknowledged.
@@ -195,7 +200,7 @@ impl PersistentSessions {
     pub(super) async fn open_all(parts: PersistentParts) -> Result<Self, StoreError> {
         let kept = parts.backend.recover(Millis::now()).await?;
         let shared = Shared {
-            totals: Totals::new(parts.limits.queue, &parts.metrics),
+            totals: Totals::new(parts.limits.queue, parts.store.is_remote(), &parts.metrics),
             backend: parts.backend,
             store: parts.store,
             orders: parts.orders,
@@ -208,6 +213,7 @@ impl PersistentSessions {
             to_purge: Mutex::default(),
             delivered: Mutex::default(),
             closings: Mutex::default(),
+            left: Mutex::default(),
             opening: AtomicUsize::new(0),
             metrics: parts.metrics,
         };
@@ -215,7 +221,10 @@ impl PersistentSessions {
             shared: Arc::new(shared),
         };
         for session in kept {
-            sessions.know(&session);
+            // Those of devices are known while their devices are here.
+            if !sessions.is_shared() || matches!(session.key, SessionKey::Application(..)) {
+                sessions.know(&session);
+            }
         }
         Ok(sessions)
     }
@@ -226,6 +235,9 @@ impl PersistentSessions {
     /// # Errors
     /// [`NotKept::Unavailable`].
     pub async fn open(&self, opening: Opening) -> Result<Opened, NotKept> {
+        if self.is_shared() {
+            return self.open_shared(opening).await;
+        }
         let shared = &self.shared;
         let is_known = shared.known.contains_key(&opening.key);
         let mut expiry_secs = opening.expiry_secs;
@@ -244,11 +256,17 @@ impl PersistentSessions {
             id: shared.ids.next(),
             is_clean: opening.is_clean,
             expiry_secs,
+            max_sessions: 0,
         };
         shared.opening.fetch_add(1, Ordering::Relaxed);
         let granted = self.claim(claim).await;
         shared.opening.fetch_sub(1, Ordering::Relaxed);
-        let Granted { claimed, known } = granted?;
+        self.opened(granted?, expiry_secs).await
+    }
+
+    /// What of a granted claim the connection gets.
+    async fn opened(&self, granted: Granted, expiry_secs: u32) -> Result<Opened, NotKept> {
+        let Granted { claimed, known } = granted;
         let (Some(session), Some(known)) = (claimed.session, known) else {
             return Ok(Opened::default());
         };
@@ -277,6 +295,7 @@ impl PersistentSessions {
             subscriptions: claimed.subscriptions,
             unreleased: claimed.unreleased,
             in_flight,
+            place: None,
         })
     }
 
@@ -294,6 +313,9 @@ impl PersistentSessions {
     /// # Errors
     /// [`NotKept::Unavailable`].
     pub(super) async fn end_of_device(&self, device: &DeviceId) -> Result<(), NotKept> {
+        if self.is_shared() {
+            return self.end_elsewhere(device).await;
+        }
         let key = SessionKey::Device(device.clone());
         let known = self.shared.known.get(&key).map(|known| known.id);
         match known {

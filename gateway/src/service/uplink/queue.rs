@@ -17,10 +17,10 @@ use headgate_protocol::{identity::DeviceId, mqtt::QoS};
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 
-use super::subscribers::{Ended, Offered, Sink};
+use super::subscribers::{Ended, Offered, Receiver, Sink};
 use crate::{
     model::{Handing, Id, Message},
-    store::sessions::mail_bytes,
+    store::sessions::{NodeNumber, mail_bytes},
     telemetry::metrics::Metrics,
 };
 
@@ -41,6 +41,9 @@ pub trait QueueLink: Sink {
     ///
     /// One that refuses a message refuses all that follow, until it has read what waits itself.
     fn offer_stored(&self, message: Queued) -> bool;
+
+    /// Something waits that the connection reads itself: another node may have stored it.
+    fn behind(&self);
 }
 
 /// How much may wait.
@@ -57,6 +60,8 @@ pub(super) struct QueueLimits {
 /// What waits for all sessions.
 pub(super) struct Totals {
     limits: QueueLimits,
+    /// Whether other nodes store too: what waits is counted by the store, and read there.
+    is_shared: bool,
     bytes: AtomicU64,
     /// How many queues there are.
     queues: AtomicUsize,
@@ -78,6 +83,8 @@ struct State {
     /// Since when a message has been refused and none been taken out.
     full_since: Option<Instant>,
     link: Option<(i64, Arc<dyn QueueLink>)>,
+    /// The node with its client, where that is another one.
+    elsewhere: Option<NodeNumber>,
     /// The session has ended: what comes is for nobody.
     is_over: bool,
 }
@@ -90,9 +97,10 @@ pub(super) struct QueuePlace {
 }
 
 impl Totals {
-    pub(super) fn new(limits: QueueLimits, metrics: &Metrics) -> Arc<Self> {
+    pub(super) fn new(limits: QueueLimits, is_shared: bool, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            is_shared,
             bytes: AtomicU64::new(0),
             queues: AtomicUsize::new(0),
             depth: metrics.sessions.queue_messages.clone(),
@@ -148,20 +156,53 @@ impl Queue {
         self.session
     }
 
-    /// Whether anything waits.
+    /// Whether nothing waits, for sure.
     pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().messages == 0
+        !self.totals.is_shared && self.state.lock().messages == 0
+    }
+
+    /// Where the session's client is, if with another node.
+    pub(super) fn set_elsewhere(&self, node: Option<NodeNumber>) {
+        self.state.lock().elsewhere = node;
+    }
+
+    /// The store had no room for a message.
+    pub(super) fn note_full(&self) {
+        self.state
+            .lock()
+            .full_since
+            .get_or_insert_with(Instant::now);
+    }
+
+    /// Hands a message that is not stored to the connection, if there is one here.
+    pub(super) fn offer_now(&self, message: &Arc<Message>, handing: Handing) -> Option<Offered> {
+        self.link().map(|link| link.offer(message, handing))
+    }
+
+    /// Another node has stored something.
+    pub(super) fn look(&self) {
+        if let Some(link) = self.link() {
+            link.behind();
+        }
     }
 
     /// Whether there is a place for a message.
     pub(super) fn has_room(&self, message: &Message) -> bool {
         let state = self.state.lock();
-        !state.is_over && !self.totals.is_full(&state, mail_bytes(message))
+        !state.is_over
+            && (self.totals.is_shared || !self.totals.is_full(&state, mail_bytes(message)))
     }
 
     /// A place for a message; `None` where as many wait as may.
     pub(super) fn reserve(self: &Arc<Self>, message: &Message) -> Option<QueuePlace> {
         let bytes = mail_bytes(message);
+        if self.totals.is_shared {
+            return Some(QueuePlace {
+                queue: Arc::clone(self),
+                bytes,
+                is_taken: true,
+            });
+        }
         let mut state = self.state.lock();
         if self.totals.is_full(&state, bytes) && !state.is_over {
             state.full_since.get_or_insert_with(Instant::now);
@@ -181,6 +222,10 @@ impl Queue {
     /// Messages were taken out. One by one, they were `bytes`.
     pub(super) fn release(&self, bytes: u64) {
         let mut state = self.state.lock();
+        if self.totals.is_shared {
+            state.full_since = None;
+            return;
+        }
         state.messages = state.messages.saturating_sub(1);
         state.bytes = state.bytes.saturating_sub(bytes);
         state.full_since = None;
@@ -190,7 +235,9 @@ impl Queue {
 
     /// Hands what is stored from now on to a connection, and gives up the one before.
     pub(super) fn attach(&self, epoch: i64, link: Arc<dyn QueueLink>) {
-        self.state.lock().link = Some((epoch, link));
+        let mut state = self.state.lock();
+        state.link = Some((epoch, link));
+        state.elsewhere = None;
     }
 
     /// A connection is gone; one that came after it stays.
@@ -203,7 +250,11 @@ impl Queue {
 
     /// Hands a stored message to the connection, if there is one.
     pub(super) fn offer_stored(&self, message: Queued) {
-        if let Some(link) = self.link() {
+        let Some(link) = self.link() else { return };
+        if self.totals.is_shared {
+            // What another node stored before it may be on its way.
+            link.behind();
+        } else {
             // One that it does not take it reads itself.
             link.offer_stored(message);
         }
@@ -244,12 +295,18 @@ impl Sink for QueueSink {
         }
         match self.0.link() {
             Some(link) => link.offer(message, handing),
-            None => Offered::Away,
+            None => match self.0.state.lock().elsewhere {
+                Some(node) => Offered::Elsewhere(node, Receiver::Session(self.0.session), handing),
+                None => Offered::Away,
+            },
         }
     }
 
     fn is_connected(&self) -> bool {
-        self.0.link().is_some_and(|link| link.is_connected())
+        match self.0.link() {
+            Some(link) => link.is_connected(),
+            None => self.0.state.lock().elsewhere.is_some(),
+        }
     }
 
     fn revoke(&self, is_revoked: &dyn Fn(&DeviceId) -> bool) {

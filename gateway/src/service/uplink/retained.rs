@@ -27,7 +27,7 @@ use crate::{
     model::{Message, Millis},
     store::{
         StoreError,
-        sessions::{RetainedChange, SessionStore},
+        sessions::{RetainedChange, RetainedTold, SessionStore},
     },
     telemetry::metrics::{DropReason, Metrics},
 };
@@ -141,6 +141,28 @@ impl Retained {
     pub(super) fn having<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) -> Vec<DeviceId> {
         let index = self.shared.index.lock();
         devices.filter(|id| index.has(id)).cloned().collect()
+    }
+
+    /// Another node has kept or dropped messages.
+    pub(super) fn heard(&self, told: RetainedTold) {
+        {
+            let mut index = self.shared.index.lock();
+            match told {
+                RetainedTold::Kept(entry) => index.put(entry),
+                RetainedTold::Removed(device, topic) => index.remove(&device, &topic),
+                RetainedTold::Forgotten(device) => index.forget(&device),
+            }
+        }
+        self.shared.show_depth();
+    }
+
+    /// Reads what there is: what other nodes said of it may have been missed.
+    pub(super) async fn reload(&self) {
+        match self.shared.store.retained_entries().await {
+            Ok(entries) => self.shared.index.lock().load(entries),
+            Err(error) => tracing::warn!(%error, "retained messages could not be listed"),
+        }
+        self.shared.show_depth();
     }
 
     /// Whether a message is still the one that was found.

@@ -5,7 +5,7 @@ use std::{
     fmt,
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,16 +16,17 @@ use headgate_protocol::{
     mqtt::{QoS, RetainHandling, SubscriptionIndex, TopicFilter},
 };
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{queue::Queue, share::Groups};
+use super::{nodes::Own, queue::Queue, share::Groups};
 use crate::{
-    model::{Handing, Message},
-    store::sessions::KeptSubscription,
+    model::{Handing, Id, Message},
+    store::sessions::{KeptSubscription, NodeNumber},
 };
 
 /// Tells a session of an application from every other of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriberId(u64);
 
 impl SubscriberId {
@@ -51,6 +52,19 @@ pub struct SubscribeOptions {
     pub identifier: Option<NonZeroU32>,
 }
 
+impl SubscribeOptions {
+    /// As they are kept.
+    pub(super) fn of(kept: &KeptSubscription) -> Self {
+        Self {
+            qos: kept.asked.qos,
+            no_local: kept.asked.no_local,
+            retain_as_published: kept.asked.retain_as_published,
+            retain_handling: kept.asked.retain_handling,
+            identifier: kept.identifier,
+        }
+    }
+}
+
 /// Why a subscription is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSubscribed {
@@ -70,6 +84,19 @@ pub enum Offered {
     ToStore(Arc<Queue>, Handing),
     /// It is persistent and not connected, and the message is one that does not wait.
     Away,
+    /// Its client is with another node, which is to be told so.
+    Elsewhere(NodeNumber, Receiver, Handing),
+}
+
+/// A session of an application as the node that has its client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// One that ends with its connection.
+    Subscriber(SubscriberId),
+    /// A persistent one.
+    Session(Id),
+    /// The event streams of the application.
+    Streams,
 }
 
 /// Why the sessions of an application are to end.
@@ -126,6 +153,8 @@ pub trait RetainedReceiver: Sync {
 pub(super) struct Subscribers {
     apps: DashMap<AppId, Arc<RwLock<Sessions>>>,
     next: AtomicU64,
+    /// Where there are other nodes: what they are to know of sessions that end with their connections.
+    told: OnceLock<Arc<Own>>,
 }
 
 #[derive(Default)]
@@ -140,6 +169,8 @@ struct Sessions {
 pub(super) struct Fanned {
     pub(super) taken: u32,
     pub(super) full: u32,
+    /// Sessions whose clients are with other nodes.
+    pub(super) elsewhere: Vec<(NodeNumber, AppId, Receiver, Handing)>,
     /// Sessions for which it is to be stored.
     pub(super) to_store: Vec<(Arc<Queue>, Handing)>,
 }
@@ -162,7 +193,31 @@ impl Subscribers {
             id,
             filters: HashMap::new(),
             max_filters: max,
+            told: None,
         }
+    }
+
+    /// Attaches a session that ends with its connection: other nodes, where there are any, are told of it.
+    pub(super) fn attach_own(
+        self: &Arc<Self>,
+        app: &AppId,
+        sink: Arc<dyn Sink>,
+        max: usize,
+    ) -> Subscriber {
+        let mut subscriber = self.attach(app, sink, max);
+        subscriber.told = self.told.get().map(Arc::clone);
+        subscriber
+    }
+
+    /// Says that there are other nodes; before anything is attached.
+    pub(super) fn connect(&self, own: Arc<Own>) {
+        let _second = self.told.set(own);
+    }
+
+    /// The session of an application that another node means.
+    pub(super) fn sink(&self, app: &AppId, id: SubscriberId) -> Option<Arc<dyn Sink>> {
+        let sessions = self.apps.get(app).map(|entry| Arc::clone(&entry))?;
+        sessions.read().sinks.get(&id).map(Arc::clone)
     }
 
     /// Offers a message to every session of an application that subscribed to it, except where `from` does not want
@@ -197,10 +252,16 @@ impl Subscribers {
                 Offered::Full => fanned.full += 1,
                 Offered::ToStore(queue, handing) => fanned.to_store.push((queue, handing)),
                 Offered::Away => {}
+                Offered::Elsewhere(node, receiver, handing) => {
+                    fanned.taken += 1;
+                    fanned
+                        .elsewhere
+                        .push((node, app.clone(), receiver, handing));
+                }
             }
         }
         sessions.shared.for_each_match(&message.topic, |filter| {
-            sessions.offer_to_group(filter, message, fanned);
+            sessions.offer_to_group(app, filter, message, fanned);
         });
     }
 
@@ -243,7 +304,13 @@ fn handing<'a>(message: &Message, matched: impl Iterator<Item = &'a SubscribeOpt
 
 impl Sessions {
     /// Offers a message to one member of a group: first to those whose clients are there.
-    fn offer_to_group(&self, filter: &TopicFilter, message: &Arc<Message>, fanned: &mut Fanned) {
+    fn offer_to_group(
+        &self,
+        app: &AppId,
+        filter: &TopicFilter,
+        message: &Arc<Message>,
+        fanned: &mut Fanned,
+    ) {
         let in_turn = self.shared.in_turn(filter);
         let mut is_full = false;
         for connected in [true, false] {
@@ -263,6 +330,13 @@ impl Sessions {
                     }
                     Offered::ToStore(..) | Offered::Full => is_full = true,
                     Offered::Away => {}
+                    Offered::Elsewhere(node, receiver, handing) => {
+                        fanned.taken += 1;
+                        fanned
+                            .elsewhere
+                            .push((node, app.clone(), receiver, handing));
+                        return;
+                    }
                 }
             }
         }
@@ -294,6 +368,8 @@ pub struct Subscriber {
     id: SubscriberId,
     filters: HashMap<TopicFilter, SubscribeOptions>,
     max_filters: usize,
+    /// Where other nodes are told of it.
+    told: Option<Arc<Own>>,
 }
 
 impl Subscriber {
@@ -323,25 +399,47 @@ impl Subscriber {
         }
         self.filters.insert(filter.clone(), options);
         self.sessions.write().subscribe(filter, self.id, options);
+        self.tell();
         Ok(is_new)
+    }
+
+    /// Subscribes to these and nothing else.
+    pub(super) fn reset(&mut self, wanted: &[(TopicFilter, SubscribeOptions)]) {
+        let is_wanted = |filter: &TopicFilter| wanted.iter().any(|(other, _)| other == filter);
+        let gone: Vec<_> = self
+            .filters
+            .keys()
+            .filter(|one| !is_wanted(one))
+            .cloned()
+            .collect();
+        for filter in gone {
+            self.unsubscribe(&filter);
+        }
+        for (filter, options) in wanted {
+            if self.filters.get(filter) != Some(options) {
+                let _too_many = self.subscribe(filter, *options);
+            }
+        }
+    }
+
+    /// Has other nodes told what it is subscribed to.
+    fn tell(&self) {
+        if let Some(own) = &self.told {
+            own.set(self.id, &self.app, &self.filters);
+        }
     }
 
     /// Subscribes as was kept; nothing is said of too many, which there were not when it was kept.
     pub(super) fn restore(&mut self, kept: &KeptSubscription) {
-        let options = SubscribeOptions {
-            qos: kept.asked.qos,
-            no_local: kept.asked.no_local,
-            retain_as_published: kept.asked.retain_as_published,
-            retain_handling: kept.asked.retain_handling,
-            identifier: kept.identifier,
-        };
-        let _too_many = self.subscribe(&kept.asked.filter, options);
+        let _too_many = self.subscribe(&kept.asked.filter, SubscribeOptions::of(kept));
     }
 
     /// Has them offered no more; says whether there was such a subscription.
     pub fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
         self.sessions.write().unsubscribe(filter, self.id);
-        self.filters.remove(filter).is_some()
+        let was_there = self.filters.remove(filter).is_some();
+        self.tell();
+        was_there
     }
 }
 
@@ -380,6 +478,9 @@ impl RetainedReceiver for Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        if let Some(own) = &self.told {
+            own.remove(self.id);
+        }
         {
             let mut sessions = self.sessions.write();
             sessions.sinks.remove(&self.id);

@@ -12,7 +12,6 @@ use std::{
 
 use headgate_protocol::{identity::DeviceId, mqtt::PacketId};
 use prometheus::Histogram;
-use smallvec::SmallVec;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::MissedTickBehavior,
@@ -31,8 +30,8 @@ use crate::{
     store::{
         StoreError,
         sessions::{
-            Batch, Claim, NewMessage, SessionBackend, SessionChange, SessionKey, SessionRef,
-            SessionStore,
+            Batch, Claim, Committed, NewMessage, NodeNumber, Numbered, SessionBackend,
+            SessionChange, SessionKey, SessionRef, SessionStore, Shared, SharedLimits,
         },
     },
     telemetry::metrics::{DropReason, Metrics},
@@ -95,6 +94,8 @@ pub(super) struct Put {
     pub(super) stored: oneshot::Sender<Placed>,
     /// The device's session has it already.
     pub(super) is_offered: bool,
+    /// What other nodes are to hand out now.
+    pub(super) forwards: Vec<(NodeNumber, Vec<u8>)>,
 }
 
 impl Put {
@@ -108,6 +109,7 @@ impl Put {
             receipt: None,
             stored,
             is_offered: false,
+            forwards: Vec::new(),
         }
     }
 }
@@ -125,6 +127,10 @@ pub(super) struct Placed {
     pub(super) id: Id,
     /// The device's session has it too.
     pub(super) is_online: bool,
+    /// Of a store that nodes share: there was no room for it in the device's mailbox.
+    pub(super) is_full: bool,
+    /// Of such a store: sessions of applications without room.
+    pub(super) refused: usize,
 }
 
 /// The writer, to be driven by one task.
@@ -245,6 +251,7 @@ impl Writer {
             .iter()
             .any(|(_, other)| other.message.device.device_id == *device);
         if is_first
+            && !self.mailbox.is_shared()
             && self.held.admits(&put)
             && self.mailbox.offer_stored(id, Arc::clone(&put.message))
         {
@@ -264,8 +271,12 @@ impl Writer {
         for id in self.mailbox.take_delivered() {
             if let Some(put) = self.held.take(id) {
                 self.mailbox.release(&[id], &[]);
-                let is_online = true;
-                let _gone = put.stored.send(Placed { id, is_online });
+                let _gone = put.stored.send(Placed {
+                    id,
+                    is_online: true,
+                    is_full: false,
+                    refused: 0,
+                });
             }
         }
         self.mailbox.set_held(self.held.len());
@@ -301,24 +312,28 @@ impl Writer {
                 gathered.changes.push((receipt.session, vec![change], None));
             }
         }
-        let is_idle = gathered.puts.is_empty() && gathered.changes.is_empty();
+        let left = self.sessions.take_left();
+        let is_idle = gathered.puts.is_empty() && gathered.changes.is_empty() && left.is_empty();
         if is_idle && mail_gone.is_empty() && messages_gone.is_empty() {
             return;
         }
         let timer = self.seconds.start_timer();
         let result = self
-            .backend_commit(gathered, &mail_gone, &messages_gone)
+            .backend_commit(gathered, &mail_gone, &messages_gone, &left)
             .await;
         timer.observe_duration();
         match result {
-            Ok(stale) => {
+            Ok(Committed {
+                stale, numbered, ..
+            }) => {
                 for (session, _, stored) in gathered.changes.drain(..) {
                     if let Some(stored) = stored {
                         let _gone = stored.send(!stale.contains(&session));
                     }
                 }
+                let mut numbered = numbered.into_iter();
                 for (id, put) in gathered.puts.drain(..) {
-                    self.hand_over(id, put);
+                    self.hand_over(id, put, numbered.next());
                 }
                 self.sessions.on_closed(&closings, &stale);
             }
@@ -327,6 +342,7 @@ impl Writer {
                 gathered.puts.clear();
                 gathered.changes.clear();
                 self.sessions.put_back(closings);
+                self.sessions.put_back_left(left);
             }
         }
     }
@@ -336,7 +352,8 @@ impl Writer {
         gathered: &Gathered,
         mail_gone: &[Id],
         messages_gone: &[(Id, Id)],
-    ) -> Result<SmallVec<[SessionRef; 1]>, StoreError> {
+        left: &[(SessionKey, i64)],
+    ) -> Result<Committed, StoreError> {
         let receivers: Vec<Vec<(Id, Handing)>> = gathered
             .puts
             .iter()
@@ -368,21 +385,65 @@ impl Writer {
         for (session, changes, _) in &gathered.changes {
             batch.changes.push((*session, changes));
         }
+        if self.mailbox.is_shared() {
+            let puts = gathered.puts.iter();
+            let forwards = puts.flat_map(|(id, put)| {
+                let forwards = put.forwards.iter();
+                forwards.map(|(node, body)| (*id, *node, &**body))
+            });
+            batch.shared = Some(Shared {
+                limits: self.limits(),
+                forwards: forwards.collect(),
+                left,
+            });
+        }
         let committed = self.backend.commit(&batch).await?;
+        if let Some(totals) = committed.totals {
+            self.mailbox.show_depth(totals.mail_messages);
+            self.sessions
+                .show_depth(totals.queue_messages, totals.queue_bytes);
+        }
         self.mailbox.release(mail_gone, &committed.mail_gone);
         self.sessions
             .release(messages_gone, &committed.messages_gone);
-        Ok(committed.stale)
+        Ok(committed)
+    }
+
+    /// How much may wait over all nodes.
+    fn limits(&self) -> SharedLimits {
+        let (mail, queue) = (self.mailbox.limits(), self.sessions.queue_limits());
+        SharedLimits {
+            mail_messages: mail.max_messages,
+            mail_total: mail.max_total_messages,
+            mail_total_bytes: mail.max_total_bytes,
+            queue_messages: queue.messages,
+            queue_bytes: queue.bytes,
+            queue_total_bytes: queue.total_bytes,
+        }
     }
 
     /// A message is stored: whoever is connected is offered it, here, so that it is in the order of ids.
-    fn hand_over(&self, id: Id, put: Put) {
+    fn hand_over(&self, id: Id, put: Put, numbered: Option<Numbered>) {
+        let id = numbered.as_ref().map_or(id, |numbered| numbered.id);
+        let is_full = numbered.as_ref().is_some_and(|numbered| numbered.is_full);
+        let is_elsewhere = numbered.as_ref().is_some_and(|numbered| numbered.is_online);
+        let refused = numbered
+            .map(|numbered| numbered.refused)
+            .unwrap_or_default();
         let is_online = put.mail.is_some_and(|(_, place)| {
             place.keep();
-            put.is_offered || self.mailbox.offer_stored(id, Arc::clone(&put.message))
+            put.is_offered
+                || is_elsewhere
+                || !is_full && self.mailbox.offer_stored(id, Arc::clone(&put.message))
         });
         for (place, handing) in put.receivers {
             let queue = Arc::clone(place.queue());
+            if refused.contains(&queue.session()) {
+                queue.note_full();
+                let dropped = self.metrics.messages_dropped(DropReason::QueueFull);
+                dropped.inc();
+                continue;
+            }
             if queue.is_over() {
                 // Nobody will ask for it: its place goes with it.
                 continue;
@@ -395,7 +456,12 @@ impl Writer {
             });
         }
         // Whoever waited may be gone; the message stands all the same.
-        let _gone = put.stored.send(Placed { id, is_online });
+        let _gone = put.stored.send(Placed {
+            id,
+            is_online,
+            is_full,
+            refused: refused.len(),
+        });
     }
 
     async fn claim(&self, claim: &Claim, granted: oneshot::Sender<Granted>) {

@@ -84,6 +84,25 @@ impl Book {
         self.changed.clear();
     }
 
+    /// Takes over a will that another node held, unless its client has left one here since.
+    pub(super) fn adopt(&mut self, key: WillKey, will: Will, due: Instant) {
+        if self.wills.contains_key(&key) {
+            return;
+        }
+        let ticket = self.insert(key, will);
+        self.postpone(&ticket, due);
+    }
+
+    /// How long clients have after a restart before their wills are due.
+    pub(super) fn held_back(&self) -> Duration {
+        self.config.after_restart
+    }
+
+    /// Everything is to be stored.
+    pub(super) fn note_all(&mut self) {
+        self.changed.extend(self.wills.keys().cloned());
+    }
+
     /// Takes note of a client's will.
     pub(super) fn enter(&mut self, key: &WillKey, will: Will) -> Result<WillTicket, TooManyWills> {
         let bytes = self.bytes.saturating_add(will.size());

@@ -4,7 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -33,7 +33,8 @@ const LOW_BYTES: usize = 256 * 1024;
 pub struct ApplicationHandle {
     client_id: Box<str>,
     since: Millis,
-    epoch: u64,
+    /// Of the claim, where nodes share the sessions.
+    epoch: AtomicI64,
     limits: InboxLimits,
     signals: SignalSet,
     inbox: Mutex<Inbox>,
@@ -87,7 +88,6 @@ pub(super) struct PageWanted {
 #[derive(Debug)]
 pub struct ApplicationTable {
     sessions: DashMap<Box<str>, Arc<ApplicationHandle>>,
-    epochs: AtomicU64,
     limits: InboxLimits,
 }
 
@@ -100,6 +100,15 @@ impl ApplicationHandle {
     /// When it began.
     pub fn since(&self) -> Millis {
         self.since
+    }
+
+    /// The epoch of the session's claim; 0 where no other node could have it.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(super) fn claimed(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     /// Ends the session.
@@ -238,6 +247,13 @@ impl QueueLink for ApplicationHandle {
         self.signals.raise(Signal::Mail);
         taken
     }
+
+    fn behind(&self) {
+        if let Some(stored) = self.inbox.lock().stored.as_mut() {
+            stored.is_behind = true;
+        }
+        self.signals.raise(Signal::Mail);
+    }
 }
 
 impl Sink for ApplicationHandle {
@@ -287,7 +303,6 @@ impl ApplicationTable {
     pub fn new(limits: InboxLimits) -> Self {
         Self {
             sessions: DashMap::new(),
-            epochs: AtomicU64::new(0),
             limits,
         }
     }
@@ -302,7 +317,7 @@ impl ApplicationTable {
         Arc::new(ApplicationHandle {
             client_id: client_id.into(),
             since: Millis::now(),
-            epoch: self.epochs.fetch_add(1, Ordering::Relaxed),
+            epoch: AtomicI64::new(0),
             limits: self.limits,
             signals: SignalSet::default(),
             inbox: Mutex::default(),
@@ -323,10 +338,12 @@ impl ApplicationTable {
             .is_some()
     }
 
-    /// Strikes a session out, unless a newer one has its ClientId.
-    pub(super) fn leave(&self, handle: &ApplicationHandle) {
-        self.sessions
-            .remove_if(&handle.client_id, |_, known| known.epoch == handle.epoch);
+    /// Strikes a session out, unless a newer one has its ClientId; says whether it did.
+    pub(in crate::session) fn leave(&self, handle: &ApplicationHandle) -> bool {
+        let struck = self.sessions.remove_if(&handle.client_id, |_, known| {
+            std::ptr::eq(Arc::as_ptr(known), handle)
+        });
+        struck.is_some()
     }
 
     /// The session with this ClientId.

@@ -84,6 +84,9 @@ impl CoapServer {
         node.delivery
             .on_connected(&device.device_id, handle.claim());
         connections(node, &device).inc();
+        // Where nodes share the sessions, the others are to know where the device is.
+        let is_shared = node.uplink.sessions().is_shared();
+        let placing = is_shared.then(|| (Arc::clone(node), Arc::clone(&handle)));
         let reach = device.product.reachable_after_uplink_secs;
         let until = reach.map(|secs| now + Duration::from_secs(u64::from(secs)));
         registration.device = device;
@@ -98,6 +101,12 @@ impl CoapServer {
         // Not at once: it may be about to ask by itself.
         let soon = now + self.node.delivery_config.announce_delay;
         self.set_timer(soon, Timer::Tell(id));
+        if let Some((node, handle)) = placing {
+            self.spawn(async move {
+                node.place(&handle).await;
+                Done::Nothing
+            });
+        }
         self.handle_signals(now, id);
         true
     }

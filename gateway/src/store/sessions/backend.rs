@@ -14,7 +14,7 @@ use headgate_protocol::{
 };
 use smallvec::SmallVec;
 
-use super::MailGone;
+use super::{MailGone, NodeNumber};
 use crate::{
     model::{Handing, Id, Message, Millis},
     store::StoreError,
@@ -49,6 +49,8 @@ pub struct Claim {
     pub is_clean: bool,
     /// Seconds that the session outlives its connection; 0: it ends with it, and is not made.
     pub expiry_secs: u32,
+    /// Of a store that nodes share: sessions at most, beyond which none is made.
+    pub max_sessions: usize,
 }
 
 /// What a connection got.
@@ -66,6 +68,21 @@ pub struct Claimed {
     pub unreleased: Vec<PacketId>,
     /// `QoS` 2 messages to the client that are not complete, in the order of their sending.
     pub outbound: Vec<Outbound>,
+    /// Of a store that nodes share: where the client is; `None` elsewhere.
+    pub place: Option<Place>,
+}
+
+/// That a client is with this node, and what that means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The claim's epoch, also where there is no session.
+    pub epoch: i64,
+    /// Messages that wait for the device.
+    pub mail: usize,
+    /// Whether it was with another node.
+    pub is_moved: bool,
+    /// Whether no session was made because there are as many as may be.
+    pub is_refused: bool,
 }
 
 /// A subscription that is kept.
@@ -135,6 +152,37 @@ pub struct Batch<'a> {
     pub messages_gone: &'a [(Id, Id)],
     /// Changes of sessions, in their order.
     pub changes: Vec<(SessionRef, &'a [SessionChange])>,
+    /// Of a store that nodes share.
+    pub shared: Option<Shared<'a>>,
+}
+
+/// What a batch is of one node among several: the store numbers its messages itself, whose ids say only which belong
+/// together, and sees to the limits.
+#[derive(Clone, Debug, Default)]
+pub struct Shared<'a> {
+    /// How much may wait.
+    pub limits: SharedLimits,
+    /// What other nodes are to hand out now: with which message, which node, what it is told.
+    pub forwards: Vec<(Id, NodeNumber, &'a [u8])>,
+    /// Clients whose connections are gone, with the epochs of their claims.
+    pub left: &'a [(SessionKey, i64)],
+}
+
+/// How much may wait over all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedLimits {
+    /// Messages for one device.
+    pub mail_messages: usize,
+    /// Messages for all devices.
+    pub mail_total: usize,
+    /// Their bytes.
+    pub mail_total_bytes: u64,
+    /// Messages of one session of an application.
+    pub queue_messages: usize,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Bytes of all sessions.
+    pub queue_total_bytes: u64,
 }
 
 /// What became of a batch.
@@ -146,6 +194,36 @@ pub struct Committed {
     pub messages_gone: Vec<QueueGone>,
     /// Sessions of which nothing was changed, because another connection has them.
     pub stale: SmallVec<[SessionRef; 1]>,
+    /// Of a store that nodes share: what became of the messages, in the order of their ids.
+    pub numbered: Vec<Numbered>,
+    /// Of such a store: what waits over all nodes.
+    pub totals: Option<Totals>,
+}
+
+/// What became of a message that the store was to number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// Its id, greater than every one before.
+    pub id: Id,
+    /// Whether another node has the device, and knows.
+    pub is_online: bool,
+    /// Whether there was no room for it in the device's mailbox.
+    pub is_full: bool,
+    /// Sessions of applications that had no room for it.
+    pub refused: Vec<Id>,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Messages to devices.
+    pub mail_messages: i64,
+    /// Their bytes.
+    pub mail_bytes: i64,
+    /// Messages to applications.
+    pub queue_messages: i64,
+    /// Their bytes.
+    pub queue_bytes: i64,
 }
 
 /// A message that waits for a session of an application no more.
@@ -183,6 +261,8 @@ pub struct KeptSession {
     pub messages: usize,
     /// What they take, in bytes.
     pub bytes: u64,
+    /// Of a store that nodes share: the node with its client.
+    pub node: Option<NodeNumber>,
 }
 
 /// A store of persistent sessions. Every call is safe to be cancelled: it has its whole effect or none.

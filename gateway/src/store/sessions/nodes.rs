@@ -7,10 +7,25 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use headgate_protocol::identity::DeviceId;
+use headgate_protocol::{
+    identity::DeviceId,
+    mqtt::{TopicFilter, TopicName},
+};
 
-use super::redis::RedisSessions;
-use crate::store::StoreError;
+use serde::Deserialize;
+
+use super::{
+    KeptSubscription, RetainedEntry, SessionKey, StoredWill,
+    redis::{
+        RedisSessions, form,
+        persistent::{key, subscription},
+        retained::entry_of,
+    },
+};
+use crate::{
+    model::{Id, Message},
+    store::StoreError,
+};
 
 /// A node's number: another one with each lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +85,170 @@ pub struct Told {
     pub ask: u64,
     /// What is said.
     pub body: Bytes,
+}
+
+/// A client is with another node now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Came {
+    /// Whose session it has.
+    pub key: SessionKey,
+    /// The epoch of its claim there.
+    pub epoch: i64,
+    /// Whether it goes on with the session that it had.
+    pub is_present: bool,
+}
+
+/// Where the client of a persistent session of an application is, or that the session has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSession {
+    /// Its id.
+    pub id: Id,
+    /// Whose it is.
+    pub key: SessionKey,
+    /// The node with its client.
+    pub node: Option<NodeNumber>,
+}
+
+/// What a persistent session of an application is subscribed to has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resubscribed {
+    /// The session.
+    pub id: Id,
+    /// The subscription, or its filter where it has ended.
+    pub change: Result<KeptSubscription, TopicFilter>,
+}
+
+/// What another node has done to retained messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetainedTold {
+    /// It keeps one.
+    Kept(RetainedEntry),
+    /// It keeps one no more.
+    Removed(DeviceId, TopicName),
+    /// It keeps none of a device.
+    Forgotten(DeviceId),
+}
+
+impl RetainedTold {
+    /// Reads what the store told.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn read(body: &[u8]) -> Result<Self, StoreError> {
+        let body: RetainedBody = json(body)?;
+        Ok(match &*body.what {
+            "set" => {
+                let field = format!("{}\n{}", body.device, body.topic);
+                Self::Kept(entry_of(&field, &body.entry)?)
+            }
+            "remove" => Self::Removed(
+                form::parsed("device", &body.device)?,
+                form::parsed("topic", &body.topic)?,
+            ),
+            _ => Self::Forgotten(form::parsed("device", &body.device)?),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct RetainedBody {
+    what: String,
+    device: String,
+    topic: String,
+    entry: String,
+}
+
+#[derive(Deserialize)]
+struct CameBody {
+    name: String,
+    app: String,
+    epoch: String,
+    present: bool,
+}
+
+#[derive(Deserialize)]
+struct AppBody {
+    id: String,
+    name: String,
+    app: String,
+    #[serde(default)]
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct SubscribedBody {
+    id: String,
+    filter: String,
+    options: String,
+}
+
+impl Came {
+    /// Reads what the store told.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn read(body: &[u8]) -> Result<Self, StoreError> {
+        let body: CameBody = json(body)?;
+        Ok(Self {
+            key: key(&body.name, &body.app)?,
+            epoch: form::parsed("epoch", &body.epoch)?,
+            is_present: body.present,
+        })
+    }
+}
+
+impl AppSession {
+    /// Reads what the store told.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn read(body: &[u8]) -> Result<Self, StoreError> {
+        let body: AppBody = json(body)?;
+        Ok(Self {
+            id: form::id(&body.id)?,
+            key: key(&body.name, &body.app)?,
+            node: body.node.parse().ok().map(NodeNumber),
+        })
+    }
+}
+
+impl Resubscribed {
+    /// Reads what the store told.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn read(body: &[u8]) -> Result<Self, StoreError> {
+        let body: SubscribedBody = json(body)?;
+        let change = if body.options.is_empty() {
+            Err(form::parsed("filter", &body.filter)?)
+        } else {
+            Ok(subscription(&body.filter, &body.options)?)
+        };
+        Ok(Self {
+            id: form::id(&body.id)?,
+            change,
+        })
+    }
+}
+
+/// A message as nodes tell it to each other.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for one that cannot be written.
+pub fn encode_message(message: &Message) -> Result<Vec<u8>, StoreError> {
+    form::encode(message)
+}
+
+/// Reads what [`encode_message`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_message(body: &[u8]) -> Result<Message, StoreError> {
+    form::decode(body)
+}
+
+fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(body).map_err(|error| form::corrupt("told", error))
 }
 
 /// The nodes of a store; a clone is another handle on it.
@@ -140,6 +319,50 @@ impl NodeStore {
     /// As of [`NodeStore::beat`].
     pub async fn may_see_off(&self, node: NodeNumber) -> Result<bool, StoreError> {
         self.store.may_see_off(node).await
+    }
+
+    /// Takes a bounded number of a dead node's clients to be nowhere; says how many.
+    ///
+    /// # Errors
+    /// As of [`NodeStore::beat`].
+    pub async fn reap(&self, node: NodeNumber) -> Result<usize, StoreError> {
+        self.store.reap(node).await
+    }
+
+    /// Takes over a bounded number of a dead node's wills.
+    ///
+    /// # Errors
+    /// As of [`NodeStore::beat`].
+    pub async fn adopt(&self, node: NodeNumber) -> Result<Vec<StoredWill>, StoreError> {
+        self.store.adopt(node).await
+    }
+
+    /// Says again, with a new number, which clients this node has: with their epochs, and their sessions where these are
+    /// kept. Gives of each whether that is still so.
+    ///
+    /// # Errors
+    /// As of [`NodeStore::beat`].
+    pub async fn reclaim(
+        &self,
+        clients: &[(SessionKey, i64, Option<Id>)],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.store.reclaim(clients).await
+    }
+
+    /// Has the node that has a device hand it a message that is not kept; says whether another node has it.
+    ///
+    /// # Errors
+    /// As of [`NodeStore::beat`].
+    pub async fn once(&self, message: &Message) -> Result<bool, StoreError> {
+        self.store.once(message).await
+    }
+
+    /// How many messages wait for a device.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn mail_count(&self, device: &DeviceId) -> Result<usize, StoreError> {
+        self.store.mail_count(device).await
     }
 
     /// A dead node has been seen off: it is no more.

@@ -339,6 +339,7 @@ async fn recover(pool: &SqlitePool, now: Millis) -> Result<Vec<KeptSession>, Sto
             subscriptions: Vec::new(),
             messages: 0,
             bytes: 0,
+            node: None,
         };
         kept.push(match session.key {
             // A device's are read when it comes, and its messages wait in its mailbox.

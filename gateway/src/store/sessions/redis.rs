@@ -7,11 +7,11 @@
 //! caller's, but for a claim's, whose epoch is the server's own time.
 
 mod cursor;
-mod form;
+pub(super) mod form;
 mod mail;
 mod nodes;
-mod persistent;
-mod retained;
+pub(super) mod persistent;
+pub(super) mod retained;
 mod script;
 mod will;
 

@@ -162,7 +162,13 @@ pub(super) async fn kick(
     registry.device(&id).await?;
     let own = format!("/devices/{id}");
     let Some(session) = console.services.sessions.of(&id) else {
-        return Ok(see(&own, "device-absent"));
+        let is_kicked = registry.kick_elsewhere(&visit.session.actor, &id).await?;
+        let code = if is_kicked {
+            "device-kicked"
+        } else {
+            "device-absent"
+        };
+        return Ok(see(&own, code));
     };
     registry.record_kick(&visit.session.actor, &id).await?;
     session.close(CloseReason::Administrative);

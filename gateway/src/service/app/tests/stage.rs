@@ -146,6 +146,14 @@ impl MessageLinks for Links {
         }
         is_online
     }
+
+    fn mail_waits(&self, device: &DeviceId) -> bool {
+        self.is_here(device)
+    }
+
+    fn is_here(&self, device: &DeviceId) -> bool {
+        self.online.lock().contains(device)
+    }
 }
 
 pub(super) struct Stage {

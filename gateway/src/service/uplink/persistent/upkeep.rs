@@ -37,9 +37,12 @@ impl PersistentSessions {
                     subscriptions: Vec::new(),
                     messages: 0,
                     bytes: 0,
+                    node: None,
                 })
             });
-            known.state.lock().epoch = session.epoch;
+            let mut state = known.state.lock();
+            state.epoch = state.epoch.max(session.epoch);
+            drop(state);
             known
         });
         Granted { claimed, known }
@@ -96,8 +99,13 @@ impl PersistentSessions {
     /// They were stored, but for the stale ones.
     pub(in crate::service::uplink) fn on_closed(&self, closings: &[Closing], stale: &[SessionRef]) {
         for one in closings {
-            if one.change == SessionChange::Ended && !stale.contains(&one.session) {
+            if stale.contains(&one.session) {
+                continue;
+            }
+            if one.change == SessionChange::Ended {
                 self.forget(one.session.id, &one.key);
+            } else if self.is_shared() {
+                self.rest(one.session.id, one.session.epoch, &one.key);
             }
         }
     }

@@ -73,6 +73,12 @@ impl Index {
         }
     }
 
+    /// Takes note of one that another node has kept.
+    pub(super) fn put(&mut self, entry: RetainedEntry) {
+        self.remove(&entry.device, &entry.topic);
+        self.insert(&entry.device, &entry.product, entry.topic, entry.bytes);
+    }
+
     /// Takes note of a message that replaces the one before, or with an empty payload takes it out; says whether there
     /// is room.
     pub(super) fn keep(&mut self, message: &Message) -> bool {

@@ -232,7 +232,7 @@ impl Uplink {
                         permit.send(Order::Put(Put::alone(&message, place, handing)));
                         None
                     }
-                    Some(Offered::Taken | Offered::Away) | None => None,
+                    Some(Offered::Taken | Offered::Away | Offered::Elsewhere(..)) | None => None,
                 }
             };
             let dropped = inner.bindings.with(&found.device, offer).await?;

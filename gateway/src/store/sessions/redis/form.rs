@@ -24,7 +24,7 @@ struct Head<'m> {
 }
 
 /// Writes a message.
-pub(super) fn encode(message: &Message) -> Result<Vec<u8>, StoreError> {
+pub(in super::super) fn encode(message: &Message) -> Result<Vec<u8>, StoreError> {
     let head = Head {
         device: message.device.device_id.as_str(),
         product: message.device.product_id.as_str(),
@@ -41,7 +41,7 @@ pub(super) fn encode(message: &Message) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Reads what [`encode`] wrote.
-pub(super) fn decode(bytes: &[u8]) -> Result<Message, StoreError> {
+pub(in super::super) fn decode(bytes: &[u8]) -> Result<Message, StoreError> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (head, payload) = end
         .and_then(|end| bytes.split_at_checked(end))
@@ -64,11 +64,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Message, StoreError> {
 }
 
 /// An id: of 13 characters, so that ids as texts have the order of their numbers.
-pub(super) fn id(text: &str) -> Result<Id, StoreError> {
+pub(in super::super) fn id(text: &str) -> Result<Id, StoreError> {
     parsed("id", text)
 }
 
-pub(super) fn parsed<T: FromStr<Err: Display>>(
+pub(in super::super) fn parsed<T: FromStr<Err: Display>>(
     what: &'static str,
     text: &str,
 ) -> Result<T, StoreError> {
@@ -80,7 +80,7 @@ pub(super) fn text(what: &'static str, bytes: Vec<u8>) -> Result<String, StoreEr
     String::from_utf8(bytes).map_err(|error| corrupt(what, error))
 }
 
-pub(super) fn corrupt(column: &'static str, reason: impl Display) -> StoreError {
+pub(in super::super) fn corrupt(column: &'static str, reason: impl Display) -> StoreError {
     StoreError::Corrupt {
         column,
         reason: reason.to_string(),

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use headgate_protocol::identity::DeviceId;
 use tokio::time::Instant;
 
-use super::{RedisSessions, form, refused};
-use crate::store::{
-    StoreError,
-    sessions::{Beat, NodeNumber, NodeRow, Told},
+use super::{RedisSessions, form, persistent::named, refused};
+use crate::{
+    model::{Id, Message},
+    store::{
+        StoreError,
+        sessions::{Beat, NodeNumber, NodeRow, SessionKey, StoredWill, Told},
+    },
 };
 
 impl RedisSessions {
@@ -68,7 +71,7 @@ impl RedisSessions {
     ) -> Result<Beat, StoreError> {
         let mut call = self.call(&self.scripts.beat);
         call.arg(millis(self.node.lease)).arg(record).arg(seen);
-        let (waiting, nodes): (usize, Vec<(i64, String, Vec<u8>, bool)>) = call.run().await?;
+        let (waiting, nodes): (usize, Vec<NodeAnswer>) = call.run().await?;
         let row = |(number, name, record, is_alive)| NodeRow {
             number: NodeNumber(number),
             name,
@@ -125,6 +128,64 @@ impl RedisSessions {
         Ok(may == 1)
     }
 
+    pub(in super::super) async fn reap(&self, node: NodeNumber) -> Result<usize, StoreError> {
+        let mut call = self.call(&self.scripts.reap);
+        call.arg(node.0).arg(PAGE);
+        let gone: Vec<String> = call.run().await?;
+        Ok(gone.len())
+    }
+
+    pub(in super::super) async fn adopt(
+        &self,
+        node: NodeNumber,
+    ) -> Result<Vec<StoredWill>, StoreError> {
+        let mut call = self.call(&self.scripts.adopt);
+        call.arg(node.0).arg(PAGE);
+        let found: Vec<(String, Vec<u8>)> = call.run().await?;
+        found
+            .into_iter()
+            .map(|(name, stored)| super::will::decode(&name, &stored))
+            .collect()
+    }
+
+    pub(in super::super) async fn reclaim(
+        &self,
+        clients: &[(SessionKey, i64, Option<Id>)],
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut kept = Vec::with_capacity(clients.len());
+        for block in clients.chunks(PAGE) {
+            let mut call = self.call(&self.scripts.reclaim);
+            for (key, epoch, session) in block {
+                call.arg(named(key).0).arg(*epoch);
+                call.arg(session.map(|id| id.to_string()).unwrap_or_default());
+            }
+            let found: Vec<u8> = call.run().await?;
+            kept.extend(found.into_iter().map(|is_kept| is_kept == 1));
+        }
+        Ok(kept)
+    }
+
+    pub(in super::super) async fn once(&self, message: &Message) -> Result<bool, StoreError> {
+        let mut call = self.call(&self.scripts.once);
+        call.arg(message.device.device_id.as_str());
+        call.arg(form::encode(message)?);
+        let told: u8 = call.run().await?;
+        Ok(told == 1)
+    }
+
+    pub(in super::super) async fn mail_count(
+        &self,
+        device: &DeviceId,
+    ) -> Result<usize, StoreError> {
+        let mut connection = self.connection.clone();
+        let count: Option<usize> = ::redis::cmd("HGET")
+            .arg(self.key("mailc"))
+            .arg(device.as_str())
+            .query_async(&mut connection)
+            .await?;
+        Ok(count.unwrap_or(0))
+    }
+
     pub(in super::super) async fn bury(&self, node: NodeNumber) -> Result<(), StoreError> {
         let mut call = self.call(&self.scripts.bury);
         call.arg(node.0);
@@ -142,7 +203,7 @@ impl RedisSessions {
         command.arg("COUNT").arg(PAGE).arg("BLOCK");
         command.arg(millis(WAIT)).arg("STREAMS").arg(inbox);
         command.arg(if seen.is_empty() { "0" } else { seen });
-        let streams: Option<HashMap<String, Vec<(String, Vec<Value>)>>> =
+        let streams: Option<HashMap<String, Vec<Entry>>> =
             command.query_async(&mut connection).await?;
         let entries = streams.into_iter().flatten().flat_map(|(_, all)| all);
         let (mut told, mut last) = (Vec::new(), None);
@@ -153,6 +214,11 @@ impl RedisSessions {
         Ok((told, last))
     }
 }
+
+/// What is known of a node: its number, name, words, and whether it lives.
+type NodeAnswer = (i64, String, Vec<u8>, bool);
+/// What stands in a stream under which id.
+type Entry = (String, Vec<Value>);
 
 /// One message as it stands in the stream: names of fields, each before its value.
 fn read(fields: Vec<Value>) -> Result<Told, StoreError> {
@@ -181,7 +247,7 @@ fn millis(span: Duration) -> u64 {
 /// Messages that are read at once.
 const PAGE: usize = 256;
 /// How long the server is asked to wait for a message: well within what an answer may take.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(1);
 /// How long after its lease a node of the same name is still waited for.
 const JOIN_MARGIN: Duration = Duration::from_secs(2);
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);

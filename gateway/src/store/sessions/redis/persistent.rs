@@ -4,6 +4,8 @@
 //! it ends `t`; its subscriptions `f:`, identifiers that its client has not released `i:`, messages under way `o:` with
 //! their identifiers `q:`, and how many were ever sent `n`.
 
+mod shared;
+
 use std::num::NonZeroU32;
 
 use futures_util::future::BoxFuture;
@@ -15,12 +17,13 @@ use smallvec::SmallVec;
 
 use super::{BLOCK, RedisSessions, form, mail, script::Call};
 use crate::{
-    model::{Handing, Id, Millis},
+    model::{Handing, Id, Message, Millis},
     store::{
         StoreError,
         sessions::{
-            Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, Outbound, QueueGone,
-            QueuedMessage, SessionBackend, SessionChange, SessionKey, SessionRef, mail_bytes,
+            Batch, Claim, Claimed, ClientPlace, Committed, KeptSession, KeptSubscription,
+            NewMessage, NodeNumber, Numbered, Outbound, QueueGone, QueuedMessage, SessionBackend,
+            SessionChange, SessionKey, SessionRef, SharedLimits, Totals, mail_bytes,
             persistent::{asked, options},
         },
     },
@@ -28,6 +31,17 @@ use crate::{
 
 /// What a script gives of a session: fields and values in turn.
 type Fields = Vec<Vec<u8>>;
+/// What the script of a claim answers.
+type ClaimAnswer = (String, i64, u8, String, Fields, usize, u8, u8);
+/// What the script of a commit answers.
+type CommitAnswer = (
+    Vec<(String, u64, String)>,
+    Vec<(String, String, u64)>,
+    Vec<String>,
+    Vec<NumberedAnswer>,
+    (i64, i64, i64, i64),
+);
+type NumberedAnswer = (String, u8, u8, Vec<String>);
 
 impl SessionBackend for RedisSessions {
     fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Claimed, StoreError>> {
@@ -36,10 +50,17 @@ impl SessionBackend for RedisSessions {
             let mut call = self.call(&self.scripts.claim);
             call.arg(name).arg(app).arg(claim.id.to_string());
             call.arg(u8::from(claim.is_clean)).arg(claim.expiry_secs);
-            let (id, epoch, is_present, gone, fields): (String, i64, u8, String, Fields) =
+            call.arg(claim.max_sessions);
+            let (id, epoch, is_present, gone, fields, mail, moved, refused): ClaimAnswer =
                 call.run().await?;
             let mut claimed = Claimed {
                 is_present: is_present == 1,
+                place: Some(ClientPlace {
+                    epoch,
+                    mail,
+                    is_moved: moved == 1,
+                    is_refused: refused == 1,
+                }),
                 ..Claimed::default()
             };
             if !gone.is_empty() {
@@ -61,7 +82,7 @@ impl SessionBackend for RedisSessions {
             if call.arguments() == 0 {
                 return Ok(Committed::default());
             }
-            let (mail_gone, messages_gone, stale): (_, Vec<(String, String, u64)>, Vec<String>) =
+            let (mail_gone, messages_gone, stale, numbered, totals): CommitAnswer =
                 call.run().await?;
             let mut stale_ids: SmallVec<[SessionRef; 1]> = SmallVec::new();
             for stale in &stale {
@@ -74,6 +95,16 @@ impl SessionBackend for RedisSessions {
                 mail_gone: mail::gone(mail_gone)?,
                 messages_gone: gone(messages_gone)?,
                 stale: stale_ids,
+                numbered: numbered
+                    .into_iter()
+                    .map(numbered_one)
+                    .collect::<Result<_, _>>()?,
+                totals: Some(Totals {
+                    mail_messages: totals.0,
+                    mail_bytes: totals.1,
+                    queue_messages: totals.2,
+                    queue_bytes: totals.3,
+                }),
             })
         })
     }
@@ -198,8 +229,9 @@ impl RedisSessions {
             for (_, id) in block {
                 call.arg(id.as_slice());
             }
-            let found: Vec<(String, String, String, usize, u64, Fields)> = call.run().await?;
-            for (id, name, app, messages, bytes, fields) in found {
+            let found: Vec<(String, String, String, usize, u64, Fields, String)> =
+                call.run().await?;
+            for (id, name, app, messages, bytes, fields, node) in found {
                 let key = key(&name, &app)?;
                 let is_device = matches!(key, SessionKey::Device(_));
                 kept.push(KeptSession {
@@ -208,6 +240,7 @@ impl RedisSessions {
                     subscriptions: Kept::read(fields)?.subscriptions,
                     messages: if is_device { 0 } else { messages },
                     bytes,
+                    node: node.parse().ok().map(NodeNumber),
                 });
             }
         }
@@ -252,13 +285,7 @@ impl Kept {
         while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
             let (field, value) = (form::text("session", field)?, form::text("session", value)?);
             match field.split_once(':') {
-                Some(("f", filter)) => {
-                    let (options, identifier) = numbers(&value)?;
-                    kept.subscriptions.push(KeptSubscription {
-                        asked: asked(form::parsed("filter", filter)?, options)?,
-                        identifier: NonZeroU32::new(identifier),
-                    });
-                }
+                Some(("f", filter)) => kept.subscriptions.push(subscription(filter, &value)?),
                 Some(("i", packet)) => kept.unreleased.push(packet_id(packet)?),
                 Some(("o", message)) => {
                     let mut parts = value.split(' ');
@@ -285,23 +312,27 @@ impl Kept {
     }
 }
 
+/// A subscription, by its filter and what the session keeps under it.
+pub(in super::super) fn subscription(
+    filter: &str,
+    kept: &str,
+) -> Result<KeptSubscription, StoreError> {
+    let (options, identifier) = numbers(kept)?;
+    Ok(KeptSubscription {
+        asked: asked(form::parsed("filter", filter)?, options)?,
+        identifier: NonZeroU32::new(identifier),
+    })
+}
+
 fn write(call: &mut Call<'_>, batch: &Batch<'_>) -> Result<(), StoreError> {
-    for (id, message, expires_at) in &batch.mail {
-        call.arg("mail").arg(id.to_string());
-        call.arg(message.device.device_id.as_str());
-        call.arg(mail_bytes(message)).arg(expires_at.as_i64());
-        call.arg(form::encode(message)?);
-    }
-    for new in &batch.messages {
-        let expires_at = new.message.properties.expires_at.map(Millis::as_i64);
-        call.arg("message").arg(new.id.to_string());
-        call.arg(expires_at.map(|at| at.to_string()).unwrap_or_default());
-        call.arg(form::encode(new.message)?)
-            .arg(new.receivers.len());
-        let (bytes, device) = (mail_bytes(new.message), &new.message.device.device_id);
-        for (session, handing) in new.receivers {
-            call.arg(session.to_string());
-            call.arg(format!("{bytes} {} {device}", handed(handing)));
+    if let Some(shared) = &batch.shared {
+        shared::write(call, batch, shared)?;
+    } else {
+        for (id, message, expires_at) in &batch.mail {
+            write_mail(call, &id.to_string(), message, *expires_at, None)?;
+        }
+        for new in &batch.messages {
+            write_message(call, &new.id.to_string(), new, None)?;
         }
     }
     for id in batch.mail_gone {
@@ -319,6 +350,53 @@ fn write(call: &mut Call<'_>, batch: &Batch<'_>) -> Result<(), StoreError> {
             .arg(session.epoch);
         call.arg(changes.len()).arg(arguments);
         changes.iter().for_each(|change| write_change(call, change));
+    }
+    Ok(())
+}
+
+fn write_mail(
+    call: &mut Call<'_>,
+    id: &str,
+    message: &Message,
+    expires_at: Millis,
+    limits: Option<&SharedLimits>,
+) -> Result<(), StoreError> {
+    call.arg("mail").arg(id);
+    call.arg(message.device.device_id.as_str());
+    call.arg(mail_bytes(message)).arg(expires_at.as_i64());
+    call.arg(form::encode(message)?);
+    match limits {
+        Some(limits) => call
+            .arg(limits.mail_messages)
+            .arg(limits.mail_total)
+            .arg(limits.mail_total_bytes),
+        None => call.arg("").arg("").arg(""),
+    };
+    Ok(())
+}
+
+fn write_message(
+    call: &mut Call<'_>,
+    id: &str,
+    new: &NewMessage<'_>,
+    limits: Option<&SharedLimits>,
+) -> Result<(), StoreError> {
+    let expires_at = new.message.properties.expires_at.map(Millis::as_i64);
+    call.arg("message").arg(id);
+    call.arg(expires_at.map(|at| at.to_string()).unwrap_or_default());
+    call.arg(form::encode(new.message)?)
+        .arg(new.receivers.len());
+    match limits {
+        Some(limits) => call
+            .arg(limits.queue_messages)
+            .arg(limits.queue_bytes)
+            .arg(limits.queue_total_bytes),
+        None => call.arg("").arg("").arg(""),
+    };
+    let (bytes, device) = (mail_bytes(new.message), &new.message.device.device_id);
+    for (session, handing) in new.receivers {
+        call.arg(session.to_string());
+        call.arg(format!("{bytes} {} {device}", handed(handing)));
     }
     Ok(())
 }
@@ -387,6 +465,16 @@ fn queued(id: Id, kept: &str, body: &[u8]) -> Result<QueuedMessage, StoreError> 
     })
 }
 
+fn numbered_one((id, online, full, refused): NumberedAnswer) -> Result<Numbered, StoreError> {
+    let refused = refused.iter().map(|session| form::id(session));
+    Ok(Numbered {
+        id: form::id(&id)?,
+        is_online: online == 1,
+        is_full: full == 1,
+        refused: refused.collect::<Result<_, _>>()?,
+    })
+}
+
 fn gone(rows: Vec<(String, String, u64)>) -> Result<Vec<QueueGone>, StoreError> {
     rows.into_iter()
         .map(|(session, message, bytes)| {
@@ -399,14 +487,14 @@ fn gone(rows: Vec<(String, String, u64)>) -> Result<Vec<QueueGone>, StoreError> 
         .collect()
 }
 
-fn named(key: &SessionKey) -> (String, &str) {
+pub(super) fn named(key: &SessionKey) -> (String, &str) {
     match key {
         SessionKey::Device(device) => (format!("d:{device}"), ""),
         SessionKey::Application(app, client_id) => (format!("a:{client_id}"), app.as_str()),
     }
 }
 
-fn key(name: &str, app: &str) -> Result<SessionKey, StoreError> {
+pub(in super::super) fn key(name: &str, app: &str) -> Result<SessionKey, StoreError> {
     match name.split_once(':') {
         Some(("d", device)) => Ok(SessionKey::Device(form::parsed("device", device)?)),
         Some(("a", client_id)) => Ok(SessionKey::Application(

@@ -91,6 +91,11 @@ impl RedisSessions {
 
 fn entry((field, entry): (Vec<u8>, Vec<u8>)) -> Result<RetainedEntry, StoreError> {
     let (field, entry) = (form::text("topic", field)?, form::text("entry", entry)?);
+    entry_of(&field, &entry)
+}
+
+/// What is known of a message, by its device and topic and what stands under them.
+pub(in super::super) fn entry_of(field: &str, entry: &str) -> Result<RetainedEntry, StoreError> {
     let corrupt = || form::corrupt("entry", "no device, topic, bytes and product");
     let (device, topic) = field.split_once('\n').ok_or_else(corrupt)?;
     let (bytes, product) = entry.split_once(' ').ok_or_else(corrupt)?;

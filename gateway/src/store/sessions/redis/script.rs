@@ -33,6 +33,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    adopt,
     beat,
     bury,
     change,
@@ -43,17 +44,21 @@ scripts! {
     holders,
     mail_drop,
     mail_page,
+    once,
     orphans,
     part,
     queue_drop,
     queue_expire,
     queue_page,
+    reap,
+    reclaim,
     retained,
     retained_expire,
     see_off,
     sessions_expired,
     sessions_recover,
     tell,
+    wills,
 }
 
 /// A call in the making.

@@ -30,8 +30,7 @@ impl RedisSessions {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut call = self.call(&self.scripts.change);
-        call.arg("will");
+        let mut call = self.call(&self.scripts.wills);
         for (key, change) in changes {
             let (name, app) = match key {
                 WillKey::Device(id) => (format!("d:{id}"), None),
@@ -68,7 +67,7 @@ fn encode(app: Option<String>, will: &Will, due_at: Option<Millis>) -> Result<Ve
     Ok(stored)
 }
 
-fn decode(name: &str, stored: &[u8]) -> Result<StoredWill, StoreError> {
+pub(super) fn decode(name: &str, stored: &[u8]) -> Result<StoredWill, StoreError> {
     let corrupt = || form::corrupt("will", "no owner and message");
     let end = stored.iter().position(|byte| *byte == b'\n');
     let (head, message) = end

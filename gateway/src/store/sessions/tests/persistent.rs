@@ -12,6 +12,7 @@ fn claim_of(key: SessionKey, number: i64, is_clean: bool) -> Claim {
         id: id(number),
         is_clean,
         expiry_secs: 100,
+        max_sessions: 0,
     }
 }
 
@@ -86,6 +87,7 @@ pub(super) async fn a_session_is_made_found_again_and_ended() {
     assert!(change(&fixture, session, &[SessionChange::Ended]).await);
     let none = Claim {
         expiry_secs: 0,
+        max_sessions: 0,
         ..claim_of(device(), 4, false)
     };
     let none = fixture.claim(&none).await.unwrap();
@@ -206,6 +208,7 @@ pub(super) async fn a_start_finds_every_session() {
             subscriptions: vec![],
             messages: 0,
             bytes: 0,
+            node: None,
         },
         KeptSession {
             id: id(2),
@@ -213,6 +216,7 @@ pub(super) async fn a_start_finds_every_session() {
             subscriptions: vec![subscription("a", 0)],
             messages: 1,
             bytes: mail_bytes(&one),
+            node: None,
         },
     ];
     assert_eq!(found, expected);

@@ -20,6 +20,7 @@ async fn session(fixture: &Fixture, number: i64) -> SessionRef {
         id: id(number),
         is_clean: false,
         expiry_secs: 100,
+        max_sessions: 0,
     };
     fixture.claim(&claim).await.unwrap().session.unwrap()
 }

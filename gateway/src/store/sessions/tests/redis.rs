@@ -178,6 +178,7 @@ async fn every_key_is_on_one_slot_and_an_idle_session_is_small() {
             id: id(number),
             is_clean: false,
             expiry_secs: 100,
+            max_sessions: 0,
         };
         fixture.claim(&claim).await.unwrap();
     }

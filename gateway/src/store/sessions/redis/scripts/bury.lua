@@ -1,6 +1,6 @@
 -- A dead node without devices is no more.
 local node = arg()
-if is_alive(node) or redis.call('EXISTS', B .. ':of:' .. node) == 1 then
+if is_alive(node) or redis.call('EXISTS', B .. ':of:' .. node, B .. ':wills:' .. node) > 0 then
   return 0
 end
 local name = redis.call('HGET', B .. ':node:' .. node, 'n')

@@ -44,6 +44,8 @@ local function drop_mail(id)
   redis.call('HDEL', B .. ':mail', id)
   redis.call('ZREM', B .. ':mailx', id)
   redis.call('ZREM', B .. ':mailbox:' .. device, id)
+  redis.call('HINCRBY', B .. ':mailt', 'n', -1)
+  redis.call('HINCRBY', B .. ':mailt', 'b', '-' .. bytes)
   if redis.call('HINCRBY', B .. ':mailc', device, -1) <= 0 then
     redis.call('HDEL', B .. ':mailc', device)
     redis.call('HDEL', B .. ':mailb', device)
@@ -59,23 +61,44 @@ local function drop_queued(session, id)
   if not kept then
     return nil
   end
+  local bytes = kept:match('^%d+')
   redis.call('HDEL', B .. ':qh:' .. session, id)
   redis.call('ZREM', B .. ':q:' .. session, id)
+  redis.call('HINCRBY', B .. ':qt', 'n', -1)
+  redis.call('HINCRBY', B .. ':qt', 'b', '-' .. bytes)
   if redis.call('EXISTS', B .. ':q:' .. session) == 0 then
     redis.call('SREM', B .. ':qs', session)
+    redis.call('HDEL', B .. ':qb', session)
+  else
+    redis.call('HINCRBY', B .. ':qb', session, '-' .. bytes)
   end
   redis.call('SREM', B .. ':msgs:' .. id, session)
   if redis.call('EXISTS', B .. ':msgs:' .. id) == 0 then
     redis.call('HDEL', B .. ':msg', id)
     redis.call('ZREM', B .. ':msgx', id)
   end
-  return { session, id, kept:match('^%d+') }
+  return { session, id, bytes }
+end
+
+-- Tells all other nodes something.
+local function tell_all(kind, body)
+  for _, node in ipairs(others()) do
+    tell(node, kind, 0, body)
+  end
+end
+
+-- What applications have is known on every node.
+local function is_app(name)
+  return name and name:sub(1, 2) == 'a:'
 end
 
 -- Ends a session, but for what waits for it.
 local function discard(id)
   local S = B .. ':s:' .. id
   local name = redis.call('HGET', S, 'k')
+  if is_app(name) then
+    tell_all('session_ended', cjson.encode({ id = id, name = name, app = redis.call('HGET', S, 'p') or '' }))
+  end
   if name and redis.call('HGET', B .. ':sid', name) == id then
     redis.call('HDEL', B .. ':sid', name)
   end

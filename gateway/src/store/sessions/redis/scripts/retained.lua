@@ -1,12 +1,18 @@
 -- A list of changes, each with its own arguments
+local function told(what, device, topic, entry)
+  tell_all('retained', cjson.encode({ what = what, device = device, topic = topic, entry = entry }))
+end
 while at < #ARGV do
   local what, device = arg(), arg()
   if what == 'forget' then
     for _, topic in ipairs(redis.call('SMEMBERS', B .. ':retd:' .. device)) do
       forget_retained(device, topic)
     end
+    told(what, device, '', '')
   elseif what == 'remove' then
-    forget_retained(device, arg())
+    local topic = arg()
+    forget_retained(device, topic)
+    told(what, device, topic, '')
   else
     local topic, entry, ends, body = arg(), arg(), arg(), arg()
     local field = device .. '\n' .. topic
@@ -17,6 +23,7 @@ while at < #ARGV do
     if ends ~= '' then
       redis.call('ZADD', B .. ':retx', ends, field)
     end
+    told(what, device, topic, entry)
   end
 end
 return 1
