@@ -1,13 +1,13 @@
 //! This node among others: its name, its lease, and who is told what other nodes say.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
 use super::start::{StartError, Stores, registry_name};
 use crate::{
     config::{
-        Config,
+        Config, ShutdownConfig,
         data_dir::{DataDir, write_private},
     },
     model,
@@ -15,9 +15,9 @@ use crate::{
         auth,
         changes::{self, ChangeParts},
         cluster::Cluster,
-        node::{Load, NodeService, Reload, host_name},
+        node::{Evacuation, Load, NodeService, Reload, host_name},
     },
-    session::{Node, SessionTable},
+    session::{CloseReason, Node, SessionTable},
     shutdown::Shutdown,
     store::{StoreError, registry::Registry, sessions::NodeEntry},
     telemetry::{health::Readiness, metrics::Metrics},
@@ -99,12 +99,22 @@ pub(super) async fn open(
 pub(super) async fn hear(
     (cluster, nodes, node): (Option<&Cluster>, &NodeService, &Arc<Node>),
     registry: &Registry,
+    config: &ShutdownConfig,
     shutdown: &Shutdown,
 ) -> Result<(), StoreError> {
     let (table, applications) = (Arc::clone(&node.table), Arc::clone(&node.applications));
     nodes.connect_load(move || Load {
         devices: table.len(),
         applications: applications.count(),
+    });
+    let (sessions, tasks) = (Arc::clone(node), shutdown.clone());
+    let usual_rate = config.disconnect_rate;
+    nodes.connect_evacuation(move |evacuation| {
+        let (node, stop) = (Arc::clone(&sessions), tasks.token().clone());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(evacuate(&node, evacuation, usual_rate))
+                .await
+        });
     });
     if let Some(cluster) = cluster {
         node.uplink.connect_cluster(cluster, shutdown);
@@ -124,4 +134,32 @@ pub(super) async fn hear(
         node.uplink.ask_for_sessions().await?;
     }
     Ok(())
+}
+
+/// Tells some of this node's clients to go to another one, at a rate: devices, then applications.
+async fn evacuate(node: &Node, evacuation: Evacuation, usual_rate: u32) {
+    let rate = evacuation.per_second.unwrap_or(usual_rate);
+    let per_tick = usize::try_from(rate / 10).unwrap_or(usize::MAX).max(1);
+    let share = |count: usize| {
+        count
+            .saturating_mul(usize::from(evacuation.percent))
+            .div_ceil(100)
+    };
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let (devices, applications) = (node.table.all(), node.applications.all());
+    let (few_devices, few_applications) = (share(devices.len()), share(applications.len()));
+    let devices = devices.get(..few_devices).unwrap_or_default();
+    for sessions in devices.chunks(per_tick) {
+        tick.tick().await;
+        for session in sessions {
+            session.close(CloseReason::Evacuated);
+        }
+    }
+    let applications = applications.get(..few_applications).unwrap_or_default();
+    for sessions in applications.chunks(per_tick) {
+        tick.tick().await;
+        for session in sessions {
+            session.end(CloseReason::Evacuated);
+        }
+    }
 }

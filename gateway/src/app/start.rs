@@ -212,7 +212,7 @@ impl App {
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let changes = Changes::over(cluster.clone());
         let told = (cluster.as_ref(), &nodes, &node);
-        cluster::hear(told, &stores.registry, shutdown).await?;
+        cluster::hear(told, &stores.registry, &config.shutdown, shutdown).await?;
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
             nodes,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{
     EXIT_FAILURE,
@@ -36,8 +37,23 @@ pub enum NodeCommand {
     List,
     /// Have a node drain and stop; nothing takes it back
     Drain(NodeArgs),
+    /// Have clients of a node go to other nodes, while it goes on
+    Evacuate(EvacuateArgs),
     /// Have a node look at its certificates now
     Reload(NodeArgs),
+}
+
+/// Which clients go from which node.
+#[derive(Debug, Args)]
+pub struct EvacuateArgs {
+    /// The node's id
+    pub node: String,
+    /// How many of each hundred clients
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub percent: u8,
+    /// Clients told in a second; as when the node stops unless given
+    #[arg(long, value_name = "N")]
+    pub per_second: Option<u32>,
 }
 
 /// Which node.
@@ -87,6 +103,22 @@ pub(super) async fn run(context: &Context, command: NodeCommand) -> Outcome {
             let path = format!("/nodes/{}/drain", encoded(&node));
             let after = client.act(Method::POST, &path).await?;
             output.done(&after, &format!("{node} drains and will stop"))?;
+        }
+        NodeCommand::Evacuate(EvacuateArgs {
+            node,
+            percent,
+            per_second,
+        }) => {
+            let path = format!("/nodes/{}/evacuate", encoded(&node));
+            let mut body = json!({"percent": percent});
+            if let Some(per_second) = per_second {
+                body["per_second"] = per_second.into();
+            }
+            let after = client.json(Method::POST, &path, body).await?;
+            output.done(
+                &after,
+                &format!("{node} sends {percent} % of its clients away"),
+            )?;
         }
         NodeCommand::Reload(NodeArgs { node }) => {
             let path = format!("/nodes/{}/reload", encoded(&node));

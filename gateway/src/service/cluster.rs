@@ -17,7 +17,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -121,8 +120,6 @@ struct Inner {
     status: OnceLock<Box<dyn Fn() -> NodeRecord + Send + Sync>>,
     asked: Mutex<HashMap<u64, Asked>>,
     asks: AtomicU64,
-    /// Until when others take this node for alive, as far as its own clock knows.
-    leased_until: Mutex<Instant>,
     /// The last message that was seen, of the stream of which number.
     seen: Mutex<(Option<NodeNumber>, String)>,
     check: Check,
@@ -144,7 +141,6 @@ impl Cluster {
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> Self {
-        let leased_until = Instant::now() + config.lease;
         let inner = Inner {
             store,
             name,
@@ -159,7 +155,6 @@ impl Cluster {
             status: OnceLock::new(),
             asked: Mutex::default(),
             asks: AtomicU64::new(1),
-            leased_until: Mutex::new(leased_until),
             seen: Mutex::default(),
             check: readiness.check("cluster"),
             metrics: metrics.cluster.clone(),
@@ -183,20 +178,6 @@ impl Cluster {
     /// The nodes that live, this one among them, as they were at the last beat: by name.
     pub fn live(&self) -> Arc<[LiveNode]> {
         Arc::clone(&self.inner.nodes.read())
-    }
-
-    /// Whether this node is the one that does what is to be done once for all nodes, such as looking for what is over. For a
-    /// moment two may think so, or none.
-    pub fn is_first(&self) -> bool {
-        let nodes = self.inner.nodes.read();
-        nodes
-            .first()
-            .is_some_and(|node| node.number == self.number())
-    }
-
-    /// Whether this node has its lease, by its own clock and with a margin.
-    pub fn has_lease(&self) -> bool {
-        Instant::now() < *self.inner.leased_until.lock()
     }
 
     /// Which nodes hold these devices' sessions, in their order; asks the store once.
@@ -359,12 +340,6 @@ impl Inner {
 
     fn members(&self) -> Vec<Arc<dyn Member>> {
         self.members.read().clone()
-    }
-
-    /// Until when the lease lasts that was asked for at `asked`.
-    fn leased_from(&self, asked: Instant) {
-        // Earlier than others take it for over.
-        *self.leased_until.lock() = asked + self.config.lease * 9 / 10;
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -107,6 +108,15 @@ pub struct Load {
     pub applications: usize,
 }
 
+/// Clients that are to go to other nodes, while this one goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evacuation {
+    /// How many of each hundred.
+    pub percent: u8,
+    /// Clients told in a second; `None`: as many as when the node stops.
+    pub per_second: Option<u32>,
+}
+
 /// A request to look at the certificates; the answer is how many had changed, or what is wrong.
 pub type Reload = oneshot::Sender<Result<usize, String>>;
 
@@ -121,6 +131,7 @@ struct Inner {
     address: Option<String>,
     cluster: Option<Cluster>,
     load: OnceLock<Box<dyn Fn() -> Load + Send + Sync>>,
+    evacuate: OnceLock<Box<dyn Fn(Evacuation) + Send + Sync>>,
     started_at: Millis,
     registry: Registry,
     readiness: Readiness,
@@ -155,6 +166,7 @@ impl NodeService {
             address,
             cluster,
             load: OnceLock::new(),
+            evacuate: OnceLock::new(),
             started_at: Millis::now(),
             registry,
             readiness,
@@ -165,7 +177,10 @@ impl NodeService {
             inner: Arc::new(inner),
         };
         if let Some(cluster) = &service.inner.cluster {
-            cluster.on(DRAIN, Arc::new(service.clone()));
+            for kind in [DRAIN, EVACUATE] {
+                let node = service.clone();
+                cluster.on(kind, Arc::new(Asked { kind, node }));
+            }
         }
         (service, asked)
     }
@@ -173,6 +188,51 @@ impl NodeService {
     /// Says how it is found out who is connected here; the first call counts.
     pub fn connect_load(&self, load: impl Fn() -> Load + Send + Sync + 'static) {
         let _second = self.inner.load.set(Box::new(load));
+    }
+
+    /// Says how clients that are here are told to go; the first call counts.
+    pub fn connect_evacuation(&self, evacuate: impl Fn(Evacuation) + Send + Sync + 'static) {
+        let _second = self.inner.evacuate.set(Box::new(evacuate));
+    }
+
+    /// Has some of a node's clients told to go to another node, at a rate; the node goes on, and lets in who comes.
+    ///
+    /// # Errors
+    /// [`NodeError::NotFound`]; [`NodeError::Store`] where it could not be recorded or told, and then nothing was done.
+    pub async fn evacuate(
+        &self,
+        actor: &Actor,
+        id: &str,
+        evacuation: Evacuation,
+    ) -> Result<NodeHealth, NodeError> {
+        let inner = &self.inner;
+        let detail = format!("{} percent", evacuation.percent);
+        let audit = actor.did("node.evacuate", id, detail);
+        if inner.id == id {
+            inner.registry.record(&audit).await?;
+            self.evacuate_here(evacuation);
+            return Ok(self.here());
+        }
+        let found = self.others().find(|node| node.record.name == id);
+        let (Some(cluster), Some(node)) = (&inner.cluster, found) else {
+            return Err(NodeError::NotFound);
+        };
+        inner.registry.record(&audit).await?;
+        let body = serde_json::to_vec(&evacuation).unwrap_or_default();
+        if !cluster.tell(node.number, EVACUATE, &body).await? {
+            return Err(NodeError::NotFound);
+        }
+        Ok(told(&node.record))
+    }
+
+    fn evacuate_here(&self, evacuation: Evacuation) {
+        tracing::info!(
+            evacuation.percent,
+            "an operator has clients of this node go elsewhere"
+        );
+        if let Some(evacuate) = self.inner.evacuate.get() {
+            evacuate(evacuation);
+        }
     }
 
     /// What this node says of itself to others.
@@ -307,11 +367,20 @@ impl NodeService {
     }
 }
 
-/// An operator asked another node to have this one drain.
-impl Handler for NodeService {
-    fn told(&self, _telling: Telling) -> BoxFuture<'_, ()> {
-        tracing::info!("an operator has this node drain");
-        self.inner.whole.drain();
+/// What an operator asked another node to have this one do.
+struct Asked {
+    kind: &'static str,
+    node: NodeService,
+}
+
+impl Handler for Asked {
+    fn told(&self, telling: Telling) -> BoxFuture<'_, ()> {
+        if self.kind == DRAIN {
+            tracing::info!("an operator has this node drain");
+            self.node.inner.whole.drain();
+        } else if let Ok(evacuation) = serde_json::from_slice(&telling.body) {
+            self.node.evacuate_here(evacuation);
+        }
         Box::pin(std::future::ready(()))
     }
 }
@@ -340,6 +409,8 @@ impl fmt::Debug for NodeService {
 
 /// By which another node is told to drain.
 const DRAIN: &str = "drain";
+/// By which another node is told to send clients away.
+const EVACUATE: &str = "evacuate";
 
 /// The machine's name, as far as it can stand in a path.
 pub fn host_name() -> String {

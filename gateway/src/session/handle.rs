@@ -46,6 +46,8 @@ pub enum CloseReason {
     Administrative,
     /// The client took nothing of what waits for it for too long.
     QueueFull,
+    /// An operator wants the client on another node.
+    Evacuated,
     /// The node stops.
     Shutdown,
 }
@@ -56,6 +58,10 @@ impl CloseReason {
         match reason {
             Some(Self::Takeover) => (ReasonCode::SessionTakenOver, DisconnectReason::Takeover),
             Some(Self::QueueFull) => (ReasonCode::QuotaExceeded, DisconnectReason::Administrative),
+            Some(Self::Evacuated) => (
+                ReasonCode::UseAnotherServer,
+                DisconnectReason::Administrative,
+            ),
             Some(Self::Shutdown) => (
                 ReasonCode::ServerShuttingDown,
                 DisconnectReason::ServerShutdown,

@@ -287,13 +287,17 @@ impl Link {
 
     /// Ends the connection for `why`, and tells an MQTT 5 client `reason`.
     pub(super) fn close(&mut self, reason: ReasonCode, why: DisconnectReason) {
-        let (reason, details) = match (&self.node.elsewhere, why) {
-            (Some((reference, reason)), DisconnectReason::ServerShutdown) => {
+        let goes_elsewhere =
+            why == DisconnectReason::ServerShutdown || reason == ReasonCode::UseAnotherServer;
+        let (reason, details) = match &self.node.elsewhere {
+            Some((reference, elsewhere)) if goes_elsewhere => {
                 let details = CloseDetails {
                     server_reference: Some(reference.clone()),
                     reason_string: None,
                 };
-                (*reason, details)
+                // Who is to come back some time is not told that it is for good.
+                let is_for_good = why == DisconnectReason::ServerShutdown;
+                (if is_for_good { *elsewhere } else { reason }, details)
             }
             _ => (reason, explained(explanation_of_close(why))),
         };

@@ -1,21 +1,24 @@
 //! `/nodes`: whether the gateway is well, and what can be asked of it as a process.
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiState,
     auth::{Admin, Viewer},
-    extract::{PathOf, QueryOf},
+    extract::{JsonBody, PathOf, QueryOf},
     problem::Problem,
     schema,
     view::{PageQuery, PageView, invalid_page},
 };
 use crate::{
-    model::{Millis, Paged},
-    service::{cluster::NodeCheck, node::NodeHealth},
+    model::{InvalidField, Millis, Paged},
+    service::{
+        cluster::NodeCheck,
+        node::{Evacuation, NodeHealth},
+    },
 };
 
 /// The routes of this file.
@@ -24,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(list))
         .routes(routes!(one))
         .routes(routes!(drain))
+        .routes(routes!(evacuate))
         .routes(routes!(reload))
 }
 
@@ -122,6 +126,45 @@ async fn drain(
     PathOf(id): PathOf<String>,
 ) -> Result<(StatusCode, Json<NodeView>), Problem> {
     let node = state.nodes.drain(&actor, &id).await?;
+    Ok((StatusCode::ACCEPTED, Json(view(node))))
+}
+
+/// Which clients of a node are to go.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Evacuation)]
+struct EvacuationBody {
+    /// How many of each hundred: 1 to 100; all unless given.
+    #[schema(minimum = 1, maximum = 100)]
+    percent: Option<u8>,
+    /// Clients told in a second; as when the node stops (`shutdown.disconnect_rate`) unless given.
+    #[schema(minimum = 1)]
+    per_second: Option<u32>,
+}
+
+/// Has clients of a node told to go to another one, at a rate: MQTT 5 clients with 0x9C, and the server reference where one
+/// is configured. The node goes on and lets in who comes, so a balancer in front decides where they go.
+#[utoipa::path(post, path = "/nodes/{node}/evacuate", tag = "nodes", request_body = EvacuationBody,
+    params(("node" = String, Path, description = "The node's id")),
+    responses((status = 202, body = NodeView, description = "It has begun.")))]
+async fn evacuate(
+    Admin(actor): Admin,
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<String>,
+    JsonBody(body): JsonBody<EvacuationBody>,
+) -> Result<(StatusCode, Json<NodeView>), Problem> {
+    let percent = body.percent.unwrap_or(100);
+    if !(1..=100).contains(&percent) {
+        return Err(InvalidField::new("percent", "is not from 1 to 100").into());
+    }
+    if body.per_second == Some(0) {
+        return Err(InvalidField::new("per_second", "is 0").into());
+    }
+    let evacuation = Evacuation {
+        percent,
+        per_second: body.per_second,
+    };
+    let node = state.nodes.evacuate(&actor, &id, evacuation).await?;
     Ok((StatusCode::ACCEPTED, Json(view(node))))
 }
 

@@ -1,9 +1,6 @@
 //! Keeping the lease, and noticing who comes and goes.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::MissedTickBehavior;
 
@@ -85,7 +82,6 @@ impl Inner {
 
     /// Renews the lease, and takes note of who is there.
     async fn beat(&self) -> Result<(), StoreError> {
-        let asked = Instant::now();
         let number = self.store.number();
         let seen = {
             let seen = self.seen.lock();
@@ -93,7 +89,6 @@ impl Inner {
         };
         let record = self.record();
         let beat = self.store.beat(&record, &seen.unwrap_or_default()).await?;
-        self.leased_from(asked);
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.inbox.set(gauge(beat.waiting));
         *self.rows.lock() = beat.nodes;
@@ -114,11 +109,9 @@ impl Inner {
     async fn rejoin(&self) {
         self.metrics.leases_lost.inc();
         self.check.fail("the lease of this node has ended");
-        let asked = Instant::now();
         match self.store.join(&self.record()).await {
             Ok(None) => {
                 tracing::warn!("the lease of this node had ended: it has a new one");
-                self.leased_from(asked);
                 self.has_rejoined.store(true, Ordering::Release);
                 self.changed.notify_one();
             }

@@ -149,6 +149,7 @@ mod tests {
             receipt: None,
             stored: oneshot::channel().0,
             is_offered: true,
+            forwards: Vec::new(),
         }
     }
 

@@ -357,14 +357,6 @@ impl NodeStore {
         self.store.once(message).await
     }
 
-    /// How many messages wait for a device.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn mail_count(&self, device: &DeviceId) -> Result<usize, StoreError> {
-        self.store.mail_count(device).await
-    }
-
     /// A dead node has been seen off: it is no more.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ async fn a_device_is_with_one_node_at_a_time_and_takes_its_session_along() {
     assert!(third.introduce(&login).await.session_present);
     assert_eq!(&third.message().await.payload[..], b"3");
     assert!(third.ping().await.is_empty());
+    // An operator sends it on, by way of any node.
+    let all = json!({"percent": 100});
+    let sent = b.api(Method::POST, "/nodes/a/evacuate", Some(&all)).await;
+    sent.ok(202);
+    assert_eq!(third.closed().await, Some(ReasonCode::UseAnotherServer));
     b.stop().await;
     a.stop().await;
 }

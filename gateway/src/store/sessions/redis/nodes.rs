@@ -173,19 +173,6 @@ impl RedisSessions {
         Ok(told == 1)
     }
 
-    pub(in super::super) async fn mail_count(
-        &self,
-        device: &DeviceId,
-    ) -> Result<usize, StoreError> {
-        let mut connection = self.connection.clone();
-        let count: Option<usize> = ::redis::cmd("HGET")
-            .arg(self.key("mailc"))
-            .arg(device.as_str())
-            .query_async(&mut connection)
-            .await?;
-        Ok(count.unwrap_or(0))
-    }
-
     pub(in super::super) async fn bury(&self, node: NodeNumber) -> Result<(), StoreError> {
         let mut call = self.call(&self.scripts.bury);
         call.arg(node.0);
