@@ -184,7 +184,7 @@ impl App {
         let ports = listeners.ports();
         let urls = file_urls(&config, &stores, &sealer, &ports).await?;
         let delivery = open_delivery(&config, &stores, urls.clone(), &metrics, shutdown).await?;
-        let resources = open_resources(&config, &stores, cluster.as_ref()).await?;
+        let resources = open_resources(&config, &stores).await?;
         let spool = data_dir.join("spool");
         let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
         let authenticator = open_authenticator(&config, &stores, &sealer, &metrics)?;
@@ -471,16 +471,8 @@ async fn open_apps(
 }
 
 /// Resources; blobs that no record names are removed here, before uploads make new ones.
-async fn open_resources(
-    config: &Config,
-    stores: &Stores,
-    cluster: Option<&Cluster>,
-) -> Result<ResourceService, StartError> {
+async fn open_resources(config: &Config, stores: &Stores) -> Result<ResourceService, StartError> {
     let (registry, blobs) = (stores.registry.clone(), stores.blobs.clone());
-    if cluster.is_some_and(|cluster| cluster.live().len() > 1) {
-        let limits = config.resources.clone();
-        return Ok(ResourceService::open_beside(registry, blobs, limits).await?);
-    }
     Ok(ResourceService::open(registry, blobs, config.resources.clone()).await?)
 }
 
