@@ -99,7 +99,7 @@ impl SessionBackend for RedisSessions {
                     .into_iter()
                     .map(numbered_one)
                     .collect::<Result<_, _>>()?,
-                totals: Some(Totals {
+                totals: batch.shared.is_some().then_some(Totals {
                     mail_messages: totals.0,
                     mail_bytes: totals.1,
                     queue_messages: totals.2,
