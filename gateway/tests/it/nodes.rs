@@ -64,6 +64,17 @@ async fn listed(node: &Gateway) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Waits until a node says that another one has so many clients of a kind.
+async fn has(node: &Gateway, other: &str, clients: &str, count: u64) {
+    until("its clients", || async {
+        let page = node.get("/nodes").await;
+        let items = page["items"].as_array().expect("items");
+        let found = items.iter().find(|one| one["id"] == other)?;
+        (found[clients] == count).then_some(())
+    })
+    .await;
+}
+
 /// Waits until a node lists just these.
 async fn lists(node: &Gateway, wanted: &[(&str, &str)]) {
     let wanted: Vec<_> = wanted

@@ -4,8 +4,8 @@ use headgate_protocol::mqtt::{ProtocolVersion, QoS, ReasonCode};
 use hyper::Method;
 use serde_json::json;
 
-use super::Cluster;
-use crate::harness::{Client, Login, until};
+use super::{Cluster, has};
+use crate::harness::{Client, Login};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 
@@ -34,11 +34,7 @@ async fn a_device_is_with_one_node_at_a_time_and_takes_its_session_along() {
     b.metric_is("headgate_session_takeovers_total", 1.0).await;
     // What was acknowledged there does not come again here; what came meanwhile does.
     drop(second);
-    until("its leaving", || async {
-        let load = a.get("/nodes/b").await;
-        (load["devices"] == 0).then_some(())
-    })
-    .await;
+    has(&a, "b", "devices", 0).await;
     assert_eq!(sender.publish("P/d/x", b"3").await, ReasonCode::Success);
     let mut third = Client::open(&a).await;
     assert!(third.introduce(&login).await.session_present);

@@ -2,7 +2,7 @@
 
 use headgate_protocol::mqtt::{ProtocolVersion, QoS, ReasonCode};
 
-use super::Cluster;
+use super::{Cluster, has};
 use crate::harness::{App, Client, Device, Events, Gateway, Login, publish, until};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -55,11 +55,7 @@ async fn what_a_device_says_reaches_applications_on_every_node_once() {
     }
     // What is said while it is away waits, wherever it comes again.
     drop(kept);
-    until("its leaving", || async {
-        let load = a.get("/nodes/b").await;
-        (load["applications"] == 1).then_some(())
-    })
-    .await;
+    has(&a, "b", "applications", 1).await;
     says.publish("P/d/x", b"later").await;
     assert_eq!(&clean.message().await.payload[..], b"later");
     let mut kept = Client::open(&a).await;
@@ -91,11 +87,7 @@ async fn what_an_application_says_reaches_its_device_wherever_that_is() {
     assert_eq!(&hears.message().await.payload[..], b"now");
     assert!(hears.ping().await.is_empty());
     drop(hears);
-    until("its leaving", || async {
-        let load = b.get("/nodes/a").await;
-        (load["devices"] == 0).then_some(())
-    })
-    .await;
+    has(&b, "a", "devices", 0).await;
     says.publish("P/d/x", b"later").await;
     let mut hears = device(&b, &d).await;
     hears.subscribe(&["P/d/#"], QoS::AtLeastOnce).await;
