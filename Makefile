@@ -40,7 +40,7 @@ help:
 	@echo "make cluster-down  stop them"
 	@echo "make test   formatting, lints, every test: one development build"
 	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
-	@echo "make bench  measure"
+	@echo "make bench  measure; make soak: for 20 minutes"
 	@echo "make bench-cluster  measure three nodes against one, and kill one of them"
 	@echo "make lint   formatting, lints, layers only"
 	@echo "make tools  install cargo-nextest, cargo-deny and cargo-fuzz"
@@ -105,6 +105,7 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
+	$(call need,mosquitto sqlite3,mosquitto sqlite3)
 	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl coap-client-gnutls openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
 
 .PHONY: test-clients
@@ -254,6 +255,17 @@ bench-cluster: release
 	$(call need,redis-server redis-cli curl psql,redis-server curl ca-certificates postgresql)
 	@sh benches/cluster.sh "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
 		"$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/swarm)" "$$(realpath $(CLIENTS)/s3/bin/moto_server)"
+
+# Twenty minutes at 5,000 devices with links that come and go: the gateway's memory stays within 3 %
+# over the last fifteen, and no acknowledged message is lost.
+.PHONY: soak
+soak: release
+	@data=$$(mktemp -d); trap 'kill $$pid 2>/dev/null; rm -rf $$data' EXIT; \
+	bin=$(or $(CARGO_TARGET_DIR),target)/release; \
+	$$bin/headgate serve --data-dir $$data >/dev/null 2>$$data.log & pid=$$!; \
+	until [ -e $$data/ports.json ]; do kill -0 $$pid || exit 1; sleep 0.2; done; \
+	$$bin/swarm soak --data-dir $$data -c 5000 -R 500 -I 5000 --for 20m --server-pid $$pid \
+		--html soak.html --json soak.json --fail-if 'lost=0,failed=0,reconnects=0,rss_growth<3%'
 
 tools:
 	$(CARGO) install --locked cargo-nextest cargo-deny cargo-fuzz

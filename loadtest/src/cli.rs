@@ -4,6 +4,8 @@
 //! the scenarios.
 
 mod coap;
+mod output;
+mod traffic;
 mod values;
 
 use std::ffi::OsString;
@@ -14,7 +16,11 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::coap::{CoapArgs, Proto};
+pub(crate) use self::output::{BrokerArgs, OutputArgs, Part, ReportForm};
+pub(crate) use self::traffic::{ChaosArgs, SoakArgs, TelemetryArgs, TrafficArgs};
+use crate::probe::Probe;
 use crate::verify::Verify;
+use output::parse_part;
 use values::{parse_chunk, parse_duration, parse_share, parse_size};
 
 /// Simulated devices that connect to a gateway, take deliveries and check every byte.
@@ -38,6 +44,12 @@ pub(crate) enum Command {
     Deliver(DeliverArgs),
     /// Have every device send a file of its own and fetch some of them back.
     Upload(UploadArgs),
+    /// Every device publishes by plan, and listeners hear it.
+    Telemetry(TelemetryArgs),
+    /// Telemetry for long, with links that come and go; the server's memory must stay flat.
+    Soak(SoakArgs),
+    /// Telemetry while things go wrong, by a plan that the seed gives.
+    Chaos(ChaosArgs),
 }
 
 /// Options of `swarm connect`.
@@ -166,7 +178,13 @@ pub(crate) struct CommonArgs {
     #[arg(
         long,
         default_value = "swarm",
-        default_value_ifs = [("proto", "coap", "swarm-coap"), ("proto", "coaps", "swarm-coaps")]
+        default_value_ifs = [
+            ("proto", "coap", "swarm-coap"),
+            ("proto", "coaps", "swarm-coaps"),
+            ("form", "certificate", "swarm-certificate"),
+            ("form", "huawei", "swarm-huawei"),
+            ("form", "tencent", "SWARM00001"),
+        ]
     )]
     pub(crate) product: String,
     /// Keep what was made, so that the next run finds it.
@@ -190,9 +208,45 @@ pub(crate) struct CommonArgs {
     /// Process id of the gateway: its CPU time and memory go into the report.
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
-    /// Form of the report on standard output.
-    #[arg(long, value_enum, default_value_t = ReportForm::Text)]
-    pub(crate) report: ReportForm,
+    /// Metrics of the gateway, e.g. <http://127.0.0.1:9464/metrics>, in place of --server-pid.
+    #[arg(long, value_name = "URL", value_parser = Probe::parse_url, conflicts_with = "server_pid")]
+    pub(crate) server_metrics: Option<Probe>,
+    /// How devices say who they are, by MQTT.
+    #[arg(long, value_enum, default_value_t = Form::Native)]
+    pub(crate) form: Form,
+    /// MQTT in a WebSocket at /mqtt; the port is 8084 unless given, 8083 with --plain.
+    #[arg(long)]
+    pub(crate) ws: bool,
+    /// Processes that share the devices. For connect, telemetry, soak and chaos.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) processes: u32,
+    /// Which part of the devices this process is: set by the process that started it.
+    #[arg(long, hide = true, value_parser = parse_part)]
+    pub(crate) part: Option<Part>,
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+impl CommonArgs {
+    /// The server that is looked at, where one was named.
+    pub(crate) fn probe(&self) -> Option<Probe> {
+        output::probe(self.server_pid, self.server_metrics.as_ref())
+    }
+}
+
+/// How devices say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// The user name is the device's id, the password its secret.
+    Native,
+    /// A certificate of the device's own; TLS only.
+    Certificate,
+    /// Huawei's: the ClientId has the hour, which signs the secret.
+    Huawei,
+    /// Tencent's: the secret signs the user name; a product of 10 letters and digits.
+    Tencent,
 }
 
 /// How devices take the bytes.
@@ -217,15 +271,6 @@ pub(crate) enum MqttVersion {
     V5,
 }
 
-/// Forms of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReportForm {
-    /// For a person.
-    Text,
-    /// For a program; the text goes to standard error.
-    Json,
-}
-
 impl Cli {
     /// Reads the command line, and checks what no single option can.
     ///
@@ -235,6 +280,9 @@ impl Cli {
         let cli = Self::try_parse_from(line)?;
         if let Some(option) = coap::misplaced(&cli.command) {
             let text = format!("{option} has no meaning with this --proto");
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        if let Some(text) = cli.command.misplaced() {
             return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
         }
         if let Command::Deliver(args) = &cli.command
@@ -255,6 +303,40 @@ impl Command {
             Self::Connect(args) => &args.common,
             Self::Deliver(args) => &args.common,
             Self::Upload(args) => &args.common,
+            Self::Telemetry(args) => &args.common,
+            Self::Soak(args) => &args.common,
+            Self::Chaos(args) => &args.common,
+        }
+    }
+
+    /// An option that has no meaning here and was given all the same, and why.
+    fn misplaced(&self) -> Option<&'static str> {
+        let common = self.common();
+        let publishes = matches!(self, Self::Telemetry(_) | Self::Soak(_) | Self::Chaos(_));
+        let is_mqtt = common.proto == Proto::Mqtt;
+        let spreads = publishes || matches!(self, Self::Connect(_));
+        let tencent_id = |id: &str| id.len() == 10 && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        match common {
+            _ if publishes && !is_mqtt => Some("by CoAP devices connect, deliver and upload"),
+            _ if !spreads && common.broker.any_broker => {
+                Some("--any-broker: only a gateway takes and makes deliveries")
+            }
+            _ if !spreads && common.processes > 1 => {
+                Some("--processes is for connect, telemetry, soak and chaos")
+            }
+            _ if !is_mqtt && (common.ws || common.processes > 1 || common.broker.any_broker) => {
+                Some("--ws, --processes and --any-broker are for devices that speak MQTT")
+            }
+            _ if !is_mqtt && common.form != Form::Native => {
+                Some("--form is for devices that speak MQTT")
+            }
+            _ if common.form == Form::Certificate && common.plain => {
+                Some("--form certificate needs TLS")
+            }
+            _ if common.form == Form::Tencent && !tencent_id(&common.product) => {
+                Some("--form tencent needs a --product of 10 letters and digits")
+            }
+            _ => None,
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod coap;
 pub(crate) mod error;
 pub(crate) mod identity;
 pub(crate) mod link;
+pub(crate) mod login;
 pub(crate) mod message;
 pub(crate) mod sending;
 pub(crate) mod session;
@@ -30,7 +31,7 @@ use crate::target::source_address;
 use crate::verify::Verifier;
 use coap::Errand;
 use error::DeviceError;
-use identity::{Fate, Identity, secret};
+use identity::{Fate, Identity};
 use link::Link;
 use session::{Credential, Driven, Session, Stage};
 use transfer::Event;
@@ -176,7 +177,11 @@ impl Device {
     async fn shake_hands(&mut self, start: Instant, deadline: Instant) -> Result<(), DeviceError> {
         let swarm = &self.swarm;
         let source = source_address(swarm.dial.address, self.identity.index, swarm.salt);
-        let socket = timeout_at(deadline, swarm.dial.open(source, self.fate.read_bps)).await;
+        let connector = swarm.connector(&self.identity)?;
+        let opened = swarm
+            .dial
+            .open_as(connector.as_ref(), source, self.fate.read_bps);
+        let socket = timeout_at(deadline, opened).await;
         drop(socket.map_err(|_| DeviceError::ConnectTimeout("tcp and tls"))??);
         swarm.stats.record(Timing::Tls, start.elapsed());
         swarm.stats.ever_connected.add(1);
@@ -194,16 +199,19 @@ impl Device {
     ) -> Result<(Link, Session), DeviceError> {
         let swarm = Arc::clone(&self.swarm);
         let source = source_address(swarm.dial.address, self.identity.index, swarm.salt);
-        let socket = timeout_at(deadline, swarm.dial.open(source, self.fate.read_bps)).await;
+        let connector = swarm.connector(&self.identity)?;
+        let opened = swarm
+            .dial
+            .open_as(connector.as_ref(), source, self.fate.read_bps);
+        let socket = timeout_at(deadline, opened).await;
         let socket = socket.map_err(|_| DeviceError::ConnectTimeout("tcp and tls"))??;
         let first = !self.ever_ready;
         if first {
             swarm.stats.record(Timing::Tls, start.elapsed());
         }
         let credential = Credential {
-            secret: secret(swarm.seed, &self.identity.device_id),
+            login: swarm.login(&self.identity),
             own: format!("{}/{}", swarm.product, self.identity.node_id),
-            device_id: self.identity.device_id.clone(),
         };
         let mut link = Link::new(socket, swarm.version);
         let mut started = None;

@@ -160,6 +160,7 @@ impl Fetch {
         Ok(Dial {
             address,
             tls: Some((connector.clone(), name)),
+            web: None,
         })
     }
 }

@@ -5,10 +5,12 @@
 mod api;
 mod cli;
 mod content;
+mod crew;
 mod device;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod probe;
 mod proc_stat;
 mod progress;
 mod provision;
@@ -19,8 +21,12 @@ mod stats;
 mod swarm;
 mod target;
 mod throttle;
+mod timeline;
 mod tls;
+mod traffic;
 mod verify;
+mod web;
+mod write;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,7 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::ctrl_c;
 use tokio_util::sync::CancellationToken;
 
-use cli::{Cli, Command, ReportForm};
+use cli::{Cli, Command};
 use report::Report;
 use scenario::RunError;
 
@@ -55,10 +61,14 @@ fn main() -> ExitCode {
             outcome
         });
     match outcome {
-        Ok(report) => {
-            print(&report, common.report);
-            exit_code(&report)
-        }
+        Ok(report) if common.part.is_some() => exit_code(&report),
+        Ok(report) => match write::all(report, &common.output) {
+            Ok(report) => exit_code(&report),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "swarm: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             let _ = writeln!(io::stderr(), "swarm: {error}");
             match error {
@@ -72,13 +82,7 @@ fn main() -> ExitCode {
 /// Runs the scenario until it ends or Ctrl-C ends it.
 async fn run(command: &Command) -> Result<Report, RunError> {
     let interrupt = CancellationToken::new();
-    let scenario = async {
-        match command {
-            Command::Connect(args) => scenario::connect::run(args, interrupt.clone()).await,
-            Command::Deliver(args) => scenario::deliver::run(args, interrupt.clone()).await,
-            Command::Upload(args) => scenario::upload::run(args, interrupt.clone()).await,
-        }
-    };
+    let scenario = scenario::run(command, interrupt.clone());
     let mut scenario = std::pin::pin!(scenario);
     tokio::select! {
         biased;
@@ -110,26 +114,18 @@ fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-fn print(report: &Report, form: ReportForm) {
-    // A closed pipe is the reader's wish, not a failure of the run.
-    let _ = match form {
-        ReportForm::Text => write!(io::stdout(), "{report}"),
-        ReportForm::Json => {
-            let _ = write!(io::stderr(), "{report}");
-            write!(io::stdout(), "{}", report.to_json())
-        }
-    };
-}
-
 fn exit_code(report: &Report) -> ExitCode {
-    match (report.interrupted, report.ok) {
-        (true, _) => ExitCode::from(EXIT_INTERRUPTED),
-        (false, true) => ExitCode::SUCCESS,
-        (false, false) => ExitCode::FAILURE,
+    match (report.interrupted, report.ok, report.broken.is_empty()) {
+        (true, ..) => ExitCode::from(EXIT_INTERRUPTED),
+        (false, true, _) => ExitCode::SUCCESS,
+        (false, false, true) => ExitCode::FAILURE,
+        (false, false, false) => ExitCode::from(EXIT_BOUND),
     }
 }
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 64;
+/// A bound of `--fail-if` does not hold.
+const EXIT_BOUND: u8 = 3;
 /// 128 and the number of SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;

@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, ApiError, Upload};
-use crate::cli::Proto;
+use crate::cli::{Form, Proto};
 use crate::content::Content;
 use crate::device::identity::{Identity, secret};
+use crate::device::login::fingerprint;
 
 /// What a run made, for its clean-up.
 pub(crate) struct Provision {
@@ -30,6 +31,7 @@ pub(crate) struct Provision {
     made_product: bool,
     made_devices: Vec<String>,
     made_resource: Option<String>,
+    made_app: Option<String>,
     tasks: Vec<String>,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Kind {
     pub(crate) product: String,
     /// What devices speak.
     pub(crate) proto: Proto,
+    /// How devices say who they are, by MQTT.
+    pub(crate) form: Form,
     /// For so long after an uplink a device can be reached; `None`: always.
     pub(crate) reachable_secs: Option<u64>,
 }
@@ -50,6 +54,11 @@ pub(crate) type Counts = BTreeMap<String, u64>;
 #[derive(Deserialize)]
 struct Made {
     id: String,
+}
+
+#[derive(Deserialize)]
+struct MadeApp {
+    secret: String,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +101,7 @@ impl Provision {
             made_product: false,
             made_devices: Vec::new(),
             made_resource: None,
+            made_app: None,
             tasks: Vec::new(),
         }
     }
@@ -109,6 +119,12 @@ impl Provision {
         if self.kind.proto != Proto::Mqtt {
             body["transports"] = json!({ "mqtt": false, "coap": true });
             body["reachable_after_uplink_secs"] = json!(self.kind.reachable_secs);
+        }
+        match self.kind.form {
+            Form::Native => {}
+            Form::Certificate => body["auth_kinds"] = json!(["x509"]),
+            Form::Huawei => body["credential_forms"] = json!(["huawei"]),
+            Form::Tencent => body["credential_forms"] = json!(["tencent"]),
         }
         if self.kind.proto == Proto::Coap {
             body["auth_kinds"] = json!(["none"]);
@@ -158,6 +174,10 @@ impl Provision {
                 "device_id": identity.device_id,
             });
             match self.kind.proto {
+                Proto::Mqtt if self.kind.form == Form::Certificate => {
+                    body["auth"] = json!("x509");
+                    body["fingerprint"] = json!(print_of(seed, &identity.device_id));
+                }
                 Proto::Mqtt | Proto::Coaps => {
                     body["secret"] = json!(secret(seed, &identity.device_id));
                 }
@@ -206,12 +226,15 @@ impl Provision {
 
     /// The CSV of some devices.
     fn rows(&self, part: &[Identity], seed: u64) -> String {
+        let certified = self.kind.proto == Proto::Mqtt && self.kind.form == Form::Certificate;
         let mut text = String::from(match self.kind.proto {
+            _ if certified => "node_id,product_id,fingerprint\n",
             Proto::Mqtt | Proto::Coaps => "node_id,product_id,secret\n",
             Proto::Coap => "node_id,product_id,auth_type\n",
         });
         for identity in part {
             let last = match self.kind.proto {
+                _ if certified => print_of(seed, &identity.device_id),
                 Proto::Mqtt | Proto::Coaps => secret(seed, &identity.device_id),
                 Proto::Coap => "none".to_owned(),
             };
@@ -219,6 +242,41 @@ impl Provision {
             let _ = writeln!(text, "{},{},{last}", identity.node_id, self.product);
         }
         text
+    }
+
+    /// Makes an application to which all `identities` are bound; gives its secret.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn make_app(
+        &mut self,
+        app: &str,
+        identities: &[Identity],
+    ) -> Result<String, ApiError> {
+        let body = json!({ "id": app, "name": app });
+        let made: MadeApp = self.api.post("/api/v1/apps", &body).await?;
+        self.made_app = Some(app.to_owned());
+        for part in identities.chunks(MAX_BATCH_ROWS) {
+            let mut text = String::from("device_id\n");
+            for identity in part {
+                text.push_str(&identity.device_id);
+                text.push('\n');
+            }
+            let path = format!("/api/v1/apps/{app}/devices:csv");
+            self.api.post_csv::<IgnoredAny>(&path, &text).await?;
+        }
+        Ok(made.secret)
+    }
+
+    /// Deletes the application, which a later run does not find again.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub(crate) async fn remove_app(&mut self) -> Result<(), ApiError> {
+        match self.made_app.take() {
+            Some(app) => self.api.delete(&format!("/api/v1/apps/{app}")).await,
+            None => Ok(()),
+        }
     }
 
     /// Finds the resource with `content`'s digest in the product, or uploads it; gives its id and
@@ -362,6 +420,11 @@ impl Provision {
     pub(crate) const fn made_devices(&self) -> usize {
         self.made_devices.len()
     }
+}
+
+/// The fingerprint of a device's certificate; keys from a seed always make one.
+fn print_of(seed: u64, device_id: &str) -> String {
+    fingerprint(seed, device_id).unwrap_or_default()
 }
 
 /// Deletes what a task that is just ending may still hold for a moment.

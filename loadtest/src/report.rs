@@ -3,21 +3,30 @@
 //! Both are made from one [`Report`]. GB is 10^9 bytes, MB/s 10^6 bytes a second, MiB 2^20 bytes.
 //! Invariants: a key of the JSON never changes its meaning; a figure that was not taken is absent.
 
+pub(crate) mod bounds;
+mod csv;
 mod datagrams;
+mod html;
+mod messages;
+mod plot;
 mod text;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use self::bounds::Broken;
 pub(crate) use self::datagrams::Datagrams;
+pub(crate) use self::messages::{Chaos, Messages, Soak};
 use crate::stats::{ErrorCount, Stats, Timing};
+use crate::timeline::Point;
 
 /// Everything that a run found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// `connect`, `deliver` or `upload`.
+    /// `connect`, `deliver`, `upload`, `telemetry`, `soak` or `chaos`.
     pub(crate) scenario: &'static str,
     /// Every device is right and the gateway agrees.
     pub(crate) ok: bool,
@@ -38,6 +47,15 @@ pub(crate) struct Report {
     /// The uploads, for `upload`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) uploads: Option<Uploads>,
+    /// The messages that devices published, for `telemetry`, `soak` and `chaos`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<Messages>,
+    /// Whether the server's memory stayed flat, for `soak`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) soak: Option<Soak>,
+    /// What went wrong by plan, for `chaos`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chaos: Option<Chaos>,
     /// What became of datagrams, by CoAP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) datagrams: Option<Datagrams>,
@@ -49,7 +67,13 @@ pub(crate) struct Report {
     /// Peak memory of the swarm itself.
     pub(crate) swarm_rss_peak_bytes: u64,
     /// Errors by kind, also those that devices recovered from.
-    pub(crate) errors: BTreeMap<&'static str, ErrorCount>,
+    pub(crate) errors: BTreeMap<Cow<'static, str>, ErrorCount>,
+    /// Bounds of `--fail-if` that do not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) broken: Vec<Broken>,
+    /// The run second by second: in the CSV and the page.
+    #[serde(skip)]
+    pub(crate) timeline: Vec<Point>,
 }
 
 /// How devices ended.
@@ -192,8 +216,12 @@ pub(crate) struct Percentiles {
     pub(crate) p50_ms: f64,
     pub(crate) p90_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) p999_ms: f64,
     pub(crate) max_ms: f64,
     pub(crate) mean_ms: f64,
+    /// Quantiles for a plot, each with its value: ever finer towards the end.
+    #[serde(skip)]
+    pub(crate) curve: Vec<(f64, f64)>,
 }
 
 impl Percentiles {
@@ -209,8 +237,10 @@ impl Percentiles {
             p50_ms: at(0.5),
             p90_ms: at(0.9),
             p99_ms: at(0.99),
+            p999_ms: at(0.999),
             max_ms: as_f64(histogram.max()) / 1e3,
             mean_ms: histogram.mean() / 1e3,
+            curve: QUANTILES.map(|quantile| (quantile, at(quantile))).to_vec(),
         })
     }
 }
@@ -253,12 +283,54 @@ impl Report {
             answered: None,
             delivery: None,
             uploads: None,
+            messages: None,
+            soak: None,
+            chaos: None,
             datagrams: Datagrams::of(stats),
             server: None,
             swarm_cpu_seconds: own.cpu_secs,
             swarm_rss_peak_bytes: own.rss_peak_bytes,
             errors: stats.errors(),
+            broken: Vec::new(),
+            timeline: Vec::new(),
         }
+    }
+
+    /// The distribution that the scenario is about.
+    pub(crate) fn main_distribution(&self) -> Option<&Percentiles> {
+        if let Some(messages) = &self.messages {
+            return messages.end_to_end.as_ref().or(messages.puback.as_ref());
+        }
+        let delivery = self.delivery.as_ref().and_then(|it| it.duration.as_ref());
+        let uploads = self.uploads.as_ref().and_then(|it| it.duration.as_ref());
+        delivery.or(uploads).or(self.connect.ready.as_ref())
+    }
+
+    /// Every distribution that was measured, with its name for people.
+    fn distributions(&self) -> Vec<(&'static str, &Percentiles)> {
+        let messages = self.messages.as_ref();
+        let delivery = self.delivery.as_ref();
+        let all = [
+            ("TLS handshake", self.connect.tls.as_ref()),
+            ("logged in", self.connect.login.as_ref()),
+            ("ready", self.connect.ready.as_ref()),
+            ("first byte", delivery.and_then(|it| it.first_byte.as_ref())),
+            ("delivery", delivery.and_then(|it| it.duration.as_ref())),
+            (
+                "upload",
+                self.uploads.as_ref().and_then(|it| it.duration.as_ref()),
+            ),
+            ("to PUBACK", messages.and_then(|it| it.puback.as_ref())),
+            (
+                "to listener",
+                messages.and_then(|it| it.end_to_end.as_ref()),
+            ),
+            ("reconnected", messages.and_then(|it| it.reconnect.as_ref())),
+        ];
+        let measured = all.into_iter();
+        measured
+            .filter_map(|(name, it)| Some((name, it?)))
+            .collect()
     }
 
     /// The report as JSON, with a newline at its end.
@@ -267,6 +339,11 @@ impl Report {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 }
+
+/// Quantiles of a plot.
+const QUANTILES: [f64; 16] = [
+    0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9999, 1.0,
+];
 
 /// Nearest `f64`; exact below 2^53, which no figure here reaches.
 #[expect(

@@ -2,11 +2,13 @@
 
 pub(crate) mod connect;
 pub(crate) mod deliver;
+pub(crate) mod traffic;
 pub(crate) mod upload;
 
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +19,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiError;
-use crate::cli::CommonArgs;
+use crate::cli::{Command, CommonArgs};
+use crate::crew::CrewError;
 use crate::device::coap;
 use crate::device::error::DeviceError;
 use crate::device::identity::Identity;
@@ -85,9 +88,38 @@ pub(crate) enum RunError {
     /// Nothing would be left to deliver.
     #[error("the resource is empty")]
     Empty,
+    /// The processes of the run.
+    #[error(transparent)]
+    Crew(#[from] CrewError),
+    /// The report could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Ctrl-C twice.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Runs the scenario of `command` until it ends or is interrupted.
+///
+/// # Errors
+/// [`RunError`]: the run could not be made; devices' errors are in the report.
+pub(crate) async fn run(
+    command: &Command,
+    interrupt: CancellationToken,
+) -> Result<Report, RunError> {
+    match command {
+        Command::Connect(args) => Box::pin(connect::run(args, interrupt)).await,
+        Command::Deliver(args) => Box::pin(deliver::run(args, interrupt)).await,
+        Command::Upload(args) => Box::pin(upload::run(args, interrupt)).await,
+        Command::Telemetry(args) => Box::pin(traffic::run(&args.into(), interrupt)).await,
+        Command::Soak(args) => Box::pin(traffic::run(&args.into(), interrupt)).await,
+        Command::Chaos(args) => Box::pin(traffic::run(&args.into(), interrupt)).await,
+    }
 }
 
 /// The run's limits in time.
@@ -179,6 +211,7 @@ fn kind(args: &CommonArgs) -> Kind {
     Kind {
         product: args.product.clone(),
         proto: args.proto,
+        form: args.form,
         // A little longer than they are awake: the gateway counts from the last datagram that it got.
         reachable_secs: (!args.coap.sleep.is_zero()).then(|| args.coap.awake.as_secs() + 1),
     }
@@ -204,7 +237,10 @@ async fn ensure_devices(
 }
 
 /// Deletes what the run made, with progress; says so where that cannot be done.
-async fn clean_up(provision: Provision, keep: bool, swarm: &Swarm) {
+async fn clean_up(mut provision: Provision, keep: bool, swarm: &Swarm) {
+    if let Err(error) = provision.remove_app().await {
+        swarm.stats.problem("clean_up", || error.to_string());
+    }
     if keep {
         return;
     }

@@ -1,9 +1,12 @@
 //! What the devices of a run have counted and measured so far.
 //!
 //! Shared by all device tasks: counters are atomic, distributions and errors sit behind a lock that
-//! is taken a few times in a device's life, never per chunk.
+//! is taken a few times in a device's life and once a message, never per chunk.
 //! Invariants: every device ends as exactly one of `done`, `wrong`, `failed` or `left`.
 
+mod dump;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +15,8 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use crate::device::error::DeviceError;
+use crate::report::as_f64;
+pub(crate) use dump::Dump;
 
 /// Counters and distributions of one run.
 #[derive(Debug)]
@@ -44,10 +49,42 @@ pub(crate) struct Stats {
     pub(crate) fast_ended: Counter,
     /// Devices that asked after they had stayed, and were answered.
     pub(crate) answered: Counter,
+    /// Messages published.
+    pub(crate) sent: Counter,
+    /// Messages that were acknowledged.
+    pub(crate) acked: Counter,
+    /// Messages that wait for an acknowledgement now.
+    pub(crate) outstanding: Counter,
+    /// Messages that the server refused.
+    pub(crate) refused: Counter,
+    /// Messages that listeners heard, each once for each listener.
+    pub(crate) received: Counter,
+    /// Messages that came to a listener again.
+    pub(crate) duplicates: Counter,
+    /// Listeners that hear.
+    pub(crate) listening: Counter,
+    /// Listeners that never came to hear.
+    pub(crate) listeners_lost: Counter,
+    /// Connections of listeners that came to an end before the run.
+    pub(crate) listener_losses: Counter,
+    /// Links that the run cut one by one.
+    pub(crate) flaps: Counter,
+    /// Links that it cut all at once.
+    pub(crate) storms: Counter,
+    /// Connections that their devices left without a word.
+    pub(crate) half_open: Counter,
+    /// Times that a device read nothing for some seconds.
+    pub(crate) deaf: Counter,
+    /// Forbidden packets that devices sent.
+    pub(crate) malformed: Counter,
+    /// Those for which the server closed the connection.
+    pub(crate) malformed_refused: Counter,
     /// What became of datagrams, by CoAP.
     pub(crate) datagrams: Datagrams,
     times: Mutex<Times>,
-    errors: Mutex<BTreeMap<&'static str, ErrorCount>>,
+    /// Since the last look: publish to PUBACK, publish to listener.
+    recent: Mutex<[Histogram<u64>; 2]>,
+    errors: Mutex<BTreeMap<Cow<'static, str>, ErrorCount>>,
 }
 
 /// What became of the datagrams of all devices, either way.
@@ -111,41 +148,75 @@ pub(crate) enum Timing {
     Duration,
     /// The same of slow devices.
     SlowDuration,
+    /// A message's due time to its acknowledgement.
+    PubAck,
+    /// A message's due time to a listener.
+    EndToEnd,
+    /// The end of a link that the run cut to the next one, from when its device wanted it.
+    Reconnect,
+}
+
+impl Timing {
+    /// All of them, in the order of [`Self::index`].
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Tls,
+        Self::Login,
+        Self::Ready,
+        Self::FirstByte,
+        Self::Duration,
+        Self::SlowDuration,
+        Self::PubAck,
+        Self::EndToEnd,
+        Self::Reconnect,
+    ];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Tls => 0,
+            Self::Login => 1,
+            Self::Ready => 2,
+            Self::FirstByte => 3,
+            Self::Duration => 4,
+            Self::SlowDuration => 5,
+            Self::PubAck => 6,
+            Self::EndToEnd => 7,
+            Self::Reconnect => 8,
+        }
+    }
+
+    /// Its name in reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Ready => "ready",
+            Self::FirstByte => "first_byte",
+            Self::Duration => "duration",
+            Self::SlowDuration => "slow_duration",
+            Self::PubAck => "puback",
+            Self::EndToEnd => "end_to_end",
+            Self::Reconnect => "reconnect",
+        }
+    }
 }
 
 /// Distributions in microseconds.
 #[derive(Debug)]
-pub(crate) struct Times([Histogram<u64>; 6]);
+pub(crate) struct Times([Histogram<u64>; Timing::ALL.len()]);
 
 impl Times {
     /// The distribution of `timing`.
     pub(crate) const fn of(&self, timing: Timing) -> &Histogram<u64> {
-        let [tls, login, ready, first_byte, duration, slow] = &self.0;
-        match timing {
-            Timing::Tls => tls,
-            Timing::Login => login,
-            Timing::Ready => ready,
-            Timing::FirstByte => first_byte,
-            Timing::Duration => duration,
-            Timing::SlowDuration => slow,
-        }
+        &self.0[timing.index()]
     }
 
     const fn of_mut(&mut self, timing: Timing) -> &mut Histogram<u64> {
-        let [tls, login, ready, first_byte, duration, slow] = &mut self.0;
-        match timing {
-            Timing::Tls => tls,
-            Timing::Login => login,
-            Timing::Ready => ready,
-            Timing::FirstByte => first_byte,
-            Timing::Duration => duration,
-            Timing::SlowDuration => slow,
-        }
+        &mut self.0[timing.index()]
     }
 }
 
 /// How often one kind of error came, with the first one's words.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ErrorCount {
     /// How often.
     pub(crate) count: u64,
@@ -155,10 +226,11 @@ pub(crate) struct ErrorCount {
 
 impl Default for Stats {
     fn default() -> Self {
-        let times = std::array::from_fn(|_| {
+        let histogram = || {
             Histogram::new_with_bounds(1, MAX_MICROS, SIGNIFICANT_DIGITS)
                 .expect("constant bounds are valid")
-        });
+        };
+        let times = std::array::from_fn(|_| histogram());
         Self {
             connected: Counter::default(),
             ever_connected: Counter::default(),
@@ -174,8 +246,24 @@ impl Default for Stats {
             left: Counter::default(),
             fast_ended: Counter::default(),
             answered: Counter::default(),
+            sent: Counter::default(),
+            acked: Counter::default(),
+            outstanding: Counter::default(),
+            refused: Counter::default(),
+            received: Counter::default(),
+            duplicates: Counter::default(),
+            listening: Counter::default(),
+            listeners_lost: Counter::default(),
+            listener_losses: Counter::default(),
+            flaps: Counter::default(),
+            storms: Counter::default(),
+            half_open: Counter::default(),
+            deaf: Counter::default(),
+            malformed: Counter::default(),
+            malformed_refused: Counter::default(),
             datagrams: Datagrams::default(),
             times: Mutex::new(Times(times)),
+            recent: Mutex::new([histogram(), histogram()]),
             errors: Mutex::default(),
         }
     }
@@ -184,11 +272,21 @@ impl Default for Stats {
 impl Stats {
     /// Notes one measurement.
     pub(crate) fn record(&self, timing: Timing, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.times
-            .lock()
-            .of_mut(timing)
-            .saturating_record(micros.max(1));
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.times.lock().of_mut(timing).saturating_record(micros);
+        if let Some(slot) = recent_slot(timing) {
+            self.recent.lock()[slot].saturating_record(micros);
+        }
+    }
+
+    /// The 99th percentiles of PUBACK and of listeners since the last look, in milliseconds.
+    pub(crate) fn take_recent_p99(&self) -> [Option<f64>; 2] {
+        let mut recent = self.recent.lock();
+        recent.each_mut().map(|histogram| {
+            let micros = (!histogram.is_empty()).then(|| histogram.value_at_quantile(0.99));
+            histogram.reset();
+            micros.map(|micros| as_f64(micros) / 1e3)
+        })
     }
 
     /// Notes an error of `device`, whether or not the device recovers from it.
@@ -198,12 +296,16 @@ impl Stats {
 
     /// Notes a problem that is no single device's.
     pub(crate) fn problem(&self, kind: &'static str, first: impl FnOnce() -> String) {
+        self.problems(kind.into(), 1, first);
+    }
+
+    fn problems(&self, kind: Cow<'static, str>, count: u64, first: impl FnOnce() -> String) {
         let mut errors = self.errors.lock();
         let entry = errors.entry(kind).or_insert_with(|| ErrorCount {
             count: 0,
             first: first(),
         });
-        entry.count += 1;
+        entry.count += count;
     }
 
     /// Reads the distributions.
@@ -212,13 +314,22 @@ impl Stats {
     }
 
     /// Errors by kind so far.
-    pub(crate) fn errors(&self) -> BTreeMap<&'static str, ErrorCount> {
+    pub(crate) fn errors(&self) -> BTreeMap<Cow<'static, str>, ErrorCount> {
         self.errors.lock().clone()
     }
 
     /// Devices that came to an end of any kind.
     pub(crate) fn ended(&self) -> u64 {
         self.done.get() + self.wrong.get() + self.failed.get() + self.left.get()
+    }
+}
+
+/// Where the recent times of `timing` are, if they are kept.
+const fn recent_slot(timing: Timing) -> Option<usize> {
+    match timing {
+        Timing::PubAck => Some(0),
+        Timing::EndToEnd => Some(1),
+        _ => None,
     }
 }
 

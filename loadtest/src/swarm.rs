@@ -11,13 +11,16 @@ use headgate_protocol::mqtt::ProtocolVersion;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{CommonArgs, MqttVersion, Proto};
+use crate::cli::{CommonArgs, Form, MqttVersion, Proto};
 use crate::device::Device;
 use crate::device::coap::CoapPlan;
+use crate::device::error::DeviceError;
 use crate::device::identity::{Fate, Identity, Odds};
 use crate::device::link::Dial;
+use crate::device::login::{self, Login};
 use crate::device::work::Job;
 use crate::stats::Stats;
 use crate::target::Target;
@@ -30,6 +33,8 @@ pub(crate) struct Swarm {
     pub(crate) dial: Dial,
     /// How devices speak CoAP, where they do.
     pub(crate) coap: Option<Arc<CoapPlan>>,
+    /// How devices say who they are, by MQTT.
+    pub(crate) entry: Entry,
     /// Version that devices speak, by MQTT.
     pub(crate) version: ProtocolVersion,
     /// Product of all devices.
@@ -84,7 +89,9 @@ impl Swarm {
             dial: Dial {
                 address: target.listener,
                 tls,
+                web: args.ws.then(|| target.host.clone()),
             },
+            entry: Entry::of(args),
             coap: match args.proto {
                 Proto::Mqtt => None,
                 Proto::Coap | Proto::Coaps => Some(Arc::new(CoapPlan::new(
@@ -111,6 +118,37 @@ impl Swarm {
             last_ready_micros: AtomicU64::new(0),
             last_end_micros: AtomicU64::new(0),
         })
+    }
+
+    /// What `identity` logs in with now.
+    pub(crate) fn login(&self, identity: &Identity) -> Login {
+        match &self.entry {
+            Entry::Registered(form) => Login::of(*form, &self.product, self.seed, identity),
+            Entry::Anyone { username, password } => Login {
+                client_id: identity.device_id.clone(),
+                username: username.clone(),
+                password: password.clone(),
+            },
+        }
+    }
+
+    /// The connector with the certificate of `identity`; `None` where it needs none.
+    ///
+    /// # Errors
+    /// [`DeviceError::Certificate`].
+    pub(crate) fn connector(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<TlsConnector>, DeviceError> {
+        let (Entry::Registered(Form::Certificate), Some((base, _))) = (&self.entry, &self.dial.tls)
+        else {
+            return Ok(None);
+        };
+        let failed = |text: String| DeviceError::Certificate(text);
+        let (certificate, key) = login::certificate(self.seed, &identity.device_id)
+            .map_err(|error| failed(error.to_string()))?;
+        let own = tls::connector_as(base, certificate, key);
+        own.map(Some).map_err(|error| failed(error.to_string()))
     }
 
     /// Makes the datagrams of all devices by CoAP so much later.
@@ -162,6 +200,33 @@ impl Swarm {
 
     fn micros(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How devices say who they are.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    /// Each by what it was registered with.
+    Registered(Form),
+    /// To a broker that knows no devices: all alike.
+    Anyone {
+        /// User name, where the broker wants one.
+        username: Option<String>,
+        /// Password, where the broker wants one.
+        password: Option<String>,
+    },
+}
+
+impl Entry {
+    fn of(args: &CommonArgs) -> Self {
+        if args.broker.any_broker {
+            Self::Anyone {
+                username: args.broker.username.clone(),
+                password: args.broker.password.clone(),
+            }
+        } else {
+            Self::Registered(args.form)
+        }
     }
 }
 

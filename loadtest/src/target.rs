@@ -22,6 +22,8 @@ pub(crate) struct Target {
     pub(crate) listener: SocketAddr,
     /// Name that its certificate must carry, and the connector; `None` without TLS.
     pub(crate) tls: Option<(TlsConnector, String)>,
+    /// Name or address that the listener was asked for by.
+    pub(crate) host: String,
     /// Base of the API without a slash at its end.
     pub(crate) http_url: String,
     /// API token.
@@ -88,6 +90,8 @@ impl Target {
         let data_dir = args.data_dir.as_deref();
         let ports = data_dir.map(read_ports).transpose()?.unwrap_or_default();
         let (listener, default_port) = match (args.proto, args.plain) {
+            // ports.json says where further listeners are, not what they speak.
+            (Proto::Mqtt, plain) if args.ws => (None, if plain { 8083 } else { 8084 }),
             (Proto::Coap, _) => (ports.coap, 5683),
             (Proto::Coaps, _) => (ports.coaps, 5684),
             (Proto::Mqtt, true) => (ports.mqtt, 1883),
@@ -117,8 +121,13 @@ impl Target {
         Ok(Self {
             listener: resolve(&host, port).await?,
             tls,
+            host,
             http_url,
-            token: token(args)?,
+            token: if args.broker.any_broker {
+                String::new()
+            } else {
+                token(args)?
+            },
         })
     }
 }
@@ -130,6 +139,7 @@ impl Target {
         Self {
             listener,
             tls: None,
+            host: String::new(),
             http_url: String::new(),
             token: String::new(),
         }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
@@ -69,6 +70,26 @@ pub(crate) fn connector_with(roots: RootCertStore) -> Result<TlsConnector, TlsEr
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// `base` with a certificate of the device's own.
+///
+/// # Errors
+/// [`TlsError::Settings`]: the key cannot be used.
+pub(crate) fn connector_as(
+    base: &TlsConnector,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsConnector, TlsError> {
+    let key = base
+        .config()
+        .crypto_provider()
+        .key_provider
+        .load_private_key(key)?;
+    let certified = Arc::new(CertifiedKey::new(vec![certificate], key));
+    let mut config = ClientConfig::clone(base.config());
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

@@ -63,6 +63,20 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "longer than a year".to_owned())
 }
 
+/// As [`parse_duration`], but a bare number is milliseconds, as other load tools take it; never 0.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    let (_, unit) = split_unit(text);
+    let interval = if unit.is_empty() {
+        parse_duration(&format!("{}ms", text.trim()))?
+    } else {
+        parse_duration(text)?
+    };
+    if interval.is_zero() {
+        return Err("messages need some time between them".to_owned());
+    }
+    Ok(interval)
+}
+
 /// A share of the devices: 0 to 1, or `10%`.
 pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     let (number, divisor) = text
@@ -124,6 +138,13 @@ mod tests {
             let got = parse_duration(text).ok();
             assert_eq!(got, ms.map(Duration::from_millis), "{text}");
         }
+    }
+
+    #[test]
+    fn intervals_are_milliseconds_unless_they_say_so() {
+        assert_eq!(parse_interval("500"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_interval("2s"), Ok(Duration::from_secs(2)));
+        assert!(parse_interval("0").is_err());
     }
 
     #[test]

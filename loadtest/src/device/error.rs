@@ -21,6 +21,12 @@ pub(crate) enum DeviceError {
     /// The TLS handshake.
     #[error("tls handshake: {0}")]
     Tls(#[source] io::Error),
+    /// The request for a WebSocket.
+    #[error("websocket: {0}")]
+    WebSocket(#[source] io::Error),
+    /// The device's own certificate.
+    #[error("certificate: {0}")]
+    Certificate(String),
     /// The DTLS handshake.
     #[error("dtls handshake: {0:?}")]
     Dtls(HandshakeFailure),
@@ -98,6 +104,8 @@ impl DeviceError {
             Self::Connect(_) => "tcp_connect",
             Self::ConnectTimeout(_) => "connect_timeout",
             Self::Tls(_) => "tls",
+            Self::WebSocket(_) => "websocket",
+            Self::Certificate(_) => "certificate",
             Self::Dtls(_) => "dtls",
             Self::DtlsLibrary(_) => "dtls_library",
             Self::LoginRefused(_) => "login_refused",
@@ -141,6 +149,7 @@ impl DeviceError {
             Self::Connect(_)
             | Self::ConnectTimeout(_)
             | Self::Tls(_)
+            | Self::WebSocket(_)
             | Self::Dtls(_)
             | Self::Closed
             | Self::Disconnected(_)

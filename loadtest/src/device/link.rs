@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
@@ -22,6 +23,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::error::DeviceError;
 use crate::throttle::Throttle;
+use crate::web::WebSocket;
 
 /// What a link runs over.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,6 +37,8 @@ pub(crate) struct Dial {
     pub(crate) address: SocketAddr,
     /// Connector and name of the certificate; `None` without TLS.
     pub(crate) tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Host that a WebSocket is asked of; `None`: MQTT without one.
+    pub(crate) web: Option<String>,
 }
 
 impl Dial {
@@ -50,6 +54,22 @@ impl Dial {
         source: Option<IpAddr>,
         read_bps: Option<u64>,
     ) -> Result<Box<dyn Socket>, DeviceError> {
+        self.open_as(None, source, read_bps).await
+    }
+
+    /// As [`Self::open`], with a certificate of the device's own where `connector` has one.
+    ///
+    /// # Errors
+    /// [`DeviceError::Connect`], [`DeviceError::Tls`] and [`DeviceError::WebSocket`].
+    ///
+    /// # Cancel safety
+    /// Safe: the socket is closed.
+    pub(crate) async fn open_as(
+        &self,
+        own: Option<&TlsConnector>,
+        source: Option<IpAddr>,
+        read_bps: Option<u64>,
+    ) -> Result<Box<dyn Socket>, DeviceError> {
         let tcp = self
             .open_tcp(source, read_bps)
             .await
@@ -57,8 +77,22 @@ impl Dial {
         let socket = Throttle::new(tcp, read_bps);
         match &self.tls {
             Some((connector, name)) => {
+                let connector = own.unwrap_or(connector);
                 let handshake = connector.connect(name.clone(), socket);
-                Ok(Box::new(handshake.await.map_err(DeviceError::Tls)?))
+                self.in_web(handshake.await.map_err(DeviceError::Tls)?)
+                    .await
+            }
+            None => self.in_web(socket).await,
+        }
+    }
+
+    /// Puts a WebSocket around what is said, where devices speak so.
+    async fn in_web(&self, socket: impl Socket + 'static) -> Result<Box<dyn Socket>, DeviceError> {
+        match &self.web {
+            Some(host) => {
+                let seed = MASKS.fetch_add(1, Ordering::Relaxed);
+                let web = WebSocket::open(socket, host, seed).await;
+                Ok(Box::new(web.map_err(DeviceError::WebSocket)?))
             }
             None => Ok(Box::new(socket)),
         }
@@ -151,6 +185,11 @@ impl Link {
             _ => Poll::Ready(Ok(())),
         })
         .await
+    }
+
+    /// Bytes that the socket has not taken.
+    pub(crate) fn backlog(&self) -> usize {
+        self.unsent.len()
     }
 
     fn poll_turn(
@@ -277,6 +316,9 @@ struct Scratch {
     read: BytesMut,
     write: BytesMut,
 }
+
+/// Gives every WebSocket masks of its own.
+static MASKS: AtomicU32 = AtomicU32::new(0x5eed);
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();

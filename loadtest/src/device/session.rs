@@ -6,25 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use headgate_protocol::mqtt::{
-    Connect, Packet, PacketId, ProtocolVersion, PubAck, QoS, ReasonCode, Subscribe, Subscription,
+    Packet, PacketId, ProtocolVersion, PubAck, QoS, ReasonCode, Subscribe, Subscription,
     TopicFilter,
 };
 use tokio::time::Instant;
 
 use super::error::DeviceError;
 use super::link::Handler;
+use super::login::Login;
 use super::transfer::Transfer;
 use super::work::Work;
 
 /// What a device logs in with.
 #[derive(Debug, Clone)]
 pub(crate) struct Credential {
-    /// `ClientId` and user name.
-    pub(crate) device_id: String,
-    /// Password.
-    pub(crate) secret: String,
+    /// The fields of CONNECT.
+    pub(crate) login: Login,
     /// `{product}/{device}`.
     pub(crate) own: String,
 }
@@ -65,11 +64,7 @@ impl Session {
         out: &mut BytesMut,
     ) -> Result<Self, DeviceError> {
         let keep_alive_secs = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
-        let mut connect = Connect::new(version, credential.device_id.as_str());
-        connect.clean_start = true;
-        connect.keep_alive_secs = keep_alive_secs;
-        connect.username = Some(credential.device_id.as_str().into());
-        connect.password = Some(Bytes::copy_from_slice(credential.secret.as_bytes()));
+        let connect = credential.login.connect(version, keep_alive_secs);
         Packet::Connect(Box::new(connect)).encode(version, out)?;
         let keep_alive = if keep_alive.is_zero() {
             FOREVER

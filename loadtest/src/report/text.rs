@@ -20,6 +20,7 @@ impl Display for Report {
         if let Some(uploads) = &self.uploads {
             write_uploads(uploads, f)?;
         }
+        self.write_messages(f)?;
         if let Some(datagrams) = &self.datagrams {
             write_datagrams(datagrams, f)?;
         }
@@ -38,6 +39,9 @@ impl Display for Report {
                 "  error          {kind} x {}, first: {}",
                 error.count, error.first
             )?;
+        }
+        for broken in &self.broken {
+            writeln!(f, "  does not hold  {broken}")?;
         }
         Ok(())
     }
@@ -88,7 +92,7 @@ impl Report {
             let (drops, reconnects) = (connect.planned_drops, connect.reconnects);
             writeln!(
                 f,
-                "  reconnects     {reconnects} unplanned, {drops} by --drop-rate"
+                "  reconnects     {reconnects} unplanned, {drops} by the run itself"
             )?;
         }
         Ok(())
@@ -205,7 +209,7 @@ fn write_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
     )
 }
 
-fn write_percentiles(
+pub(super) fn write_percentiles(
     f: &mut Formatter<'_>,
     name: &str,
     percentiles: Option<&Percentiles>,
@@ -220,7 +224,7 @@ fn write_percentiles(
     writeln!(f, "{name:<16} p50 {p50}, p90 {p90}, p99 {p99}, max {max}")
 }
 
-fn time(ms: f64) -> String {
+pub(super) fn time(ms: f64) -> String {
     if ms >= 10_000.0 {
         format!("{:.2} s", ms / 1e3)
     } else if ms >= 100.0 {
@@ -230,6 +234,6 @@ fn time(ms: f64) -> String {
     }
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", as_f64(bytes) / as_f64(1 << 20))
 }

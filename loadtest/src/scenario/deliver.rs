@@ -22,6 +22,7 @@ use crate::report::{Delivery, Percentiles, Report, as_f64, ratio};
 use crate::stats::Timing;
 use crate::swarm::{self, Limits, Swarm, Waited};
 use crate::target::Target;
+use crate::timeline::Timeline;
 use crate::verify::Expected;
 
 /// Runs the scenario.
@@ -123,6 +124,7 @@ impl Run<'_> {
     ) -> Result<Report, RunError> {
         let common = &self.args.common;
         let mut server = ServerWatch::start(common.server_pid);
+        let timeline = Timeline::start(&self.swarm, common.probe());
         let started = Instant::now();
         let odds = self.odds();
         let tasks = self
@@ -165,6 +167,7 @@ impl Run<'_> {
             .as_secs_f64();
         let mut report = Report::new("deliver", common.devices, &self.swarm.stats, connect_secs);
         report.server = server;
+        report.timeline = timeline.finish();
         report.ok &= counts.as_ref().is_none_or(|counts| self.agrees(counts));
         report.delivery = Some(self.delivery(secs, counts));
         mark(&mut report, waited);

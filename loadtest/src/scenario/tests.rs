@@ -20,11 +20,8 @@ async fn run(api: &FakeApi, fault: Fault, line: &str) -> Result<Report, RunError
         fake.address.port(),
         api.address
     );
-    match Cli::parse_from(line.split_ascii_whitespace()).command {
-        Command::Connect(args) => connect::run(&args, CancellationToken::new()).await,
-        Command::Deliver(args) => deliver::run(&args, CancellationToken::new()).await,
-        Command::Upload(args) => upload::run(&args, CancellationToken::new()).await,
-    }
+    let cli = Cli::parse_from(line.split_ascii_whitespace());
+    crate::scenario::run(&cli.command, CancellationToken::new()).await
 }
 
 #[tokio::test]

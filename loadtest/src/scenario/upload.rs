@@ -20,6 +20,7 @@ use crate::report::{Percentiles, Report, Uploads, as_f64, ratio};
 use crate::stats::Timing;
 use crate::swarm::{self, Swarm, Waited};
 use crate::target::Target;
+use crate::timeline::Timeline;
 
 /// Runs the scenario.
 ///
@@ -46,6 +47,7 @@ pub(crate) async fn run(
     }
 
     let mut server = ServerWatch::start(common.server_pid);
+    let timeline = Timeline::start(&swarm, common.probe());
     let started = Instant::now();
     let tasks = swarm.spawn(identities.clone(), Some(odds(args)), Some(common.rate));
     let mut waited = await_connected(&swarm, common.devices, &limits).await;
@@ -92,6 +94,7 @@ pub(crate) async fn run(
     clean_up(provision, common.keep, &swarm).await;
     let mut report = Report::new("upload", common.devices, &swarm.stats, connect_secs);
     report.server = server;
+    report.timeline = timeline.finish();
     report.ok &= verified == sample(args, &identities).count() as u64 || waited != Waited::Reached;
     report.uploads = Some(uploads(args, &swarm, secs, verified));
     mark(&mut report, waited);

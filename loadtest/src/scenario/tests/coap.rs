@@ -33,11 +33,8 @@ async fn run(fault: Fault, line: &str) -> (Result<Report, RunError>, FakeCoap) {
         fake.address.port(),
         api.address
     );
-    let report = match Cli::parse_from(line.split_ascii_whitespace()).command {
-        Command::Connect(args) => connect::run(&args, CancellationToken::new()).await,
-        Command::Deliver(args) => deliver::run(&args, CancellationToken::new()).await,
-        Command::Upload(args) => upload::run(&args, CancellationToken::new()).await,
-    };
+    let cli = Cli::parse_from(line.split_ascii_whitespace());
+    let report = crate::scenario::run(&cli.command, CancellationToken::new()).await;
     (report, fake)
 }
 
