@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod identity;
 mod postgres;
+mod proxy;
 mod redis;
 mod s3;
 mod sdk;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     http::{Answer, fetch},
     identity::{Authority, Identity, listens_for_requests},
     postgres::Postgres,
+    proxy::{Proxy, Target},
     redis::Redis,
     s3::S3,
     sdk::{Library, Sdk, library, library_or_path},

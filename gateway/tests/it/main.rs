@@ -27,6 +27,7 @@ mod console;
 mod deploy;
 mod elsewhere;
 mod failures;
+mod faults;
 mod features;
 mod files;
 mod harness;
