@@ -27,7 +27,6 @@ contract! {
         a_change_and_its_audit_entry_are_one,
         a_cursor_of_another_list_is_refused,
         settings_keep_their_first_value_or_are_set,
-        a_lease_is_one_holders_until_it_ends_or_is_given_back,
     }
     devices {
         devices_are_stored_changed_and_deleted,

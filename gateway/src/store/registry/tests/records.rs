@@ -152,22 +152,3 @@ pub(super) async fn settings_keep_their_first_value_or_are_set() {
         Some(&b"3"[..])
     );
 }
-
-pub(super) async fn a_lease_is_one_holders_until_it_ends_or_is_given_back() {
-    let fixture = Fixture::new().await;
-    let minute = std::time::Duration::from_mins(1);
-    assert!(fixture.hold_lease("l", "a", minute).await.unwrap());
-    assert!(!fixture.hold_lease("l", "b", minute).await.unwrap());
-    assert!(fixture.hold_lease("m", "b", minute).await.unwrap());
-    fixture.end_lease("l", "b").await.unwrap();
-    assert!(fixture.hold_lease("l", "a", minute).await.unwrap());
-    fixture.end_lease("l", "a").await.unwrap();
-    let ended = std::time::Duration::ZERO;
-    assert!(fixture.hold_lease("l", "b", ended).await.unwrap());
-    // By the database's clock, which counts in milliseconds.
-    let deadline = std::time::Instant::now() + minute;
-    while !fixture.hold_lease("l", "a", minute).await.unwrap() {
-        assert!(std::time::Instant::now() < deadline, "it never ends");
-        tokio::task::yield_now().await;
-    }
-}
