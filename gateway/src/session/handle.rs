@@ -144,6 +144,10 @@ impl SessionHandle {
 
     /// By what its deliveries are claimed: greater than of every session of the device that began before.
     pub fn claim(&self) -> i64 {
+        let epoch = self.epoch();
+        if epoch > 0 {
+            return epoch;
+        }
         self.since
             .as_i64()
             .saturating_mul(1_000)
