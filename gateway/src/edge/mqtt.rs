@@ -455,9 +455,7 @@ fn buffer_behind(tail: BytesMut) -> BytesMut {
 /// Gives a buffer back to the thread.
 fn pool(mut buffer: BytesMut) {
     buffer.clear();
-    if buffer.try_reclaim(READ_BUFFER_BYTES)
-        && buffer.capacity() <= READ_BUFFER_BYTES * MAX_GROWN
-    {
+    if buffer.try_reclaim(READ_BUFFER_BYTES) && buffer.capacity() <= READ_BUFFER_BYTES * MAX_GROWN {
         BUFFERS.with_borrow_mut(|pool| {
             if pool.len() < POOL {
                 pool.push(buffer);

@@ -52,8 +52,10 @@ impl Layer for Client {
                 ClientOutput::Event(ClientEvent::Data(message)) => {
                     return Some(Passed::Message(message));
                 }
-                ClientOutput::Event(ClientEvent::Connected { .. }) => {}
-                ClientOutput::Event(event) => panic!("the session ended: {event:?}"),
+                ClientOutput::Event(event) => {
+                    let goes_on = matches!(event, ClientEvent::Connected { .. });
+                    assert!(goes_on, "the session ended: {event:?}");
+                }
             }
         }
     }
