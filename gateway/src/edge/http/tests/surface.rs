@@ -210,7 +210,7 @@ async fn description_is_whole_and_names_every_route() {
         POST /deliveries/{delivery}/retry|POST /device-batches|POST /device-batches/{batch}/confirm|\
         POST /devices|POST /devices/{device}/fingerprint|POST /devices/{device}/freeze|\
         POST /devices/{device}/messages|POST /devices/{device}/secret|POST /devices/{device}/unfreeze|\
-        POST /nodes/{node}/drain|POST /nodes/{node}/reload|POST /operators|\
+        POST /nodes/{node}/drain|POST /nodes/{node}/evacuate|POST /nodes/{node}/reload|POST /operators|\
         POST /operators/{operator}/password|POST /products|POST /resources|POST /tasks|\
         POST /tasks/{task}/cancel|POST /tasks/{task}/pause|POST /tasks/{task}/promote|\
         POST /tasks/{task}/resume|POST /tasks/{task}/retry|POST /tokens|PUT /products/{product}|\
