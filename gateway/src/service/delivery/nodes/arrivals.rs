@@ -24,7 +24,11 @@ impl DeliveryService {
         loop {
             shared.came.notified().await;
             loop {
-                self.give_back_refused(shared);
+                if let Err(error) = self.give_back_refused(shared).await {
+                    tracing::warn!(%error, "what became of deliveries that were refused could not be looked up; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
                 let arrived = next_of(shared);
                 if arrived.is_empty() {
                     break;
@@ -141,20 +145,26 @@ impl DeliveryService {
         Ok(self.inner.book.add_task(live))
     }
 
-    /// Strikes out what the registry said is another's; what is open and whose device is here is looked up anew.
-    fn give_back_refused(&self, shared: &Shared) {
+    /// Strikes out what the registry said is another's; what is open and whose device is here is looked up anew. A device
+    /// hears of what has ended: it may have been offered it a moment before.
+    async fn give_back_refused(&self, shared: &Shared) -> Result<(), StoreError> {
         let refused = std::mem::take(&mut *shared.refused.lock());
+        if let Err(error) = self.strike_ended(refused.clone()).await {
+            shared.refused.lock().extend(refused);
+            return Err(error);
+        }
         for id in refused {
             let Some(delivery) = self.inner.book.by_id(id) else {
                 continue;
             };
-            tracing::info!(delivery = %id, device_id = %delivery.device_id, "a delivery is in other hands, or has ended");
+            tracing::info!(delivery = %id, device_id = %delivery.device_id, "a delivery is in other hands");
             self.let_go(&delivery);
             if let Some(epoch) = shared.here.get(&delivery.device_id) {
                 let mut arrivals = shared.arrivals.lock();
                 arrivals.insert(delivery.device_id.clone(), *epoch);
             }
         }
+        Ok(())
     }
 }
 

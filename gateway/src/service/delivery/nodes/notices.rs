@@ -221,7 +221,7 @@ impl DeliveryService {
     }
 
     /// Ends here what somebody has ended elsewhere.
-    async fn strike_ended(&self, mut moved: Vec<Id>) -> Result<(), StoreError> {
+    pub(super) async fn strike_ended(&self, mut moved: Vec<Id>) -> Result<(), StoreError> {
         moved.retain(|id| self.inner.book.by_id(*id).is_some());
         if moved.is_empty() {
             return Ok(());
