@@ -189,10 +189,15 @@ async fn libcoaps_client_takes_a_resource_over_a_network_that_loses() {
     let transfer = told["transfer"].as_str().expect("an id");
     // Each of these datagrams is lost, and comes again.
     let uri = format!("{base}/r/{transfer}?rd={rd}");
-    ask(own, "get", &uri, &["-l", "3,8,600", "-o", &firmware])
-        .await
-        .ok();
-    assert!(fs::read(firmware).expect("written") == bytes, "other bytes");
+    let ran = ask(own, "get", &uri, &["-l", "3,8,600", "-o", &firmware]).await;
+    let got = fs::read(firmware).expect("written");
+    let end: Vec<&str> = ran.stderr.lines().rev().take(12).collect();
+    assert!(
+        ran.success && got == bytes,
+        "{} bytes of {}; the client's last lines, latest first: {end:#?}",
+        got.len(),
+        bytes.len()
+    );
     gateway.stop().await;
 }
 
