@@ -30,8 +30,10 @@ use super::{
 const NODES: usize = 3;
 const DEVICES: usize = 24;
 const SIZE: usize = 400_000;
-/// Faults of one run.
-const FAULTS: usize = 6;
+/// Kinds of faults: [`Cluster::suffer`].
+const KINDS: u64 = 5;
+/// Faults of one run: each kind, and one of them again.
+const FAULTS: u64 = KINDS + 1;
 /// What a device waits for anything before it looks for another node.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(4);
 /// The whole of a run.
@@ -108,10 +110,10 @@ impl Cluster {
             .site_with(|site| site.ports.mqtts = Some(self.balancer.address()))
     }
 
-    /// One fault, and its end.
-    async fn suffer(&mut self, seed: &mut u64) {
+    /// One fault of a kind, and its end.
+    async fn suffer(&mut self, kind: u64, seed: &mut u64) {
         let index = usize::try_from(next(seed) % 3).expect("small");
-        match next(seed) % 5 {
+        match kind {
             0 => {
                 let node = self.nodes[index].take().expect("it runs");
                 self.balance();
@@ -185,6 +187,8 @@ struct Memory {
     is_done: AtomicBool,
     /// Announcements after that.
     told_again: AtomicUsize,
+    /// Chunks that were not the bytes that came before, or left some out.
+    wrong: Mutex<Vec<String>>,
     connections: AtomicUsize,
     /// Messages of its own that were acknowledged.
     spoken: AtomicU64,
@@ -195,9 +199,16 @@ impl Memory {
     fn take(&self, offset: u64, bytes: &[u8]) -> bool {
         let mut have = self.have.lock();
         let at = usize::try_from(offset).expect("small");
-        assert!(at <= have.len(), "a gap");
-        let known = (have.len() - at).min(bytes.len());
-        assert!(have[at..at + known] == bytes[..known], "other bytes");
+        let Some(before) = have.get(at..) else {
+            let gap = format!("{at} after {}", have.len());
+            self.wrong.lock().push(gap);
+            return false;
+        };
+        let known = before.len().min(bytes.len());
+        if before[..known] != bytes[..known] {
+            self.wrong.lock().push(format!("other bytes at {at}"));
+            return false;
+        }
         have.extend_from_slice(&bytes[known..]);
         have.len() == SIZE
     }
@@ -324,8 +335,11 @@ async fn roll_out_under_faults(mut seed: u64) {
     let task = made["id"].as_str().expect("an id").to_owned();
 
     let begun = Instant::now();
-    for _ in 0..FAULTS {
-        cluster.suffer(&mut seed).await;
+    // The number of kinds is prime: every step leads to each of them.
+    let (first, step) = (next(&mut seed) % KINDS, 1 + next(&mut seed) % (KINDS - 1));
+    for number in 0..FAULTS {
+        let kind = (first + number * step) % KINDS;
+        cluster.suffer(kind, &mut seed).await;
         sleep(Duration::from_millis(500)).await;
     }
     let node = cluster.node(2);
@@ -344,6 +358,8 @@ async fn roll_out_under_faults(mut seed: u64) {
             "{}: the bytes differ",
             device.id
         );
+        let wrong = memory.wrong.lock();
+        assert!(wrong.is_empty(), "{}: {wrong:?}", device.id);
         let again = memory.told_again.load(Ordering::Relaxed);
         assert_eq!(
             again, 0,
