@@ -35,6 +35,13 @@ impl Id {
         }
     }
 
+    /// The smallest id of those that are made from a time on.
+    pub fn first_at(time: Millis) -> Self {
+        let millis = u64::try_from(time.as_i64().saturating_sub(EPOCH_MS)).unwrap_or(0);
+        let value = millis.min(MAX_MILLIS) << (SEQUENCE_BITS + NODE_BITS);
+        Self(NonZeroI64::new(value.cast_signed()).unwrap_or(FIRST))
+    }
+
     /// The number as it is stored.
     pub const fn as_i64(self) -> i64 {
         self.0.get()
@@ -146,6 +153,8 @@ const FIRST: NonZeroI64 = NonZeroI64::new(1).expect("1 is not 0");
 const EPOCH_MS: i64 = 1_704_067_200_000;
 const SEQUENCE_BITS: u32 = 12;
 const NODE_BITS: u32 = 10;
+/// The last millisecond that an id can say.
+const MAX_MILLIS: u64 = (1 << (63 - SEQUENCE_BITS - NODE_BITS)) - 1;
 const TEXT_LEN: usize = 13;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 

@@ -11,8 +11,10 @@ mod app;
 mod audit;
 mod batch;
 mod binding;
+mod counts;
 mod delivery;
 mod device;
+mod device_text;
 mod dialect;
 mod fenced;
 mod lease;
@@ -231,7 +233,8 @@ impl Registry {
             .await?;
         sqlx::query(
             "UPDATE task SET creation = 'creating', \
-             total = (SELECT COUNT(*) FROM delivery WHERE task_id = $1) WHERE id = $1",
+             total = (SELECT COUNT(*) FROM delivery WHERE task_id = $1), \
+             n_pending = (SELECT COUNT(*) FROM delivery WHERE task_id = $1) WHERE id = $1",
         )
         .bind(task.as_i64())
         .execute(&mut *tx)

@@ -79,6 +79,7 @@ async fn list(
         enabled: query.enabled,
         name: query.name,
         text: query.filter,
+        begins: None,
         app: query.app,
     };
     Ok(Json(PageView::of(

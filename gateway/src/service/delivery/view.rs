@@ -1,5 +1,7 @@
 //! Tasks and deliveries as they are shown: the record, and what the working copies add to it.
 
+use std::collections::HashMap;
+
 use headgate_protocol::identity::DeviceId;
 
 use super::{DeliveryError, DeliveryService, wait::WaitReason};
@@ -109,6 +111,23 @@ impl DeliveryService {
         let mut views = found.map(|known| self.view(known));
         self.add_from_elsewhere(&mut views.items).await;
         Ok(views)
+    }
+
+    /// The names of the tasks of deliveries.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Store`].
+    pub async fn task_names(
+        &self,
+        deliveries: &[DeliveryView],
+    ) -> Result<HashMap<Id, String>, DeliveryError> {
+        let mut ids: Vec<Id> = deliveries
+            .iter()
+            .map(|view| view.delivery.task_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(self.inner.registry.task_names(&ids).await?)
     }
 
     /// One delivery, as its latest attempt stands.

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use crate::{
-    model::{AuditEntry, Millis, Page, Paged},
+    model::{AuditEntry, Id, Millis, Page, Paged},
     store::{
         StoreError,
         registry::{
@@ -44,13 +44,14 @@ impl Registry {
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
         sql::query(
-            "INSERT INTO audit (id, account_id, at, actor, action, subject, detail, origin) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO audit (id, account_id, at, actor, action, noun, subject, detail, origin) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(self.next_id().as_i64())
         .bind(entry.at.as_i64())
         .bind(entry.actor.as_str())
         .bind(entry.action.as_str())
+        .bind(noun(&entry.action))
         .bind(entry.subject.as_str())
         .bind(entry.detail.as_str())
         .bind(entry.origin.as_str())
@@ -82,19 +83,23 @@ impl Registry {
                 sql.push(" AND action = ").bind(action.clone());
             } else {
                 // A noun alone means all that was done to its kind.
-                let noun = format!("{action}.");
-                let chars = i64::try_from(noun.chars().count()).unwrap_or(i64::MAX);
-                sql.push(" AND substr(action, 1, CAST(")
-                    .bind(chars)
-                    .push(" AS INTEGER)) = ")
-                    .bind(noun);
+                sql.push(" AND noun = ").bind(format!("{action}."));
             }
         }
         if let Some(since) = filter.since {
-            sql.push(" AND at >= ").bind(since.as_i64());
+            // An entry gets its id when it is written, which is not before what it says was done.
+            sql.push(" AND at >= ")
+                .bind(since.as_i64())
+                .push(" AND id >= ")
+                .bind(Id::first_at(since).as_i64());
         }
         if let Some(until) = filter.until {
-            sql.push(" AND at < ").bind(until.as_i64());
+            // And soon after it: so much later nothing is written any more.
+            let late = Millis::from_i64(until.as_i64().saturating_add(WRITTEN_WITHIN_MS));
+            sql.push(" AND at < ")
+                .bind(until.as_i64())
+                .push(" AND id < ")
+                .bind(Id::first_at(late).as_i64());
         }
         sql.push(" ORDER BY id DESC LIMIT ")
             .bind(i64::from(page.limit) + 1);
@@ -157,3 +162,14 @@ impl Registry {
         Ok(())
     }
 }
+
+/// The kind of thing that an action is done to, with the dot behind it; empty where the action names none.
+fn noun(action: &str) -> &str {
+    action
+        .find('.')
+        .and_then(|dot| action.get(..=dot))
+        .unwrap_or_default()
+}
+
+/// An entry is written within this time of what it says was done: a day.
+const WRITTEN_WITHIN_MS: i64 = 86_400_000;

@@ -14,6 +14,7 @@ use crate::{
         StoreError,
         registry::{
             BLOCK, Registry, Tx,
+            counts::{self, Moves},
             rows::{Fields, state_number},
             sql::Sql,
         },
@@ -178,7 +179,7 @@ impl Registry {
     }
 
     /// Stores steps of deliveries, all or none: one transaction, one to three statements for each [`BLOCK`] of
-    /// deliveries. Returns how many deliveries changed.
+    /// deliveries, and one for the counts of all their tasks. Returns how many deliveries changed.
     ///
     /// Steps may come late, twice or out of order, and never lead back: within an attempt a state only gives way
     /// to a later one, delivered and failed to none; a greater attempt replaces a smaller one, whose row is kept,
@@ -188,13 +189,15 @@ impl Registry {
         changes: &[DeliveryChange],
     ) -> Result<u64, StoreError> {
         let mut changed = 0;
+        let mut moves = Moves::default();
         let mut tx = self.begin().await?;
         for round in rounds(changes) {
             for block in round.chunks(BLOCK) {
-                changed += start_attempts(&mut tx, block).await?;
-                changed += step(&mut tx, block).await?;
+                changed += start_attempts(&mut tx, block, &mut moves).await?;
+                changed += step(&mut tx, block, &mut moves).await?;
             }
         }
+        moves.store(&mut tx).await?;
         tx.commit().await?;
         Ok(changed)
     }
@@ -286,7 +289,11 @@ impl Merged {
 }
 
 /// Moves the stored attempt of deliveries that begin a greater one to the attempts before, and begins it.
-async fn start_attempts(tx: &mut Tx, block: &[Merged]) -> Result<u64, StoreError> {
+async fn start_attempts(
+    tx: &mut Tx,
+    block: &[Merged],
+    moves: &mut Moves,
+) -> Result<u64, StoreError> {
     let later: Vec<Merged> = block
         .iter()
         .filter(|merged| merged.attempt > 1)
@@ -311,36 +318,38 @@ async fn start_attempts(tx: &mut Tx, block: &[Merged]) -> Result<u64, StoreError
     }
     sql = with_changes(
         &later,
-        "UPDATE delivery SET attempt = change.attempt, state = change.state, reason = change.reason, \
+        "UPDATE delivery SET attempt = change.attempt, stepped_from = delivery.state, state = change.state, reason = change.reason, \
          detail = change.detail, created_at = change.created_at, pushed_at = change.pushed_at, \
          delivering_at = change.delivering_at, finished_at = change.finished_at, \
          round = CASE WHEN change.by_hand = 1 THEN change.attempt ELSE delivery.round END \
          FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
          AND delivery.state <> 3",
     );
+    sql.push(counts::RETURNING);
     let begun = sql
         .build_rows(tx.dialect(), later.len())?
-        .execute(&mut **tx)
+        .fetch_all(&mut **tx)
         .await?;
-    Ok(begun.rows_affected())
+    moves.steps(&begun)
 }
 
 /// Moves deliveries on within their attempt.
-async fn step(tx: &mut Tx, block: &[Merged]) -> Result<u64, StoreError> {
-    let sql = with_changes(
+async fn step(tx: &mut Tx, block: &[Merged], moves: &mut Moves) -> Result<u64, StoreError> {
+    let mut sql = with_changes(
         block,
-        "UPDATE delivery SET state = change.state, reason = change.reason, detail = change.detail, \
+        "UPDATE delivery SET stepped_from = delivery.state, state = change.state, reason = change.reason, detail = change.detail, \
          pushed_at = COALESCE(delivery.pushed_at, change.pushed_at), \
          delivering_at = COALESCE(delivery.delivering_at, change.delivering_at), \
          finished_at = change.finished_at \
          FROM change WHERE delivery.id = change.id AND delivery.attempt = change.attempt \
          AND delivery.state < change.state AND delivery.state < 3",
     );
+    sql.push(counts::RETURNING);
     let stepped = sql
         .build_rows(tx.dialect(), block.len())?
-        .execute(&mut **tx)
+        .fetch_all(&mut **tx)
         .await?;
-    Ok(stepped.rows_affected())
+    moves.steps(&stepped)
 }
 
 fn with_changes(block: &[Merged], statement: &'static str) -> Sql {

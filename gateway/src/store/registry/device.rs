@@ -27,8 +27,10 @@ pub struct DeviceFilter {
     pub enabled: Option<bool>,
     /// Whose name holds this text, in any case.
     pub name: Option<String>,
-    /// Whose name, node id or device id holds this text, in any case.
+    /// Whose name, node id or device id holds this text, in any case. Looks at every device.
     pub text: Option<String>,
+    /// Whose device id, node id or name begins with this text, in any case. Looks at those alone.
+    pub begins: Option<String>,
     /// Bound to this application.
     pub app: Option<AppId>,
 }
@@ -82,6 +84,46 @@ pub struct DeviceSlots {
     pub secrets: Vec<CredentialSlot>,
     /// Its fingerprints.
     pub fingerprints: Vec<(CredentialSlot, Fingerprint)>,
+}
+
+impl DeviceFilter {
+    /// Adds what a device must be to a statement that begins with [`SELECT`].
+    pub(super) fn narrow(&self, sql: &mut Sql) {
+        if let Some(app) = &self.app {
+            sql.push(
+                " JOIN app_device ON app_device.device_id = device.id WHERE app_device.app_id = ",
+            )
+            .bind(app.as_str());
+        } else {
+            sql.push(" WHERE 1 = 1");
+        }
+        if let Some(product) = &self.product {
+            sql.push(" AND product_id = ").bind(product.as_str());
+        }
+        // As literals: only then the index of frozen ones is seen to fit.
+        if let Some(enabled) = self.enabled {
+            sql.push(if enabled {
+                " AND enabled = 1"
+            } else {
+                " AND enabled = 0"
+            });
+        }
+        if let Some(name) = &self.name {
+            sql.push(" AND LOWER(name) LIKE ")
+                .bind(sql::contains(name))
+                .push(" ESCAPE '\\'");
+        }
+        if let Some(text) = &self.text {
+            let pattern = sql::contains(text);
+            sql.push(" AND (LOWER(name) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\' OR LOWER(id) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\' OR LOWER(node_id) LIKE ")
+                .bind(pattern.as_str())
+                .push(" ESCAPE '\\')");
+        }
+    }
 }
 
 impl Registry {
@@ -299,44 +341,29 @@ impl Registry {
         Ok(found.into_iter().next())
     }
 
-    /// Devices in the order of their ids.
+    /// Devices in the order of their ids; those that [`DeviceFilter::begins`] finds, in the order of what it found.
     pub async fn devices(
         &self,
         filter: &DeviceFilter,
         page: &Page,
     ) -> Result<Paged<Device>, StoreError> {
+        if let Some(begins) = &filter.begins {
+            return self.devices_beginning(begins, filter, page).await;
+        }
         let mut sql = Sql::new(SELECT);
-        sql.push(" WHERE 1 = 1");
-        if let Some(product) = &filter.product {
-            sql.push(" AND product_id = ").bind(product.as_str());
-        }
-        if let Some(app) = &filter.app {
-            sql.push(" AND id IN (SELECT device_id FROM app_device WHERE app_id = ")
-                .bind(app.as_str())
-                .push(")");
-        }
-        if let Some(enabled) = filter.enabled {
-            sql.push(" AND enabled = ").bind(i64::from(enabled));
-        }
-        if let Some(name) = &filter.name {
-            sql.push(" AND LOWER(name) LIKE ")
-                .bind(sql::contains(name))
-                .push(" ESCAPE '\\'");
-        }
-        if let Some(text) = &filter.text {
-            let pattern = sql::contains(text);
-            sql.push(" AND (LOWER(name) LIKE ")
-                .bind(pattern.as_str())
-                .push(" ESCAPE '\\' OR LOWER(id) LIKE ")
-                .bind(pattern.as_str())
-                .push(" ESCAPE '\\' OR LOWER(node_id) LIKE ")
-                .bind(pattern.as_str())
-                .push(" ESCAPE '\\')");
-        }
+        filter.narrow(&mut sql);
+        // Of an application's devices the order is that of its bindings: they are few, or as good as all.
+        let key = if filter.app.is_some() {
+            "device_id"
+        } else {
+            "id"
+        };
         if let Some(after) = page.after()? {
-            sql.push(" AND id > ").bind(after);
+            sql.push(" AND ").push(key).push(" > ").bind(after);
         }
-        sql.push(" ORDER BY id LIMIT ")
+        sql.push(" ORDER BY ")
+            .push(key)
+            .push(" LIMIT ")
             .bind(i64::from(page.limit) + 1);
         let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let devices = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;

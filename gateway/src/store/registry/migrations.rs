@@ -130,4 +130,5 @@ const FILES: &[(i64, &str, &str)] = &[
         "nodes_of_tasks",
         include_str!("migrations/0017_nodes_of_tasks.sql"),
     ),
+    (19, "lists", include_str!("migrations/0019_lists.sql")),
 ];

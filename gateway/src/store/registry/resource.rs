@@ -8,7 +8,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            Registry, Tx,
+            Registry, Tx, counts,
             rows::{Fields, stored},
             sql::{self, Sql},
             version::{self, ALL_VERSIONS, NewVersion},
@@ -247,19 +247,10 @@ impl Registry {
 
     /// How many deliveries of a resource, of all its versions and tasks, are in each state.
     pub async fn resource_statistics(&self, id: Id) -> Result<StateCounts, StoreError> {
-        let rows = sqlx::query(
-            "SELECT d.state, COUNT(*) AS deliveries FROM task t JOIN delivery d ON d.task_id = t.id \
-             WHERE t.resource_id = $1 GROUP BY d.state",
-        )
-        .bind(id.as_i64())
-        .fetch_all(&self.read)
-        .await?;
-        let mut counts = StateCounts::default();
-        for row in &rows {
-            let fields = Fields(row);
-            *counts.of_mut(fields.state("state")?) = fields.number("deliveries")?;
-        }
-        Ok(counts)
+        let mut sql = Sql::new(counts::SUMS);
+        sql.push(" WHERE resource_id = ").bind(id.as_i64());
+        let row = sql.build(self.dialect)?.fetch_one(&self.read).await?;
+        counts::read(&row)
     }
 }
 

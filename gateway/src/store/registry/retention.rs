@@ -9,6 +9,7 @@ use crate::{
         StoreError,
         registry::{
             Registry,
+            counts::Moves,
             rows::{Fields, stored},
             sql::{self, Sql},
         },
@@ -47,10 +48,13 @@ impl Registry {
             .bind(i64::from(limit));
         let rows = sql.build(tx.dialect())?.fetch_all(&mut *tx).await?;
         let mut gone = StateCounts::default();
+        let mut moves = Moves::default();
         let mut last = 0;
         for row in &rows {
             let fields = Fields(row);
-            *gone.of_mut(fields.state("state")?) += 1;
+            let state = fields.state("state")?;
+            *gone.of_mut(state) += 1;
+            moves.add(task, state, -1);
             last = fields.int("id")?;
         }
         if rows.is_empty() {
@@ -61,6 +65,7 @@ impl Registry {
             .bind(last)
             .execute(&mut *tx)
             .await?;
+        moves.store(&mut tx).await?;
         // What was open when a killed process left it counts as failed: it is nobody's any more.
         let delivered = gone.of(DeliveryState::Delivered);
         sql::query(

@@ -98,8 +98,10 @@ impl Sql {
         if let Some(error) = self.error {
             return Err(error.into());
         }
-        let text = AssertSqlSafe(dialect.statement(self.text));
-        Ok(sqlx::query_with(text, self.arguments))
+        let text = dialect.statement(self.text);
+        #[cfg(test)]
+        let _unless_nobody_asks = MADE.try_with(|made| made.borrow_mut().push(text.clone()));
+        Ok(sqlx::query_with(AssertSqlSafe(text), self.arguments))
     }
 
     /// The statement, prepared for this one run unless it is a full block. For multi-row texts.
@@ -128,6 +130,12 @@ fn count() {
 #[cfg(test)]
 pub(super) static STATEMENTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
+#[cfg(test)]
+tokio::task_local! {
+    /// The texts that were made for the tests of what lists cost.
+    pub(super) static MADE: std::cell::RefCell<Vec<String>>;
+}
+
 /// One row of a multi-row statement in the making.
 pub(super) struct Row<'s> {
     sql: &'s mut Sql,
@@ -153,7 +161,8 @@ impl Row<'_> {
 pub(super) fn contains(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
-    for c in text.to_lowercase().chars() {
+    // As the databases do it, which leave other letters as they are.
+    for c in text.to_ascii_lowercase().chars() {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }
@@ -187,5 +196,6 @@ mod tests {
     #[test]
     fn patterns_take_characters_for_themselves() {
         assert_eq!(contains("50%_A\\"), "%50\\%\\_a\\\\%");
+        assert_eq!(contains("Éa"), "%Éa%");
     }
 }

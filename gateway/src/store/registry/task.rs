@@ -10,7 +10,7 @@ use crate::{
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry, Tx,
+            BLOCK, Registry, Tx, counts,
             rows::{self, Fields, state_number},
             sql::{self, Sql},
         },
@@ -111,7 +111,7 @@ impl Registry {
              AND run IN ('scheduled', 'running', 'paused')"
         } else {
             "UPDATE task SET creation = 'creation_failed', creation_error = $1, run = 'canceled', total = 0, \
-             finished_at = $3 WHERE id = $2 AND creation = 'creating'"
+             n_pending = 0, n_pushed = 0, n_delivering = 0, n_delivered = 0, n_failed = 0, finished_at = $3 WHERE id = $2 AND creation = 'creating'"
         };
         let mut query = sql::query(text).bind(error).bind(id.as_i64());
         if error.is_some() {
@@ -220,13 +220,29 @@ impl Registry {
         sql.push(" WHERE id = ").bind(id.as_i64());
         let row = sql.build(self.dialect)?.fetch_optional(&self.read).await?;
         let Some(row) = row else { return Ok(None) };
-        let task = read(&row)?;
-        let counts = self.counts(&[id]).await?;
-        let kept = counts.get(&id).copied().unwrap_or_default();
-        Ok(Some((task, with_past(&row, kept)?)))
+        Ok(Some((read(&row)?, counts::read(&row)?)))
     }
 
-    /// Tasks, newest first, each with the number of its deliveries in each state. Two statements.
+    /// The names of tasks; unknown ids are absent.
+    pub async fn task_names(&self, ids: &[Id]) -> Result<HashMap<Id, String>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut sql = Sql::new("SELECT id, name FROM task WHERE id IN ");
+        sql.numbers(ids.iter().map(|id| id.as_i64()));
+        let rows = sql
+            .build_rows(self.dialect, ids.len())?
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let fields = Fields(row);
+                Ok((fields.id("id")?, fields.text("name")?.to_owned()))
+            })
+            .collect()
+    }
+
+    /// Tasks, newest first, each with the number of its deliveries in each state.
     pub async fn tasks(
         &self,
         filter: &TaskFilter,
@@ -251,35 +267,11 @@ impl Registry {
         let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         let tasks = rows
             .iter()
-            .map(|row| Ok((read(row)?, with_past(row, StateCounts::default())?)))
+            .map(|row| Ok((read(row)?, counts::read(row)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let page = Paged::cut(tasks, page.limit, |(task, _)| task.id.to_string());
-        let ids: Vec<Id> = page.items.iter().map(|(task, _)| task.id).collect();
-        let kept = self.counts(&ids).await?;
-        Ok(page.map(|(task, past)| {
-            let mut counts = kept.get(&task.id).copied().unwrap_or_default();
-            counts.delivered += past.delivered;
-            counts.failed += past.failed;
-            (task, counts)
+        Ok(Paged::cut(tasks, page.limit, |(task, _)| {
+            task.id.to_string()
         }))
-    }
-
-    async fn counts(&self, tasks: &[Id]) -> Result<HashMap<Id, StateCounts>, StoreError> {
-        let mut found: HashMap<Id, StateCounts> = HashMap::new();
-        if tasks.is_empty() {
-            return Ok(found);
-        }
-        let mut sql = Sql::new(
-            "SELECT task_id, state, COUNT(*) AS deliveries FROM delivery WHERE task_id IN ",
-        );
-        sql.numbers(tasks.iter().map(|id| id.as_i64()))
-            .push(" GROUP BY task_id, state");
-        for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
-            let fields = Fields(row);
-            let counts = found.entry(fields.id("task_id")?).or_default();
-            *counts.of_mut(fields.state("state")?) = fields.number("deliveries")?;
-        }
-        Ok(found)
     }
 }
 
@@ -306,6 +298,11 @@ async fn insert_deliveries(
             .execute(&mut **tx)
             .await?;
     }
+    let mut moves = counts::Moves::default();
+    for delivery in deliveries {
+        moves.add(task, delivery.state, 1);
+    }
+    moves.store(tx).await?;
     // A device may have been deleted since it was looked up: it would be waited for for ever.
     let Some(first) = deliveries.first() else {
         return Ok(());
@@ -322,14 +319,6 @@ async fn insert_deliveries(
         Some(_) => Err(StoreError::NotFound { what: "device" }),
         None => Ok(()),
     }
-}
-
-/// Adds what is not kept any more to the counts of what is.
-fn with_past(row: &AnyRow, mut kept: StateCounts) -> Result<StateCounts, StoreError> {
-    let fields = Fields(row);
-    kept.delivered += fields.number::<u64>("past_delivered")?;
-    kept.failed += fields.number::<u64>("past_failed")?;
-    Ok(kept)
 }
 
 fn optional_json<T: serde::Serialize>(
@@ -366,7 +355,8 @@ fn read(row: &AnyRow) -> Result<Task, StoreError> {
 }
 
 const SELECT: &str = "SELECT id, name, resource_id, resource_version, product_id, creation, run, policy, total, \
-     created_at, finished_at, created_by, filter, creation_error, promoted_at, past_delivered, past_failed FROM task";
+     created_at, finished_at, created_by, filter, creation_error, promoted_at, n_pending, n_pushed, \
+     n_delivering, n_delivered, n_failed, past_delivered, past_failed FROM task";
 const INSERT: &str = "INSERT INTO task (id, name, resource_id, resource_version, product_id, creation, run, policy, \
      total, created_at, finished_at, created_by, filter) \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 WHERE EXISTS \

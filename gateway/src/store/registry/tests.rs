@@ -2,6 +2,7 @@
 
 mod contract;
 mod devices;
+mod plans;
 pub(crate) mod postgres;
 mod records;
 mod resources;

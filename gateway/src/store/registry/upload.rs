@@ -183,8 +183,11 @@ impl Registry {
             sql.push(" AND name = ").bind(name.as_str());
         }
         if let Some(phase) = filter.phase {
-            sql.push(" AND state = ")
-                .bind(i64::from(phase == UploadPhase::Stored));
+            // As literals: only then the index of open ones is seen to fit.
+            sql.push(match phase {
+                UploadPhase::Stored => " AND state = 1",
+                UploadPhase::Receiving => " AND state = 0",
+            });
         }
         if let Some(since) = filter.since {
             sql.push(" AND created_at >= ").bind(since.as_i64());

@@ -630,10 +630,6 @@ async fn look_ups_and_steps_use_indexes() {
             &["delivery_open"],
         ),
         (
-            "SELECT task_id, state, COUNT(*) FROM delivery WHERE task_id IN (1, 2) GROUP BY task_id, state",
-            &["COVERING INDEX delivery_by_task"],
-        ),
-        (
             "SELECT a.alias, c.sealed FROM device_alias a JOIN device d ON d.id = a.device_id \
              LEFT JOIN device_credential c ON c.device_id = d.id WHERE a.alias IN ('x', 'y')",
             &[
