@@ -18,6 +18,7 @@ mod persistent;
 mod queue;
 mod retained;
 mod share;
+mod sightings;
 mod subscribers;
 mod writer;
 
@@ -31,7 +32,10 @@ use headgate_protocol::{
     identity::{AppId, DeviceId},
     mqtt::{QoS, TopicFilter},
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 
 use self::{
     bindings::Bindings,
@@ -43,6 +47,7 @@ use self::{
     persistent::{PersistentLimits, PersistentParts},
     queue::{QueueLimits, QueuePlace},
     retained::Retained,
+    sightings::Sightings,
     subscribers::{Fanned, Subscribers},
     writer::{Order, Placed, Put, Writer},
 };
@@ -52,6 +57,7 @@ pub use self::{
     persistent::{NotKept, Opened, Opening, Persistent, PersistentSessions, Unacknowledged},
     queue::{Queue, QueueLink, Queued},
     retained::{NotRetained, Replay},
+    sightings::{DeviceWatch, KEPT as SEEN_MESSAGES, Seen, TooManyLooks},
     subscribers::{
         Ended, NotSubscribed, Offered, Receiver, RetainedReceiver, Sink, SubscribeOptions,
         Subscriber, SubscriberId,
@@ -193,6 +199,7 @@ struct Inner {
     owners: Owners,
     subscribers: Arc<Subscribers>,
     histories: Arc<Histories>,
+    sightings: Sightings,
     mailbox: Mailbox,
     retained: Retained,
     registry: Registry,
@@ -262,6 +269,7 @@ impl Uplink {
                 owners: Owners::new(parts.registry.clone(), entries),
                 subscribers,
                 histories,
+                sightings: Sightings::new(parts.metrics.watched_devices.clone()),
                 mailbox,
                 retained,
                 sessions,
@@ -331,6 +339,23 @@ impl Uplink {
         }
     }
 
+    /// What was seen of a device's messages on this node since it was first looked at, the oldest first; it is looked at
+    /// from here on, for a while.
+    ///
+    /// # Errors
+    /// [`TooManyLooks`].
+    pub fn look_at(&self, device: &DeviceId) -> Result<Vec<Arc<Seen>>, TooManyLooks> {
+        self.inner.sightings.look(device, Instant::now())
+    }
+
+    /// Watches the messages of a device, from behind the one of a number.
+    ///
+    /// # Errors
+    /// [`TooManyLooks`].
+    pub fn watch_device(&self, device: &DeviceId, after: u64) -> Result<DeviceWatch, TooManyLooks> {
+        self.inner.sightings.watch(device, after)
+    }
+
     /// The device whose topic this is: `{product}/{node}/..`, `$oc/devices/{device}/..` and Tencent's. Names are
     /// looked up as they stand in the topic's levels; `$resource/..` is nobody's.
     ///
@@ -390,6 +415,7 @@ impl Uplink {
         terms: Terms,
     ) -> Result<Published, NotPublished> {
         let message = Arc::new(message);
+        self.inner.sightings.note(&message, true);
         if message.retain {
             self.inner.retained.keep(&message).await?;
         }
@@ -452,6 +478,7 @@ impl Uplink {
                 inner.metrics.messages_dropped(DropReason::Offline).inc();
                 return Err(NotSent::Offline);
             }
+            inner.sightings.note(&message, false);
             // The device has it: that other applications cannot be found out now changes nothing of that.
             if let Err(error) = self.hand_out(&message, session, None, terms).await {
                 tracing::warn!(%error, device_id = %message.device.device_id, "a message could not be shown to applications");
@@ -463,6 +490,7 @@ impl Uplink {
             dropped.inc();
             return Err(NotSent::MailboxFull);
         };
+        inner.sightings.note(&message, false);
         let mail = Some((inner.mailbox.expiry_of(&message), place));
         match self.hand_out(&message, session, mail, terms).await {
             Ok((_, Some(placed))) if placed.is_full => {

@@ -141,6 +141,8 @@ pub struct Families {
     pub sessions: PersistentSessions,
     /// Event streams that applications and operators read.
     pub event_streams: IntGauge,
+    /// Devices whose messages the console looks at.
+    pub watched_devices: IntGauge,
     /// Connections that are not read from for now.
     pub paused_connections: IntGauge,
     /// From the moment when a PUBLISH of QoS 1 or 2 was found until its acknowledgement was written.
@@ -275,6 +277,10 @@ impl Families {
             uploads: Uploads::new(make),
             outbox_bytes: make.gauge("outbox_bytes", "Bytes in the outboxes of all devices."),
             event_streams: make.gauge("event_streams", "Open event streams of applications."),
+            watched_devices: make.gauge(
+                "watched_devices",
+                "Devices whose messages the console looks at.",
+            ),
             wills: Wills::new(make),
             retained: Retained::new(make),
             mailbox_messages: make.gauge("mailbox_messages", "Messages that wait for devices."),

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::{AuthError, TokenAuthenticator, lockout::Lockout};
 use crate::{
     config::ConsoleConfig,
-    model::{Actor, Millis, random},
+    model::{Actor, Id, Millis, random},
     store::{
         StoreError,
         registry::{Registry, SessionBounds},
@@ -99,18 +99,11 @@ impl OperatorSessions {
         address: IpAddr,
     ) -> Result<Zeroizing<String>, SignInError> {
         let inner = &self.inner;
-        if let Some(remaining) = inner.lockout.remaining(name, address, Instant::now()) {
-            return Err(SignInError::LockedOut { remaining });
-        }
-        let (operator, actor) = match inner.passwords.operator(name, password).await {
-            Ok(known) => known,
-            Err(AuthError::Refused) => return Err(self.refuse(name, address).await),
-            Err(error) => return Err(SignInError::Auth(error)),
-        };
-        inner.lockout.succeeded(name, address);
+        let (operator, mut actor) = self.check_password(name, password, address).await?;
+        actor.origin = Some(address);
         let token =
             Zeroizing::new(URL_SAFE_NO_PAD.encode(random::<32>().map_err(AuthError::from)?));
-        let audit = actor.did("operator.sign_in", &actor.name, format!("from {address}"));
+        let audit = actor.did("operator.sign_in", &actor.name, "");
         inner
             .registry
             .insert_operator_session(
@@ -123,6 +116,33 @@ impl OperatorSessions {
             .await?;
         tracing::info!(operator = %actor.name, %address, "an operator signed in");
         Ok(token)
+    }
+
+    /// Whose password this is. Wrong ones count, also those that someone types who is signed in.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn check_password(
+        &self,
+        name: &str,
+        password: &str,
+        address: IpAddr,
+    ) -> Result<(Id, Actor), SignInError> {
+        let inner = &self.inner;
+        if let Some(remaining) = inner.lockout.remaining(name, address, Instant::now()) {
+            return Err(SignInError::LockedOut { remaining });
+        }
+        match inner.passwords.operator(name, password).await {
+            Ok(known) => {
+                inner.lockout.succeeded(name, address);
+                Ok(known)
+            }
+            Err(AuthError::Refused) => Err(self.refuse(name, address).await),
+            Err(error) => Err(SignInError::Auth(error)),
+        }
     }
 
     /// Counts a failure; the one that locks out is written down.
