@@ -1,5 +1,5 @@
 // The console's one script. Every page works without it; what it adds: progress of uploads, devices to choose from while
-// one types, and how a task gets on while one looks at it.
+// one types, how a task gets on and what passes between a device and the gateway while one looks at it.
 "use strict";
 
 /** Sends a form with a file and shows how far it is; the page that answers takes this one's place. */
@@ -138,12 +138,34 @@ function watch(page) {
     }
   };
   source.onerror = () => {
-    if (source.readyState !== EventSource.CLOSED) return;
-    const lost = document.createElement("p");
-    lost.className = "notice warn";
-    lost.setAttribute("role", "status");
-    lost.textContent = page.dataset.lost;
-    page.prepend(lost);
+    if (source.readyState === EventSource.CLOSED) lose(page);
+  };
+  addEventListener("pagehide", () => source.close());
+}
+
+/** Says in a part of the page that it is kept up to date no more. */
+function lose(part) {
+  const lost = document.createElement("p");
+  lost.className = "notice warn";
+  lost.setAttribute("role", "status");
+  lost.textContent = part.dataset.lost;
+  part.prepend(lost);
+}
+
+/** Puts the messages of a device above those of before, as they pass. */
+function listen(part) {
+  const table = part.querySelector(".table");
+  const rows = table.querySelector("tbody");
+  const source = new EventSource(part.dataset.messages);
+  source.onmessage = ({ data }) => {
+    const page = new DOMParser().parseFromString(`<table><tbody>${data}</tbody></table>`, "text/html");
+    rows.prepend(...page.querySelectorAll("tr"));
+    while (rows.childElementCount > part.dataset.most) rows.lastElementChild.remove();
+    part.querySelector(".empty").hidden = true;
+    table.hidden = false;
+  };
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) lose(part);
   };
   addEventListener("pagehide", () => source.close());
 }
@@ -167,6 +189,7 @@ function enliven(part) {
   part.querySelectorAll("[data-suggest]").forEach(suggest);
   part.querySelectorAll("[data-all]").forEach(chooseAll);
   part.querySelectorAll("[data-live]").forEach(watch);
+  part.querySelectorAll("[data-messages]").forEach(listen);
   part.querySelectorAll("[data-again]").forEach(again);
 }
 

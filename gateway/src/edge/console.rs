@@ -5,6 +5,7 @@
 //! Invariants: nothing but the sign-in and the assets answers a stranger; nothing is changed but by a form that was
 //! made for the session that sends it ([`form`]); every text from outside is escaped by its template.
 
+mod account;
 mod applications;
 mod assets;
 mod audit;
@@ -20,6 +21,7 @@ mod operators;
 mod overview;
 mod paging;
 mod products;
+mod question;
 mod resources;
 mod session;
 mod show;
@@ -82,6 +84,7 @@ pub fn router(console: Console, api: Router) -> Router {
         .merge(operators::routes())
         .merge(tokens::routes())
         .merge(audit::routes())
+        .merge(account::routes())
         .merge(sign_in::routes_within())
         .fallback(async || Fault::no_page())
         .method_not_allowed_fallback(async || Fault::no_page())

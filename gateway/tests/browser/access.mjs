@@ -38,6 +38,29 @@ run(async (open) => {
   await other.goto('/nodes');
   same(await other.locator('main button').count(), 0, 'and changes no node');
 
+  // One's own password.
+  await other.goto('/');
+  await other.click('header a[href="/account"]');
+  same(await other.textContent('h1'), 'Your account', 'the name leads there');
+  await other.fill('#current', 'not this');
+  await other.fill('#password', 'another-password');
+  await other.fill('#password_again', 'another-password');
+  await submit(other);
+  await other.waitForSelector('#current-wrong');
+  same(await other.inputValue('#password'), '', 'a password never comes back');
+  await check(other, 'account-refused');
+  const elsewhere = await open({ as: 'new', password: made, script: false, width: 390, dark: true });
+  await elsewhere.goto('/account');
+  await check(elsewhere, 'account');
+  await other.fill('#current', made);
+  await other.fill('#password', 'another-password');
+  await other.fill('#password_again', 'another-password');
+  await submit(other);
+  await other.waitForURL(/note=password-changed/);
+  await check(other, 'account');
+  await elsewhere.goto('/account');
+  same(new URL(elsewhere.url()).pathname, '/sign-in', 'the other session is over');
+
   // Who is locked out is out; the last administrator cannot be.
   await page.uncheck('#enabled');
   await submit(page);

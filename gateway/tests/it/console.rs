@@ -4,6 +4,7 @@
 //! here sets the stage. `make test-tools` installs what the programs need.
 
 mod pages;
+mod roles;
 mod security;
 
 use std::{path::Path, time::Duration};

@@ -22,7 +22,7 @@ use super::{
     fault::Fault,
     form::{Choice, Errors, PathOf, choices},
     layout::{Layout, Place, render, render_with},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows, Ways},
     session::Visit,
     show,
     text::{TEXTS, Texts, fill},
@@ -69,8 +69,7 @@ struct ListPage {
     t: &'static Texts,
     layout: Layout,
     text: String,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -146,8 +145,7 @@ async fn list(
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Applications, TEXTS.applications.title),
         text: text.to_owned(),
-        ways: query.ways(&found, FILTERS),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, FILTERS),
     };
     Ok(render(&page))
 }

@@ -9,7 +9,7 @@ use super::{
     Console,
     fault::Fault,
     layout::{Layout, Place, render},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::Admin,
     show,
     text::{TEXTS, Texts},
@@ -37,9 +37,7 @@ struct AuditPage {
     subject: String,
     since: String,
     until: String,
-    is_filtered: bool,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 /// Something that was done.
@@ -52,15 +50,15 @@ struct Row {
     detail: String,
 }
 
-impl From<AuditEntry> for Row {
-    fn from(entry: AuditEntry) -> Self {
+impl From<&AuditEntry> for Row {
+    fn from(entry: &AuditEntry) -> Self {
         Self {
             at: show::time(entry.at),
-            actor: entry.actor,
-            origin: entry.origin,
-            action: entry.action,
-            subject: entry.subject,
-            detail: entry.detail,
+            actor: entry.actor.clone(),
+            origin: entry.origin.clone(),
+            action: entry.action.clone(),
+            subject: entry.subject.clone(),
+            detail: entry.detail.clone(),
         }
     }
 }
@@ -89,9 +87,7 @@ async fn list(
         subject: value("subject"),
         since: value("since"),
         until: value("until"),
-        is_filtered: FILTERS.iter().any(|name| !query.value(name).is_empty()),
-        ways: query.ways(&found, FILTERS),
-        rows: found.items.into_iter().map(Row::from).collect(),
+        rows: query.rows(&found, FILTERS),
     };
     Ok(render(&page))
 }

@@ -19,7 +19,7 @@ use super::{
     fault::Fault,
     form::{Errors, Upload, sentence},
     layout::{Layout, Place, render_with, see},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::{Operator, Visit},
     show,
     text::{TEXTS, Texts, fill},
@@ -57,8 +57,7 @@ struct ListPage {
     t: &'static Texts,
     layout: Layout,
     file_hint: String,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
     errors: Errors,
 }
 
@@ -116,8 +115,7 @@ async fn list_of(
         t: &TEXTS,
         layout: Layout::new(visit, Place::Batches, t.title),
         file_hint: fill(t.file_hint, &[("max", &max)]),
-        ways: query.ways(&found, &[]),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, &[]),
         errors,
     };
     Ok(render_with(status, &page))

@@ -400,7 +400,7 @@ fn refused_file(problem: &Problem) -> Errors {
     Errors::one(field, problem.detail())
 }
 
-/// Node ids of the resource's product that hold a text.
+/// Node ids of the resource's product that a text finds.
 async fn similar(console: &Console, draft: &Draft, text: &str) -> Result<Vec<String>, Fault> {
     let Ok(id) = draft.of("resource").parse::<Id>() else {
         return Ok(Vec::new());
@@ -412,8 +412,7 @@ async fn similar(console: &Console, draft: &Draft, text: &str) -> Result<Vec<Str
     };
     let filter = DeviceFilter {
         product: Some(product),
-        text: Some(text.to_owned()),
-        ..DeviceFilter::default()
+        ..super::devices::found_by(text)
     };
     let page = Page {
         limit: SUGGESTIONS,

@@ -4,6 +4,7 @@ mod change;
 mod credentials;
 mod details;
 mod given;
+mod messages;
 mod register;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .merge(with_file)
         .route("/devices/new", get(register::page))
         .route("/devices/{id}", get(details::page))
+        .route("/devices/{id}/live", get(messages::events))
         .route(
             "/devices/{id}/edit",
             get(change::edit_page).post(change::edit),
@@ -112,6 +114,21 @@ impl Row {
     }
 }
 
+/// What a search looks for: devices whose names begin with the text, or behind a `*` hold it.
+pub(super) fn found_by(text: &str) -> DeviceFilter {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    match text.strip_prefix('*') {
+        Some(part) => DeviceFilter {
+            text: some(part),
+            ..DeviceFilter::default()
+        },
+        None => DeviceFilter {
+            begins: some(text),
+            ..DeviceFilter::default()
+        },
+    }
+}
+
 async fn list(
     State(console): State<Arc<Console>>,
     visit: Visit,
@@ -135,9 +152,8 @@ async fn list(
                 "not_frozen" => Some(true),
                 _ => None,
             },
-            name: None,
-            text: (!text.is_empty()).then(|| text.to_owned()),
             app: known_app,
+            ..found_by(text)
         };
         let registry = &console.services.registry;
         registry.devices(&filter, &query.page()).await?

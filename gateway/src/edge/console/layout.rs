@@ -44,6 +44,8 @@ pub(super) enum Place {
     Tokens,
     /// What was done.
     Audit,
+    /// Who looks at it.
+    Account,
 }
 
 /// One entry of the navigation.
@@ -226,6 +228,11 @@ impl Layout {
                 .and_then(|code| TEXTS.notice.of(code)),
             now: Millis::now(),
         }
+    }
+
+    /// Whether this is the page of who is signed in.
+    pub(super) fn is_account(&self) -> bool {
+        self.place == Place::Account
     }
 
     /// When the page was made.

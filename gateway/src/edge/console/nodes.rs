@@ -15,7 +15,8 @@ use super::{
     Console,
     fault::Fault,
     form::{Errors, PathOf, Posted},
-    layout::{Layout, Place, render, render_with, see},
+    layout::{Layout, Place, render_with, see},
+    question::Question,
     session::{Admin, Visit},
     show,
     text::{TEXTS, Texts, fill},
@@ -37,15 +38,6 @@ struct ListPage {
     layout: Layout,
     nodes: Vec<Node>,
     errors: Errors,
-}
-
-#[derive(Template)]
-#[template(path = "console/nodes/drain.html")]
-struct DrainPage {
-    t: &'static Texts,
-    layout: Layout,
-    id: String,
-    question: String,
 }
 
 /// A node as it is shown.
@@ -97,13 +89,16 @@ async fn drain_page(
 ) -> Result<Response, Fault> {
     let t = &TEXTS.nodes;
     let node = console.services.nodes.node(&id)?;
-    let page = DrainPage {
-        t: &TEXTS,
-        layout: Layout::new(&visit, Place::Nodes, t.drain_title),
-        question: fill(t.drain_question, &[("id", &node.id)]),
-        id: node.id,
+    let question = Question {
+        place: Place::Nodes,
+        title: t.drain_title,
+        text: fill(t.drain_question, &[("id", &node.id)]),
+        list: ("/nodes", t.title),
+        thing: None,
+        action: format!("/nodes/{}/drain", node.id),
+        yes: t.drain_yes,
     };
-    Ok(render(&page))
+    Ok(question.ask(&visit))
 }
 
 async fn drain(

@@ -17,7 +17,7 @@ use super::{
     fault::Fault,
     form::{Choice, Errors, PathOf, Posted, choices},
     layout::{Layout, Place, render, render_with, see},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::Admin,
     show,
     shown_once::ShownOnce,
@@ -50,8 +50,7 @@ pub(super) fn routes() -> Router<Arc<Console>> {
 struct ListPage {
     t: &'static Texts,
     layout: Layout,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -140,8 +139,7 @@ async fn list(
     let page = ListPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Operators, TEXTS.operators.title),
-        ways: query.ways(&found, &[]),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, &[]),
     };
     Ok(render(&page))
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{Millis, Page, RunState},
-    service::TaskFilter,
+    service::{DeviceFilter, ResourceFilter, TaskFilter},
     telemetry::trend::Sample,
 };
 
@@ -42,6 +42,14 @@ struct OverviewPage {
     figures: Vec<(&'static str, String)>,
     charts: Vec<Chart>,
     tasks: Vec<TaskRow>,
+    first: Option<FirstSteps>,
+}
+
+/// What a new gateway lacks before the first delivery, where it lacks any of it.
+struct FirstSteps {
+    has_product: bool,
+    has_device: bool,
+    has_resource: bool,
 }
 
 impl OverviewPage {
@@ -73,13 +81,21 @@ struct Warning {
 
 async fn page(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Fault> {
     let samples = console.trend.samples();
+    let tasks = under_way(&console).await?;
+    let layout = Layout::new(&visit, Place::Overview, TEXTS.overview.title);
+    let first = if tasks.is_empty() && layout.may_operate {
+        first_steps(&console).await?
+    } else {
+        None
+    };
     let page = OverviewPage {
         t: &TEXTS,
-        layout: Layout::new(&visit, Place::Overview, TEXTS.overview.title),
+        layout,
         warnings: warnings(&console),
         figures: figures(&console, samples.last().copied().unwrap_or_default()),
         charts: charts(&samples),
-        tasks: under_way(&console).await?,
+        tasks,
+        first,
     };
     Ok(render(&page))
 }
@@ -153,6 +169,29 @@ async fn under_way(console: &Console) -> Result<Vec<TaskRow>, Fault> {
         rows.extend(found.items.iter().map(TaskRow::from));
     }
     Ok(rows)
+}
+
+/// What is there already; `None` once a task has been made.
+async fn first_steps(console: &Console) -> Result<Option<FirstSteps>, Fault> {
+    let one = Page {
+        limit: 1,
+        cursor: None,
+    };
+    let services = &console.services;
+    let (tasks, devices) = (TaskFilter::default(), DeviceFilter::default());
+    let tasks = services.delivery.tasks(&tasks, &one).await?;
+    if !tasks.items.is_empty() {
+        return Ok(None);
+    }
+    let products = services.registry.products(&one).await?;
+    let devices = services.registry.devices(&devices, &one).await?;
+    let resources = ResourceFilter::default();
+    let resources = services.resources.resources(&resources, &one).await?;
+    Ok(Some(FirstSteps {
+        has_product: !products.items.is_empty(),
+        has_device: !devices.items.is_empty(),
+        has_resource: !resources.items.is_empty(),
+    }))
 }
 
 fn warnings(console: &Console) -> Vec<Warning> {

@@ -70,6 +70,19 @@ impl ListQuery {
         }
     }
 
+    /// A page of a list as it is shown.
+    pub(super) fn rows<T, R: for<'a> From<&'a T>>(
+        &self,
+        found: &Paged<T>,
+        filters: &[&str],
+    ) -> Rows<R> {
+        Rows {
+            all: found.items.iter().map(R::from).collect(),
+            ways: self.ways(found, filters),
+            is_filtered: filters.iter().any(|name| !self.value(name).is_empty()),
+        }
+    }
+
     fn address(&self, filters: &[&str], after: Option<&str>) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for name in filters {
@@ -86,6 +99,17 @@ impl ListQuery {
             query => format!("{}?{query}", self.path),
         }
     }
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub(super) struct Rows<R> {
+    /// The rows of this page.
+    pub(super) all: Vec<R>,
+    /// The ways to others.
+    pub(super) ways: Ways,
+    /// Whether there may be more than what the filters let through.
+    pub(super) is_filtered: bool,
 }
 
 /// Addresses of other pages of a list.

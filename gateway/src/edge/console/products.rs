@@ -13,7 +13,7 @@ use super::{
     fault::Fault,
     form::PathOf,
     layout::{Layout, Place, render},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::Visit,
     show,
     text::{TEXTS, Texts, fill},
@@ -41,8 +41,7 @@ pub(super) fn routes() -> Router<Arc<Console>> {
 struct ListPage {
     t: &'static Texts,
     layout: Layout,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -119,8 +118,7 @@ async fn list(
     let page = ListPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Products, TEXTS.products.title),
-        ways: query.ways(&found, &[]),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, &[]),
     };
     Ok(render(&page))
 }

@@ -19,7 +19,7 @@ use super::{
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::Visit,
     show,
     text::{TEXTS, Texts, fill},
@@ -69,8 +69,7 @@ struct ListPage {
     text: String,
     product: String,
     products: Vec<String>,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -157,8 +156,7 @@ async fn list(
         text: text.to_owned(),
         product: product.to_owned(),
         products: products(&console).await?,
-        ways: query.ways(&found, FILTERS),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, FILTERS),
     };
     Ok(render(&page))
 }

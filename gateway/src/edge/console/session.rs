@@ -3,7 +3,7 @@
 //! [`enter`] lets in who is signed in and sends the others to the sign-in. Handlers take a [`Visit`], or
 //! [`Operator`] around one where the page needs that role.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts, Request, State},
@@ -19,6 +19,9 @@ use crate::{model::Role, service::auth::OperatorSession};
 const SECURE_COOKIE: &str = "__Host-headgate";
 /// The cookie without TLS, which takes no such prefix.
 const PLAIN_COOKIE: &str = "headgate";
+
+/// A stream of events lasts so long: the browser opens the next one, if its operator may still come in.
+pub(super) const STREAM_LASTS: Duration = Duration::from_mins(5);
 
 /// One look at a page by someone who is signed in.
 #[derive(Debug, Clone)]

@@ -134,7 +134,8 @@ async fn sign_out(
     Ok(with_cookie(redirect("/sign-in?left=1"), &cookie))
 }
 
-fn with_cookie(response: Response, cookie: &str) -> Response {
+/// An answer that sets or takes away the cookie.
+pub(super) fn with_cookie(response: Response, cookie: &str) -> Response {
     match HeaderValue::from_str(cookie) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], response).into_response(),
         Err(error) => Fault::internal(&error).into_response(),

@@ -24,7 +24,7 @@ use super::{
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows, Ways},
     session::Visit,
     show,
     text::{TEXTS, Texts, fill},
@@ -69,8 +69,7 @@ struct ListPage {
     product: String,
     products: Vec<String>,
     runs: &'static [RunState],
-    rows: Vec<TaskRow>,
-    ways: Ways,
+    rows: Rows<TaskRow>,
 }
 
 /// A task as it is listed.
@@ -140,8 +139,7 @@ async fn list(
         product: product.to_owned(),
         products: super::resources::products(&console).await?,
         runs: RunState::ALL,
-        ways: query.ways(&found, FILTERS),
-        rows: found.items.iter().map(TaskRow::from).collect(),
+        rows: query.rows(&found, FILTERS),
     };
     Ok(render(&page))
 }

@@ -11,7 +11,8 @@ use super::{
     form::{Choice, Errors, PathOf, Posted},
     layout::{Layout, Place, render, render_with, see},
     operators::roles,
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
+    question::Question,
     session::Admin,
     show,
     shown_once::ShownOnce,
@@ -35,8 +36,7 @@ pub(super) fn routes() -> Router<Arc<Console>> {
 struct ListPage {
     t: &'static Texts,
     layout: Layout,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -46,15 +46,6 @@ struct NewPage {
     layout: Layout,
     draft: Draft,
     roles: Vec<Choice>,
-}
-
-#[derive(Template)]
-#[template(path = "console/tokens/revoke.html")]
-struct RevokePage {
-    t: &'static Texts,
-    layout: Layout,
-    id: String,
-    question: String,
 }
 
 /// A token as it is listed; never the token itself.
@@ -105,8 +96,7 @@ async fn list(
     let page = ListPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Tokens, TEXTS.tokens.title),
-        ways: query.ways(&found, &[]),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, &[]),
     };
     Ok(render(&page))
 }
@@ -179,13 +169,16 @@ async fn revoke_page(
 ) -> Result<Response, Fault> {
     let t = &TEXTS.tokens;
     let token = console.services.accounts.token(id).await?;
-    let page = RevokePage {
-        t: &TEXTS,
-        layout: Layout::new(&visit, Place::Tokens, t.revoke_title),
-        id: token.id.to_string(),
-        question: fill(t.revoke_question, &[("name", &token.name)]),
+    let question = Question {
+        place: Place::Tokens,
+        title: t.revoke_title,
+        text: fill(t.revoke_question, &[("name", &token.name)]),
+        list: ("/tokens", t.title),
+        thing: None,
+        action: format!("/tokens/{}/revoke", token.id),
+        yes: t.revoke,
     };
-    Ok(render(&page))
+    Ok(question.ask(&visit))
 }
 
 async fn revoke(

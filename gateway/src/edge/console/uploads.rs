@@ -10,7 +10,7 @@ use super::{
     fault::Fault,
     form::{PathOf, Posted},
     layout::{Layout, Place, render, see},
-    paging::{ListQuery, Ways},
+    paging::{ListQuery, Rows},
     session::{Operator, Visit},
     show,
     text::{TEXTS, Texts, fill},
@@ -45,9 +45,7 @@ struct ListPage {
     products: Vec<String>,
     name: String,
     state: String,
-    is_filtered: bool,
-    rows: Vec<Row>,
-    ways: Ways,
+    rows: Rows<Row>,
 }
 
 #[derive(Template)]
@@ -146,9 +144,7 @@ async fn list(
         products: super::resources::products(&console).await?,
         name: name.to_owned(),
         state: query.value("state").to_owned(),
-        is_filtered: FILTERS.iter().any(|name| !query.value(name).is_empty()),
-        ways: query.ways(&found, FILTERS),
-        rows: found.items.iter().map(Row::from).collect(),
+        rows: query.rows(&found, FILTERS),
     };
     Ok(render(&page))
 }

@@ -1,7 +1,11 @@
 //! Every page in a browser.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use headgate_protocol::mqtt::{ProtocolVersion, QoS};
 use serde_json::{Value, json};
+use tokio::time::interval;
 
 use super::{BROWSING, Gateway, browse};
 use crate::harness::{Client, Device, Login, chunk_of, until_in};
@@ -150,5 +154,72 @@ async fn operators_tokens_audit_and_nodes_are_for_administrators() {
     let gateway = Gateway::start().await;
     viewer(&gateway).await;
     browse(&gateway, "access.mjs", &VIEWER).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_device_are_seen_as_they_pass() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["on"]).await;
+    let mut client = Client::log_in(&gateway, &Login::of(&device)).await;
+    let talk = async {
+        let mut turn = interval(Duration::from_millis(100));
+        loop {
+            turn.tick().await;
+            client
+                .publish("P/on/up", b"{\"temperature\": 21} <b>")
+                .await;
+        }
+    };
+    let arguments = [device.id.as_str()];
+    tokio::select! {
+        () = browse(&gateway, "messages.mjs", &arguments) => {}
+        () = talk => {}
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_worked_with_the_keyboard_alone() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    gateway.resource("P", "firmware", b"bytes").await;
+    browse(&gateway, "keyboard.mjs", &[&device.id]).await;
+    gateway.stop().await;
+}
+
+/// Comes when it is registered, takes what is delivered to it, and says that it is done.
+async fn first_delivery(gateway: &Gateway, number: usize) {
+    let device = Device {
+        id: format!("meter_m{number}"),
+        node: format!("m{number}"),
+        product: "meter".to_owned(),
+        secret: format!("secret-of-meter-{number}"),
+    };
+    until_in(BROWSING, "the device", || async {
+        let path = format!("/devices/{}", device.id);
+        let known = gateway.api(hyper::Method::GET, &path, None).await;
+        (known.status == 200).then_some(())
+    })
+    .await;
+    let mut client = Client::listening(gateway, &device).await;
+    let announced = client.announced().await;
+    let size = usize::try_from(announced.message["size"].as_u64().expect("a size")).expect("small");
+    take(&mut client, &device, &announced.transfer, &mut 0, size).await;
+    client.report(&device, &announced.transfer, "done").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_operator_gets_from_the_first_start_to_a_finished_roll_out() {
+    const DEVICES: usize = 20;
+    let gateway = Gateway::start().await;
+    let devices = join_all((0..DEVICES).map(|number| first_delivery(&gateway, number)));
+    // A file that is there wherever tests run.
+    let file = std::env::current_exe().expect("a program");
+    let file = file.with_file_name("firmware.bin");
+    std::fs::write(&file, vec![0x5a; 1_500_000]).expect("a file");
+    let count = DEVICES.to_string();
+    let arguments = [file.to_str().expect("a path"), &count];
+    let ((), _devices) = tokio::join!(browse(&gateway, "first_day.mjs", &arguments), devices);
     gateway.stop().await;
 }

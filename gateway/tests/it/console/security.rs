@@ -5,14 +5,15 @@ use std::time::Duration;
 use hyper::Method;
 
 use super::{Answer, Gateway, ask, password};
+use crate::harness::{Client, until};
 
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+pub(super) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// Someone who is signed in.
-struct Session {
-    cookie: String,
+pub(super) struct Session {
+    pub(super) cookie: String,
     /// What this session's forms carry.
-    token: String,
+    pub(super) token: String,
 }
 
 async fn sign_in(gateway: &Gateway, name: &str, password: &str) -> Answer {
@@ -20,11 +21,11 @@ async fn sign_in(gateway: &Gateway, name: &str, password: &str) -> Answer {
     ask(gateway, Method::POST, "/sign-in", &[FORM], &body).await
 }
 
-async fn session(gateway: &Gateway) -> Session {
+pub(super) async fn session(gateway: &Gateway) -> Session {
     session_of(gateway, "admin", &password(gateway)).await
 }
 
-async fn session_of(gateway: &Gateway, name: &str, password: &str) -> Session {
+pub(super) async fn session_of(gateway: &Gateway, name: &str, password: &str) -> Session {
     let answer = sign_in(gateway, name, password).await;
     assert_eq!(
         (answer.status, answer.header("location")),
@@ -126,7 +127,7 @@ async fn a_session_that_is_out_of_time_changes_nothing() {
     let answer = sign_in(&gateway, "admin", &password(&gateway)).await;
     let cookie = answer.header("set-cookie");
     let cookie = cookie.split(';').next().expect("a pair").to_owned();
-    super::super::harness::until("the end of the session", || async {
+    until("the end of the session", || async {
         (!is_in(&gateway, &cookie).await).then_some(())
     })
     .await;
@@ -167,84 +168,234 @@ async fn wrong_passwords_lock_out_also_the_right_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_role_s_addresses_change_nothing() {
+async fn an_operator_who_is_disabled_is_out_at_once() {
     let gateway = Gateway::start().await;
-    let [device] = gateway.devices(["d1"]).await;
-    let resource = gateway.resource("P", "firmware", &[7; 1_000]).await;
-    let task = gateway.task(&resource, &[&device]).await;
-    let deliveries = gateway.get(&format!("/tasks/{task}/deliveries")).await;
-    let delivery = deliveries["items"][0]["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
     let viewer =
         serde_json::json!({"name": "vera", "role": "viewer", "password": "a-long-password"});
     gateway.post("/operators", &viewer).await;
-    let (vera, admin) = (
-        session_of(&gateway, "vera", "a-long-password").await,
-        session(&gateway).await,
-    );
-    for path in ["/", "/resources", "/tasks", "/uploads"] {
-        let page = ask(&gateway, Method::GET, path, &[("cookie", &vera.cookie)], "").await;
-        assert_eq!(page.status, 200, "{path}");
-        assert!(!page.text().contains("/resources/new"));
-    }
-    for path in ["/resources/new", "/deliver"] {
-        let page = ask(&gateway, Method::GET, path, &[("cookie", &vera.cookie)], "").await;
-        assert_eq!(page.status, 403, "{path}");
-        assert!(page.text().contains("Your role does not allow this"));
-    }
-    let posts = [
-        format!("/resources/{resource}/edit"),
-        format!("/resources/{resource}/delete"),
-        format!("/tasks/{task}/pause"),
-        format!("/tasks/{task}/cancel"),
-        format!("/tasks/{task}/retry"),
-        format!("/tasks/{task}/resume"),
-        format!("/tasks/{task}/promote"),
-        format!("/tasks/{task}/chosen"),
-        format!("/tasks/{task}/delete"),
-        format!("/deliveries/{delivery}/cancel"),
-        format!("/deliveries/{delivery}/retry"),
-        "/deliver".to_owned(),
-        "/deliver/change".to_owned(),
-    ];
-    for path in &posts {
-        // By role with a good form, and by a form of another session with a good role.
-        for (cookie, token) in [(&vera.cookie, &vera.token), (&admin.cookie, &vera.token)] {
-            let headers = [("cookie", cookie.as_str()), FORM];
-            let body = format!("csrf={token}&do=cancel&chosen={delivery}");
-            let answer = ask(&gateway, Method::POST, path, &headers, &body).await;
-            assert_eq!(answer.status, 403, "{path}");
-        }
-    }
-    let multipart = ("content-type", "multipart/form-data; boundary=x");
-    let part = |name: &str, value: &str| {
-        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-    };
-    let file = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nabc\r\n--x--\r\n";
-    let replaced = format!("/resources/{resource}/content");
-    for path in ["/resources", "/deliver/preview", &replaced] {
-        for (cookie, token) in [(&vera.cookie, &vera.token), (&admin.cookie, &vera.token)] {
-            let headers = [("cookie", cookie.as_str()), multipart];
-            let body = part("csrf", token) + file;
-            let answer = ask(&gateway, Method::POST, path, &headers, &body).await;
-            assert_eq!(answer.status, 403, "{path}");
-        }
-    }
-    let known = gateway.get(&format!("/resources/{resource}")).await;
-    assert_eq!(
-        (&known["version"], &known["name"]),
-        (&1.into(), &"firmware".into())
-    );
-    let known = gateway.get(&format!("/tasks/{task}")).await;
-    assert_eq!(known["run"], "running");
+    let vera = session_of(&gateway, "vera", "a-long-password").await;
+    let page = ask(
+        &gateway,
+        Method::GET,
+        "/resources",
+        &[("cookie", &vera.cookie)],
+        "",
+    )
+    .await;
+    assert!(!page.text().contains("/resources/new"), "offered nothing");
     let disabled = serde_json::json!({"enabled": false});
     gateway
         .api(Method::PATCH, "/operators/vera", Some(&disabled))
         .await
         .ok(200);
-    assert!(!is_in(&gateway, &vera.cookie).await, "at once");
+    assert!(!is_in(&gateway, &vera.cookie).await);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_overtaken_while_editing_is_told_and_stores_nothing() {
+    let gateway = Gateway::start().await;
+    gateway.devices(["d1"]).await;
+    gateway.resource("P", "firmware", &[7; 100]).await;
+    gateway
+        .post("/apps", &serde_json::json!({"id": "a", "name": "a"}))
+        .await;
+    let own = session(&gateway).await;
+    let headers = [("cookie", own.cookie.as_str()), FORM];
+    let resources = gateway.get("/resources").await;
+    let resource = resources["items"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    for (path, fields) in [
+        (
+            format!("/resources/{resource}/edit"),
+            "name=other&description=mine",
+        ),
+        (
+            "/products/P/edit".to_owned(),
+            "name=mine&auth_kinds=secret&transports=mqtt",
+        ),
+        ("/devices/P_d1/edit".to_owned(), "name=mine"),
+        ("/applications/a/edit".to_owned(), "name=mine"),
+        ("/operators/named/admin".to_owned(), "role=viewer&enabled=1"),
+    ] {
+        let body = format!("csrf={}&revision=1&{fields}", own.token);
+        let answer = ask(&gateway, Method::POST, &path, &headers, &body).await;
+        assert_eq!(answer.status, 409, "{path}: {}", answer.text());
+        let text = answer.text();
+        assert!(text.contains("Someone else changed this"), "{path}");
+        assert!(
+            !text.contains("value=\"mine\""),
+            "{path} shows what is there"
+        );
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_password_ends_the_other_sessions_and_wrong_ones_lock_out() {
+    let gateway = Gateway::with(|config| config.console.sign_in_failures = 2).await;
+    let viewer =
+        serde_json::json!({"name": "vera", "role": "viewer", "password": "a-long-password"});
+    gateway.post("/operators", &viewer).await;
+    let (here, there) = (
+        session_of(&gateway, "vera", "a-long-password").await,
+        session_of(&gateway, "vera", "a-long-password").await,
+    );
+    let headers = [("cookie", here.cookie.as_str()), FORM];
+    let change = async |current: &str, new: &str, again: &str| {
+        let body = format!(
+            "csrf={}&current={current}&password={new}&password_again={again}",
+            here.token
+        );
+        ask(&gateway, Method::POST, "/account", &headers, &body).await
+    };
+    for (current, new, again, said) in [
+        (
+            "a-long-password",
+            "another-password",
+            "another",
+            "are not the same",
+        ),
+        ("a-long-password", "short", "short", "shorter than 12"),
+        (
+            "wrong",
+            "another-password",
+            "another-password",
+            "This is not your password.",
+        ),
+    ] {
+        let answer = change(current, new, again).await;
+        assert_eq!(answer.status, 422, "{said}");
+        assert!(answer.text().contains(said), "{said}");
+        assert!(!answer.text().contains(current), "nothing typed comes back");
+    }
+    assert!(is_in(&gateway, &there.cookie).await, "nothing has changed");
+    let answer = change("a-long-password", "another-password", "another-password").await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "/account?note=password-changed")
+    );
+    let cookie = answer
+        .header("set-cookie")
+        .split(';')
+        .next()
+        .expect("a pair");
+    assert!(is_in(&gateway, cookie).await, "who changed it stays");
+    for ended in [&here, &there] {
+        assert!(!is_in(&gateway, &ended.cookie).await, "all others are over");
+    }
+    let here = session_of(&gateway, "vera", "another-password").await;
+    let headers = [("cookie", here.cookie.as_str()), FORM];
+    let body = format!(
+        "csrf={}&current=wrong&password=x&password_again=x",
+        here.token
+    );
+    for status in [422, 422, 429] {
+        let answer = ask(&gateway, Method::POST, "/account", &headers, &body).await;
+        assert_eq!(answer.status, status);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_with_a_path_or_a_script_stays_a_name() {
+    let gateway = Gateway::start().await;
+    let [device] = gateway.devices(["d1"]).await;
+    let mut client = Client::listening(&gateway, &device).await;
+    let name = "..\\..\"; x=1 <script>é.txt";
+    client.upload(&device, name, &[7; 1_000]).await;
+    let own = session(&gateway).await;
+    let cookie = [("cookie", own.cookie.as_str())];
+    let page = ask(&gateway, Method::GET, "/uploads", &cookie, "").await;
+    assert!(!page.text().contains("<script>é"), "a tag is a text");
+    let uploads = gateway.get("/uploads").await;
+    let id = uploads["items"][0]["id"].as_str().expect("an id");
+    let path = format!("/uploads/{id}/content");
+    let file = ask(&gateway, Method::GET, &path, &cookie, "").await;
+    let shown = file.header("content-disposition");
+    assert!(shown.starts_with("attachment; "), "{shown}");
+    let plain = shown
+        .split("filename=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let plain = plain.expect("a name");
+    assert!(!plain.contains(['/', '\\', '<', ';']), "{shown}");
+    assert_eq!(file.header("x-content-type-options"), "nosniff");
+    for path in [
+        "/uploads/..%2f..%2fadmin.token/content",
+        "/devices/..%2f..%2fetc",
+        "/assets/x/..%2fconsole.rs",
+    ] {
+        let answer = ask(&gateway, Method::GET, path, &cookie, "").await;
+        assert_eq!(answer.status, 404, "{path}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_and_what_it_loads_are_small() {
+    const MOST: usize = 150_000;
+    let gateway = Gateway::start().await;
+    let names: Vec<String> = (0..60)
+        .map(|number| format!("a-rather-long-node-id-{number}"))
+        .collect();
+    let rows = names
+        .iter()
+        .map(|name| format!("{name},P,A device of the {name}\n"));
+    let rows: String = rows.collect();
+    gateway.product("P", &serde_json::Value::Null).await;
+    let batch = format!("node_id,product_id,device_name\n{rows}");
+    let batch = gateway
+        .ask(Method::POST, "/device-batches", "text/csv", batch.into())
+        .await
+        .ok(201);
+    let batch = batch["id"].as_str().expect("an id").to_owned();
+    until("the batch", || async {
+        let known = gateway.get(&format!("/device-batches/{batch}")).await;
+        (known["state"] == "finished").then_some(())
+    })
+    .await;
+    let resource = gateway.resource("P", "firmware", &[7; 100]).await;
+    let body = serde_json::json!({"resource_id": resource, "node_ids": names});
+    let task = gateway.post("/tasks", &body).await;
+    let task = task["id"].as_str().expect("an id");
+    let own = session(&gateway).await;
+    let cookie = [("cookie", own.cookie.as_str())];
+    let mut weight = 0;
+    let page = ask(&gateway, Method::GET, "/", &cookie, "").await;
+    let text = page.text().to_owned();
+    let mut assets: Vec<&str> = text
+        .split('"')
+        .filter(|part| part.starts_with("/assets/"))
+        .collect();
+    assets.sort_unstable();
+    assets.dedup();
+    assert_eq!(assets.len(), 3, "style, script and icon");
+    for path in assets {
+        let asset = ask(&gateway, Method::GET, path, &[], "").await;
+        weight += asset.text().len();
+        assert!(
+            asset.header("cache-control").contains("immutable"),
+            "{path}"
+        );
+    }
+    let one = format!("/tasks/{task}");
+    let batch = format!("/batches/{batch}");
+    for path in [
+        "/",
+        "/devices",
+        "/deliver",
+        "/devices/new",
+        "/products/P/edit",
+        &one,
+        &batch,
+    ] {
+        let page = ask(&gateway, Method::GET, path, &cookie, "").await;
+        let all = weight + page.text().len();
+        assert!(page.status == 200 && all < MOST, "{path}: {all} bytes");
+    }
     gateway.stop().await;
 }
 

@@ -11,7 +11,8 @@ use crate::{
         Console,
         fault::Fault,
         form::{Errors, PathOf, Posted, sentence, word},
-        layout::{Layout, Place, render, render_with, see},
+        layout::{Layout, Place, render_with, see},
+        question::Question,
         session::Operator,
         shown_once::ShownOnce,
         text::{TEXTS, Texts, fill},
@@ -30,15 +31,6 @@ struct EditPage {
     revision: Option<i64>,
     shown_name: String,
     errors: Errors,
-}
-
-#[derive(Template)]
-#[template(path = "console/applications/delete.html")]
-struct DeletePage {
-    t: &'static Texts,
-    layout: Layout,
-    id: String,
-    question: String,
 }
 
 fn new_form(
@@ -235,14 +227,17 @@ pub(super) async fn delete_page(
     PathOf(id): PathOf<AppId>,
 ) -> Result<Response, Fault> {
     let t = &TEXTS.applications;
-    let app = console.services.apps.app(&id).await?;
-    let page = DeletePage {
-        t: &TEXTS,
-        layout: Layout::new(&visit, Place::Applications, t.delete_title),
-        id: app.id.to_string(),
-        question: fill(t.delete_question, &[("id", &app.id)]),
+    let id = console.services.apps.app(&id).await?.id;
+    let question = Question {
+        place: Place::Applications,
+        title: t.delete_title,
+        text: fill(t.delete_question, &[("id", &id)]),
+        list: ("/applications", t.title),
+        thing: Some((format!("/applications/{id}"), id.to_string())),
+        action: format!("/applications/{id}/delete"),
+        yes: TEXTS.common.delete,
     };
-    Ok(render(&page))
+    Ok(question.ask(&visit))
 }
 
 /// `POST /applications/{id}/delete`

@@ -12,6 +12,7 @@ use crate::{
         fault::Fault,
         form::{Errors, PathOf, Posted},
         layout::{Layout, Place, render_with, see},
+        question::Question,
         session::Operator,
         text::{TEXTS, Texts, fill},
     },
@@ -29,16 +30,6 @@ struct EditPage {
     revision: i64,
     shown_name: String,
     description: String,
-    errors: Errors,
-}
-
-#[derive(Template)]
-#[template(path = "console/devices/delete.html")]
-struct DeletePage {
-    t: &'static Texts,
-    layout: Layout,
-    id: String,
-    question: String,
     errors: Errors,
 }
 
@@ -178,49 +169,34 @@ pub(super) async fn kick(
 /// `GET /devices/{id}/delete`
 pub(super) async fn delete_page(
     State(console): State<Arc<Console>>,
-    visit: Operator,
+    Operator(visit): Operator,
     PathOf(id): PathOf<DeviceId>,
 ) -> Result<Response, Fault> {
     let device = console.services.registry.device(&id).await?;
-    Ok(question(
-        &visit,
-        StatusCode::OK,
-        &device.id,
-        Errors::default(),
-    ))
+    Ok(question(&device.id).ask(&visit))
 }
 
-fn question(
-    Operator(visit): &Operator,
-    status: StatusCode,
-    id: &DeviceId,
-    errors: Errors,
-) -> Response {
+fn question(id: &DeviceId) -> Question {
     let t = &TEXTS.devices;
-    let page = DeletePage {
-        t: &TEXTS,
-        layout: Layout::new(visit, Place::Devices, t.delete_title),
-        id: id.to_string(),
-        question: fill(t.delete_question, &[("id", id)]),
-        errors,
-    };
-    render_with(status, &page)
+    Question {
+        place: Place::Devices,
+        title: t.delete_title,
+        text: fill(t.delete_question, &[("id", id)]),
+        list: ("/devices", t.title),
+        thing: Some((format!("/devices/{id}"), id.to_string())),
+        action: format!("/devices/{id}/delete"),
+        yes: TEXTS.common.delete,
+    }
 }
 
 /// `POST /devices/{id}/delete`
 pub(super) async fn delete(
     State(console): State<Arc<Console>>,
-    visit: Operator,
+    Operator(visit): Operator,
     PathOf(id): PathOf<DeviceId>,
     _form: Posted,
 ) -> Result<Response, Fault> {
-    let actor = &visit.0.session.actor;
-    match console.services.registry.delete_device(actor, &id).await {
-        Ok(()) => Ok(see("/devices", "deleted")),
-        Err(RegistryError::InUse { by, .. }) => {
-            let errors = Errors::one("", fill(TEXTS.devices.in_use, &[("by", &by)]));
-            Ok(question(&visit, StatusCode::CONFLICT, &id, errors))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let actor = &visit.session.actor;
+    let deleted = console.services.registry.delete_device(actor, &id).await;
+    question(&id).answer(&visit, deleted, TEXTS.devices.in_use)
 }

@@ -1,12 +1,12 @@
 //! The page of one device: its connection, its credentials but for their values, what went to it and came from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use headgate_protocol::{identity::DeviceId, mqtt::ProtocolVersion};
 
-use super::Row;
+use super::{Row, messages::MessageRows};
 use crate::{
     edge::console::{
         Console,
@@ -18,8 +18,11 @@ use crate::{
         show,
         text::{TEXTS, Texts, fill},
     },
-    model::{DeliveryState, Page},
-    service::{DeviceSlots, UploadFilter, delivery::DeliveryView, upload::UploadStanding},
+    model::{DeliveryState, Id, Page},
+    service::{
+        DeviceSlots, UploadFilter, delivery::DeliveryView, uplink::SEEN_MESSAGES,
+        upload::UploadStanding,
+    },
     session::SessionInfo,
 };
 
@@ -41,10 +44,17 @@ struct DetailsPage {
     session: Option<SessionRow>,
     /// Why a connection that there is cannot be shown.
     unanswered: bool,
-    credentials: Vec<(&'static str, String)>,
+    /// Which of the two, how it is written, and what it is.
+    credentials: Vec<(&'static str, &'static str, String)>,
     deliveries: Vec<DeliveryRow>,
     ways: Ways,
     uploads: Vec<UploadRow>,
+    /// `None`: as many devices are looked at as can be.
+    messages: Option<MessageRows>,
+    /// The number of the last one.
+    last_message: u64,
+    /// Rows that the script leaves in their table.
+    most_messages: usize,
 }
 
 /// The connection.
@@ -63,6 +73,8 @@ struct SessionRow {
 struct DeliveryRow {
     id: String,
     task: String,
+    /// Of its task.
+    name: String,
     state: &'static str,
     percent: u8,
     attempt: u32,
@@ -113,12 +125,14 @@ impl From<SessionInfo> for SessionRow {
     }
 }
 
-impl From<&DeliveryView> for DeliveryRow {
-    fn from(view: &DeliveryView) -> Self {
+impl DeliveryRow {
+    fn new(view: &DeliveryView, names: &HashMap<Id, String>) -> Self {
         let delivery = &view.delivery;
+        let name = names.get(&delivery.task_id);
         Self {
             id: delivery.id.to_string(),
             task: delivery.task_id.to_string(),
+            name: name.cloned().unwrap_or_default(),
             state: delivery.state.as_str(),
             percent: match delivery.state {
                 DeliveryState::Delivered => 100,
@@ -156,6 +170,7 @@ pub(super) async fn page(
     let device = services.registry.device(&id).await?;
     let slots = services.registry.credentials(&id).await?;
     let deliveries = services.delivery.deliveries_to(&id, &query.page()).await?;
+    let names = services.delivery.task_names(&deliveries.items).await?;
     let filter = UploadFilter {
         device: Some(id.clone()),
         ..UploadFilter::default()
@@ -166,6 +181,7 @@ pub(super) async fn page(
     };
     let uploads = services.uploads.uploads(&filter, &newest).await?;
     let (session, unanswered) = session(&console, &id).await;
+    let seen = services.uplink.look_at(&id).ok();
     let page = DetailsPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Devices, id.as_str()),
@@ -179,8 +195,18 @@ pub(super) async fn page(
         unanswered,
         credentials: credentials(&slots),
         ways: query.ways(&deliveries, &[]),
-        deliveries: deliveries.items.iter().map(DeliveryRow::from).collect(),
+        deliveries: deliveries
+            .items
+            .iter()
+            .map(|view| DeliveryRow::new(view, &names))
+            .collect(),
         uploads: uploads.items.iter().map(UploadRow::from).collect(),
+        last_message: seen
+            .as_ref()
+            .and_then(|seen| seen.last())
+            .map_or(0, |seen| seen.number),
+        messages: seen.as_deref().map(MessageRows::new),
+        most_messages: SEEN_MESSAGES,
     };
     Ok(render(&page))
 }
@@ -199,13 +225,13 @@ async fn session(console: &Console, id: &DeviceId) -> (Option<SessionRow>, bool)
 }
 
 /// Which credentials there are: never the value of a secret; a fingerprint is none.
-fn credentials(slots: &DeviceSlots) -> Vec<(&'static str, String)> {
+fn credentials(slots: &DeviceSlots) -> Vec<(&'static str, &'static str, String)> {
     let secrets = slots.secrets.iter();
-    let secrets = secrets.map(|slot| (*slot, TEXTS.devices.a_secret.to_owned()));
+    let secrets = secrets.map(|slot| (*slot, "", TEXTS.devices.a_secret.to_owned()));
     let fingerprints = slots.fingerprints.iter();
-    let fingerprints = fingerprints.map(|(slot, value)| (*slot, value.to_string()));
+    let fingerprints = fingerprints.map(|(slot, value)| (*slot, "mono", value.to_string()));
     secrets
         .chain(fingerprints)
-        .map(|(slot, value)| (TEXTS.kinds.of(slot.as_str()), value))
+        .map(|(slot, form, value)| (TEXTS.kinds.of(slot.as_str()), form, value))
         .collect()
 }

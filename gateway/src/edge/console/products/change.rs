@@ -12,6 +12,7 @@ use crate::{
         fault::Fault,
         form::{Choice, Errors, PathOf, Posted, choices, sentence, word},
         layout::{Layout, Place, render_with, see},
+        question::Question,
         session::Admin,
         text::{TEXTS, Texts, fill},
     },
@@ -67,16 +68,6 @@ struct EditPage {
     auth_kinds: Vec<Choice>,
     credential_forms: Vec<Choice>,
     confirms: Vec<Choice>,
-}
-
-#[derive(Template)]
-#[template(path = "console/products/delete.html")]
-struct DeletePage {
-    t: &'static Texts,
-    layout: Layout,
-    id: String,
-    question: String,
-    errors: Errors,
 }
 
 impl Draft {
@@ -348,44 +339,34 @@ fn refused(error: RegistryError) -> Result<(StatusCode, Errors), Fault> {
 /// `GET /products/{id}/delete`
 pub(super) async fn delete_page(
     State(console): State<Arc<Console>>,
-    visit: Admin,
+    Admin(visit): Admin,
     PathOf(id): PathOf<ProductId>,
 ) -> Result<Response, Fault> {
     let product = console.services.registry.product(&id).await?;
-    Ok(question(
-        &visit,
-        StatusCode::OK,
-        &product.id,
-        Errors::default(),
-    ))
+    Ok(question(&product.id).ask(&visit))
 }
 
-fn question(Admin(visit): &Admin, status: StatusCode, id: &ProductId, errors: Errors) -> Response {
+fn question(id: &ProductId) -> Question {
     let t = &TEXTS.products;
-    let page = DeletePage {
-        t: &TEXTS,
-        layout: Layout::new(visit, Place::Products, t.delete_title),
-        id: id.to_string(),
-        question: fill(t.delete_question, &[("id", id)]),
-        errors,
-    };
-    render_with(status, &page)
+    Question {
+        place: Place::Products,
+        title: t.delete_title,
+        text: fill(t.delete_question, &[("id", id)]),
+        list: ("/products", t.title),
+        thing: Some((format!("/products/{id}"), id.to_string())),
+        action: format!("/products/{id}/delete"),
+        yes: TEXTS.common.delete,
+    }
 }
 
 /// `POST /products/{id}/delete`
 pub(super) async fn delete(
     State(console): State<Arc<Console>>,
-    visit: Admin,
+    Admin(visit): Admin,
     PathOf(id): PathOf<ProductId>,
     _form: Posted,
 ) -> Result<Response, Fault> {
-    let actor = &visit.0.session.actor;
-    match console.services.registry.delete_product(actor, &id).await {
-        Ok(()) => Ok(see("/products", "deleted")),
-        Err(RegistryError::InUse { by, .. }) => {
-            let errors = Errors::one("", fill(TEXTS.products.in_use, &[("by", &by)]));
-            Ok(question(&visit, StatusCode::CONFLICT, &id, errors))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let actor = &visit.session.actor;
+    let deleted = console.services.registry.delete_product(actor, &id).await;
+    question(&id).answer(&visit, deleted, TEXTS.products.in_use)
 }

@@ -13,6 +13,7 @@ use axum::{
 };
 use futures_util::stream::{Stream, unfold};
 use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Console, Fault, Visit,
@@ -20,7 +21,7 @@ use super::{
     segments, state_of,
 };
 use crate::{
-    edge::console::{form::PathOf, paging::ListQuery, show, text::TEXTS},
+    edge::console::{form::PathOf, paging::ListQuery, session::STREAM_LASTS, show, text::TEXTS},
     model::{Id, Page},
     service::delivery::{TaskEvent, TaskWatch},
     shutdown::Shutdown,
@@ -61,21 +62,26 @@ fn stream(
     watch: TaskWatch,
     shutdown: Shutdown,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    unfold((watch, shutdown), async |(mut watch, shutdown)| {
-        let next = tokio::select! {
-            biased;
-            () = shutdown.draining() => return None,
-            next = watch.next() => next,
-        };
-        match next {
-            Ok(Some(event)) => Some((Ok(encode(&event)), (watch, shutdown))),
-            Ok(None) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a task can no longer be watched");
-                None
+    let end = Instant::now() + STREAM_LASTS;
+    unfold(
+        (watch, shutdown, end),
+        async |(mut watch, shutdown, end)| {
+            let next = tokio::select! {
+                biased;
+                () = shutdown.draining() => return None,
+                () = sleep_until(end) => return None,
+                next = watch.next() => next,
+            };
+            match next {
+                Ok(Some(event)) => Some((Ok(encode(&event)), (watch, shutdown, end))),
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "a task can no longer be watched");
+                    None
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn encode(told: &TaskEvent) -> Event {

@@ -3,6 +3,22 @@
 use super::texts;
 
 texts! {
+    /// The page of whoever is signed in.
+    Account {
+        title: "Your account",
+        details: "Details",
+        change: "Change your password",
+        change_about: "You stay signed in here; everywhere else you are signed out.",
+        current: "Current password",
+        new: "New password",
+        new_hint: "12 characters or more.",
+        again: "New password, again",
+        submit: "Change the password",
+        wrong: "This is not your password.",
+    }
+}
+
+texts! {
     /// Operators.
     Operators {
         title: "Operators",
@@ -70,7 +86,7 @@ texts! {
         about: "What was changed, by whom and from where, newest first.",
         actor: "By",
         action: "What",
-        action_label: "What, such as device or device.freeze",
+        action_hint: "device or device.freeze",
         subject: "To what",
         since: "From day",
         until: "To day",

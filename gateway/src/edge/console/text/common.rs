@@ -8,6 +8,7 @@ texts! {
         product: "Headgate",
         skip: "Skip to the content",
         sign_out: "Sign out",
+        account: "Your account",
         main_navigation: "Main",
         utc: "All times are UTC. This page was made at {time}.",
         search: "Search",
@@ -134,6 +135,15 @@ impl Notices {
         ("devices-bound", "The devices were bound."),
         ("devices-unbound", "The devices were unbound."),
         ("token-revoked", "The token was revoked."),
+        (
+            "password-changed",
+            "Your password was changed, and your other sessions are over.",
+        ),
+        ("paused", "Paused: nothing more of it is sent."),
+        ("resumed", "It goes on."),
+        ("promoted", "It goes to all devices now."),
+        ("canceled", "Cancelled."),
+        ("retried", "What had failed is tried again."),
         ("certificates-same", "No certificate had changed."),
         (
             "certificates-read",
