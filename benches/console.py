@@ -183,7 +183,7 @@ def watch(gateway, path, stop, events):
 
 def measure_live(gateway, swarm):
     """Says what a watcher of 10,000 devices costs; gives whether it is within the bar."""
-    arguments = ["deliver", "--devices", "10000", "--size", "1MiB", "--slow-fraction", "1", "--slow-bps", "4KiB"]
+    arguments = ["deliver", "--devices", "10000", "--size", "1MiB", "--slow-fraction", "1", "--slow-bps", "2KiB"]
     arguments += ["--cancel-after", "150s", "--data-dir", gateway.directory]
     log = open(os.path.join(gateway.directory, "..", "swarm.log"), "wb")
     devices = subprocess.Popen([swarm, *arguments], stdout=log, stderr=log)

@@ -26,7 +26,7 @@ run(async (open) => {
   await page.getByRole('heading', { name: 'Water meter' }).waitFor();
 
   await link(page, 'Overview').click();
-  await link(page.locator('main'), 'Register many').click();
+  await link(page.locator('main'), 'Register devices').click();
   const rows = Array.from({ length: count }, (_, n) => `m${n},meter,Meter ${n},secret-of-meter-${n}`);
   await page.getByLabel('CSV', { exact: true }).setInputFiles(csv('devices.csv', `node_id,product_id,device_name,secret\n${rows.join('\n')}\n`));
   await button(page, 'Register').click();

@@ -98,7 +98,12 @@ impl DeviceFilter {
             sql.push(" WHERE 1 = 1");
         }
         if let Some(product) = &self.product {
-            sql.push(" AND product_id = ").bind(product.as_str());
+            // By the names where there are any: the index of products would have all of its devices looked at.
+            sql.push(match self.begins {
+                Some(_) => " AND product_id || '' = ",
+                None => " AND product_id = ",
+            })
+            .bind(product.as_str());
         }
         // As literals: only then the index of frozen ones is seen to fit.
         if let Some(enabled) = self.enabled {

@@ -25,7 +25,7 @@ texts! {
         first_steps: "First steps",
         first_product: "Make a product",
         first_product_about: "a kind of devices, and how they connect.",
-        first_device: "Register many",
+        first_device: "Register devices",
         first_device_one: "or one device",
         first_device_about: "from a CSV,",
         first_resource: "Add a resource",
