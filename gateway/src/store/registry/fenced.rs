@@ -12,6 +12,7 @@ use crate::{
         StoreError,
         registry::{
             BLOCK, Registry, Tx,
+            counts::{self, Moves},
             rows::{Fields, state_number},
             sql::{self, Sql},
         },
@@ -153,10 +154,11 @@ impl Registry {
         let steps: Vec<DeliveryChange> = changes.iter().map(|(_, step)| step.clone()).collect();
         let mut tx = self.begin_beside().await?;
         let mut unchanged = Vec::new();
+        let mut moves = Moves::default();
         for round in rounds(&steps) {
             for block in round.chunks(BLOCK) {
-                let mut done = start_attempts(&mut tx, block).await?;
-                done.extend(step(&mut tx, block).await?);
+                let mut done = start_attempts(&mut tx, block, &mut moves).await?;
+                done.extend(step(&mut tx, block, &mut moves).await?);
                 unchanged.extend(
                     block
                         .iter()
@@ -165,6 +167,7 @@ impl Registry {
                 );
             }
         }
+        moves.store(&mut tx).await?;
         let refused = refused_of(&mut tx, &unchanged).await?;
         let told: Vec<(Id, Id)> = changes
             .iter()
@@ -183,7 +186,7 @@ impl Registry {
         at: Millis,
     ) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let mut sql = Sql::new("UPDATE delivery SET state = 4, reason = ");
+        let mut sql = Sql::new("UPDATE delivery SET stepped_from = state, state = 4, reason = ");
         sql.bind(reason.to_owned())
             .push(", detail = NULL, finished_at = ")
             .bind(at.as_i64())
@@ -191,11 +194,15 @@ impl Registry {
             .bind(task.as_i64())
             .push(" AND state < 3 ORDER BY id LIMIT ")
             .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX))
-            .push(")");
-        let ended = sql.build(self.dialect)?.execute(&mut *tx).await?;
+            .push(")")
+            .push(counts::RETURNING);
+        let rows = sql.build(self.dialect)?.fetch_all(&mut *tx).await?;
+        let mut moves = Moves::default();
+        let ended = moves.steps(&rows)?;
+        moves.store(&mut tx).await?;
         self.tell_of_task(&mut tx, task).await?;
         tx.commit().await?;
-        Ok(ended.rows_affected())
+        Ok(ended)
     }
 
     /// Ends an open delivery, whoever has it; says whether it was open.
@@ -207,15 +214,18 @@ impl Registry {
         at: Millis,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let ended = sql::query(
-            "UPDATE delivery SET state = 4, reason = $1, detail = NULL, finished_at = $2 WHERE id = $3 AND state < 3",
+        let rows = sql::query(
+            "UPDATE delivery SET stepped_from = state, state = 4, reason = $1, detail = NULL, finished_at = $2 \
+             WHERE id = $3 AND state < 3 RETURNING delivery.task_id, delivery.stepped_from, delivery.state",
         )
         .bind(reason)
         .bind(at.as_i64())
         .bind(id.as_i64())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut moves = Moves::default();
+        let ended = moves.steps(&rows)?;
+        moves.store(&mut tx).await?;
         self.tell_of_steps(&mut tx, "-", &[(task, id)]).await?;
         tx.commit().await?;
         Ok(ended > 0)
@@ -271,7 +281,11 @@ fn read_claimed(rows: &[sqlx::any::AnyRow]) -> Result<Vec<(OpenDelivery, i64)>, 
 }
 
 /// Begins greater attempts, as the unfenced way does; gives the deliveries for which that was done.
-async fn start_attempts(tx: &mut Tx, block: &[Merged]) -> Result<HashSet<Id>, StoreError> {
+async fn start_attempts(
+    tx: &mut Tx,
+    block: &[Merged],
+    moves: &mut Moves,
+) -> Result<HashSet<Id>, StoreError> {
     let later: Vec<Merged> = block
         .iter()
         .filter(|merged| merged.attempt > 1)
@@ -297,25 +311,27 @@ async fn start_attempts(tx: &mut Tx, block: &[Merged]) -> Result<HashSet<Id>, St
     }
     let sql = with_changes(
         &later,
-        "UPDATE delivery SET attempt = change.attempt, state = change.state, reason = change.reason, \
+        "UPDATE delivery SET attempt = change.attempt, stepped_from = delivery.state, state = change.state, reason = change.reason, \
          detail = change.detail, created_at = change.created_at, pushed_at = change.pushed_at, \
          delivering_at = change.delivering_at, finished_at = change.finished_at, session_epoch = change.epoch \
          FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
          AND delivery.state <> 3 AND delivery.session_epoch <= change.epoch \
-         AND (delivery.state < 3 OR delivery.reason NOT IN ('canceled', 'aborted')) RETURNING delivery.id",
+         AND (delivery.state < 3 OR delivery.reason NOT IN ('canceled', 'aborted')) RETURNING delivery.id, delivery.task_id, \
+         delivery.stepped_from, delivery.state",
     );
     let begun = sql
         .build_rows(tx.dialect(), later.len())?
         .fetch_all(&mut **tx)
         .await?;
+    moves.steps(&begun)?;
     begun.iter().map(|row| Fields(row).id("id")).collect()
 }
 
 /// Moves deliveries on within their attempt; gives those that were. A newer claim shows from its first step on.
-async fn step(tx: &mut Tx, block: &[Merged]) -> Result<HashSet<Id>, StoreError> {
+async fn step(tx: &mut Tx, block: &[Merged], moves: &mut Moves) -> Result<HashSet<Id>, StoreError> {
     let sql = with_changes(
         block,
-        "UPDATE delivery SET session_epoch = change.epoch, \
+        "UPDATE delivery SET session_epoch = change.epoch, stepped_from = delivery.state, \
          state = CASE WHEN delivery.state < change.state THEN change.state ELSE delivery.state END, \
          reason = change.reason, detail = change.detail, \
          pushed_at = COALESCE(delivery.pushed_at, change.pushed_at), \
@@ -323,12 +339,14 @@ async fn step(tx: &mut Tx, block: &[Merged]) -> Result<HashSet<Id>, StoreError> 
          finished_at = change.finished_at \
          FROM change WHERE delivery.id = change.id AND delivery.attempt = change.attempt \
          AND delivery.state < 3 AND delivery.session_epoch <= change.epoch \
-         AND (delivery.state < change.state OR delivery.session_epoch < change.epoch) RETURNING delivery.id",
+         AND (delivery.state < change.state OR delivery.session_epoch < change.epoch) RETURNING delivery.id, \
+         delivery.task_id, delivery.stepped_from, delivery.state",
     );
     let stepped = sql
         .build_rows(tx.dialect(), block.len())?
         .fetch_all(&mut **tx)
         .await?;
+    moves.steps(&stepped)?;
     stepped.iter().map(|row| Fields(row).id("id")).collect()
 }
 

@@ -125,7 +125,11 @@ async fn devices_are_listed_and_found_by_indexes() {
         ),
         (
             "that begin so, of a product",
-            &["device_by_id_text", "device_by_node_text", "device_by_name_text"],
+            &[
+                "device_by_id_text",
+                "device_by_node_text",
+                "device_by_name_text",
+            ],
             DeviceFilter {
                 begins: begins("x"),
                 product: meter(),
