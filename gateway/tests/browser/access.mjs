@@ -61,7 +61,8 @@ run(async (open) => {
   await elsewhere.goto('/account');
   same(new URL(elsewhere.url()).pathname, '/sign-in', 'the other session is over');
 
-  // Who is locked out is out; the last administrator cannot be.
+  // Who is locked out is out; the last administrator cannot be. The operator was changed meanwhile, by another password.
+  await page.goto('/operators/named/new');
   await page.uncheck('#enabled');
   await submit(page);
   await page.waitForURL(/note=saved/);

@@ -68,7 +68,7 @@ impl Registry {
         for list in place.list..NAMES.len() {
             let room = wanted.saturating_sub(found.len()).saturating_add(1);
             let devices = self
-                .names_beginning(list, &text, filter, after.take(), room)
+                .names_beginning(list, &text, filter, after.take().as_ref(), room)
                 .await?;
             found.extend(devices.into_iter().map(|device| (list, device)));
             if found.len() > wanted {
@@ -88,7 +88,7 @@ impl Registry {
         list: usize,
         text: &str,
         filter: &DeviceFilter,
-        after: Option<(String, String)>,
+        after: Option<&(String, String)>,
         limit: usize,
     ) -> Result<Vec<Device>, StoreError> {
         let end = format!("{text}{}", char::MAX);
@@ -96,17 +96,17 @@ impl Registry {
         filter.narrow(&mut sql);
         let name = NAMES[list];
         sql.push(name.is_there);
-        // What comes behind a device of this list begins with the text, or is behind all that do.
-        if let Some((text, id)) = after {
+        let from = after.map_or(text, |(last, _)| text.max(last));
+        sql.push(" AND ").push(name.text).push(" >= ").bind(from);
+        if let Some((last, id)) = after {
+            // Not as rows of values: of those the index would not be asked where to begin.
             sql.push(" AND (")
                 .push(name.text)
-                .push(", id) > (")
-                .bind(text)
-                .push(", ")
-                .bind(id)
+                .push(" > ")
+                .bind(last.as_str())
+                .push(" OR id > ")
+                .bind(id.as_str())
                 .push(")");
-        } else {
-            sql.push(" AND ").push(name.text).push(" >= ").bind(text);
         }
         sql.push(" AND ")
             .push(name.text)

@@ -132,8 +132,8 @@ async fn a_task_of_ten_thousand_costs_few_statements_and_a_delivery_few_writes()
     );
     assert_eq!(
         written - rows,
-        u64::try_from(ROWS).expect("small") + 2,
-        "each delivery once, the task and its audit entry"
+        u64::try_from(ROWS).expect("small") + 3,
+        "each delivery once, the task, its counts and its audit entry"
     );
     // The first hundred devices take theirs at the same time, each step apart from the next.
     let (statements, rows) = registry.cost().await.expect("counted");

@@ -109,7 +109,7 @@ async fn devices_are_listed_and_found_by_indexes() {
         ),
         (
             "that begin so",
-            &["device_by_id_text"],
+            &["device_by_id_text (<expr>>? AND <expr><?)"],
             DeviceFilter {
                 begins: begins("Meter_n1"),
                 ..none()
@@ -117,7 +117,7 @@ async fn devices_are_listed_and_found_by_indexes() {
         ),
         (
             "that begin so at their node",
-            &["device_by_node_text", "device_by_name_text"],
+            &["device_by_id_text", "device_by_node_text"],
             DeviceFilter {
                 begins: begins("n1"),
                 ..none()
@@ -138,7 +138,7 @@ async fn devices_are_listed_and_found_by_indexes() {
         ),
         (
             "that have such a name",
-            &["device_by_name_text"],
+            &["device_by_name_text (<expr>>? AND <expr><?)"],
             DeviceFilter {
                 begins: begins("nmeter"),
                 ..none()
