@@ -194,3 +194,7 @@ function enliven(part) {
 }
 
 enliven(document);
+
+// Where the navigation is a line, the place where one is may be out of sight.
+const place = document.querySelector("body > nav [aria-current]");
+if (place) place.scrollIntoView({ block: "nearest", inline: "center" });
