@@ -31,6 +31,7 @@ mod sealed;
 mod share;
 mod sql;
 mod sqlite;
+mod steps;
 mod target;
 mod task;
 mod task_edit;

@@ -76,11 +76,11 @@ impl Moves {
     }
 }
 
-/// What a statement that moves deliveries gives back, for [`Moves::steps`].
+/// What a statement that moves deliveries gives back: which, and for [`Moves::steps`].
 pub(super) const RETURNING: &str =
-    " RETURNING delivery.task_id, delivery.stepped_from, delivery.state";
+    " RETURNING delivery.id, delivery.task_id, delivery.stepped_from, delivery.state";
 
-/// The counts of a row that has [`COLUMNS`]: of deliveries that are kept, and of those that are not any more.
+/// The counts of a row that has the columns `n_*` and `past_*`: of deliveries that are kept, and of those that are not any more.
 pub(super) fn read(row: &AnyRow) -> Result<StateCounts, StoreError> {
     let fields = Fields(row);
     Ok(StateCounts {

@@ -1,22 +1,20 @@
-//! Deliveries: their lists and the steps that they make.
-
-use std::collections::BTreeMap;
+//! Deliveries: their lists, and the steps that one gateway alone stores.
 
 use headgate_protocol::identity::DeviceId;
 use sqlx::any::AnyRow;
 
 use crate::{
     model::{
-        Delivery, DeliveryChange, DeliveryState, Id, Millis, OpenDelivery, Page, Paged,
-        task::CANCELED,
+        Delivery, DeliveryChange, DeliveryState, Id, OpenDelivery, Page, Paged, task::CANCELED,
     },
     store::{
         StoreError,
         registry::{
-            BLOCK, Registry, Tx,
-            counts::{self, Moves},
+            BLOCK, Registry,
+            counts::Moves,
             rows::{Fields, state_number},
             sql::Sql,
+            steps::{FREE, rounds},
         },
     },
 };
@@ -193,185 +191,13 @@ impl Registry {
         let mut tx = self.begin().await?;
         for round in rounds(changes) {
             for block in round.chunks(BLOCK) {
-                changed += start_attempts(&mut tx, block, &mut moves).await?;
-                changed += step(&mut tx, block, &mut moves).await?;
+                changed += FREE.store(&mut tx, block, &mut moves).await?.len() as u64;
             }
         }
         moves.store(&mut tx).await?;
         tx.commit().await?;
         Ok(changed)
     }
-}
-
-/// All steps of one attempt of one delivery in a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Merged {
-    pub(super) delivery: Id,
-    pub(super) attempt: u32,
-    pub(super) state: DeliveryState,
-    /// When the attempt became pending, as far as the batch says: else its first step.
-    pub(super) created_at: Millis,
-    pub(super) pushed_at: Option<Millis>,
-    pub(super) delivering_at: Option<Millis>,
-    pub(super) finished_at: Option<Millis>,
-    pub(super) reason: Option<String>,
-    pub(super) detail: Option<String>,
-    by_hand: bool,
-    pub(super) epoch: i64,
-}
-
-/// Folds a batch to one row for each attempt, in rounds that hold each delivery at most once, attempts ascending.
-pub(super) fn rounds(changes: &[DeliveryChange]) -> Vec<Vec<Merged>> {
-    let mut attempts: BTreeMap<(Id, u32), Merged> = BTreeMap::new();
-    for change in changes {
-        attempts
-            .entry((change.delivery, change.attempt))
-            .or_insert_with(|| Merged::new(change))
-            .add(change);
-    }
-    let mut rounds: Vec<Vec<Merged>> = Vec::new();
-    let mut last = None;
-    let mut index = 0;
-    for merged in attempts.into_values() {
-        index = if last == Some(merged.delivery) {
-            index + 1
-        } else {
-            0
-        };
-        last = Some(merged.delivery);
-        if rounds.len() == index {
-            rounds.push(Vec::new());
-        }
-        if let Some(round) = rounds.get_mut(index) {
-            round.push(merged);
-        }
-    }
-    rounds
-}
-
-impl Merged {
-    fn new(change: &DeliveryChange) -> Self {
-        Self {
-            delivery: change.delivery,
-            attempt: change.attempt,
-            state: DeliveryState::Pending,
-            created_at: change.at,
-            pushed_at: None,
-            delivering_at: None,
-            finished_at: None,
-            reason: None,
-            detail: None,
-            by_hand: false,
-            epoch: change.epoch,
-        }
-    }
-
-    fn add(&mut self, change: &DeliveryChange) {
-        self.epoch = self.epoch.max(change.epoch);
-        if self.state.is_final() || change.to < self.state {
-            return;
-        }
-        self.state = change.to;
-        self.by_hand |= change.by_hand;
-        match change.to {
-            DeliveryState::Pending => self.created_at = change.at,
-            DeliveryState::Pushed => self.pushed_at = self.pushed_at.or(Some(change.at)),
-            DeliveryState::Delivering => {
-                self.delivering_at = self.delivering_at.or(Some(change.at));
-            }
-            DeliveryState::Delivered | DeliveryState::Failed => {
-                self.finished_at = Some(change.at);
-                self.reason.clone_from(&change.reason);
-                self.detail.clone_from(&change.detail);
-            }
-        }
-    }
-}
-
-/// Moves the stored attempt of deliveries that begin a greater one to the attempts before, and begins it.
-async fn start_attempts(
-    tx: &mut Tx,
-    block: &[Merged],
-    moves: &mut Moves,
-) -> Result<u64, StoreError> {
-    let later: Vec<Merged> = block
-        .iter()
-        .filter(|merged| merged.attempt > 1)
-        .cloned()
-        .collect();
-    if later.is_empty() {
-        return Ok(0);
-    }
-    let mut sql = with_changes(
-        &later,
-        "INSERT INTO delivery_attempt (delivery_id, attempt, state, reason, detail, created_at, pushed_at, \
-         delivering_at, finished_at) SELECT d.id, d.attempt, d.state, d.reason, d.detail, d.created_at, \
-         d.pushed_at, d.delivering_at, d.finished_at FROM change JOIN delivery d ON d.id = change.id \
-         WHERE d.attempt < change.attempt AND d.state <> 3",
-    );
-    let archived = sql
-        .build_rows(tx.dialect(), later.len())?
-        .execute(&mut **tx)
-        .await?;
-    if archived.rows_affected() == 0 {
-        return Ok(0);
-    }
-    sql = with_changes(
-        &later,
-        "UPDATE delivery SET attempt = change.attempt, stepped_from = delivery.state, state = change.state, reason = change.reason, \
-         detail = change.detail, created_at = change.created_at, pushed_at = change.pushed_at, \
-         delivering_at = change.delivering_at, finished_at = change.finished_at, \
-         round = CASE WHEN change.by_hand = 1 THEN change.attempt ELSE delivery.round END \
-         FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
-         AND delivery.state <> 3",
-    );
-    sql.push(counts::RETURNING);
-    let begun = sql
-        .build_rows(tx.dialect(), later.len())?
-        .fetch_all(&mut **tx)
-        .await?;
-    moves.steps(&begun)
-}
-
-/// Moves deliveries on within their attempt.
-async fn step(tx: &mut Tx, block: &[Merged], moves: &mut Moves) -> Result<u64, StoreError> {
-    let mut sql = with_changes(
-        block,
-        "UPDATE delivery SET stepped_from = delivery.state, state = change.state, reason = change.reason, detail = change.detail, \
-         pushed_at = COALESCE(delivery.pushed_at, change.pushed_at), \
-         delivering_at = COALESCE(delivery.delivering_at, change.delivering_at), \
-         finished_at = change.finished_at \
-         FROM change WHERE delivery.id = change.id AND delivery.attempt = change.attempt \
-         AND delivery.state < change.state AND delivery.state < 3",
-    );
-    sql.push(counts::RETURNING);
-    let stepped = sql
-        .build_rows(tx.dialect(), block.len())?
-        .fetch_all(&mut **tx)
-        .await?;
-    moves.steps(&stepped)
-}
-
-fn with_changes(block: &[Merged], statement: &'static str) -> Sql {
-    let mut sql = Sql::new(
-        "WITH change (id, attempt, state, created_at, pushed_at, delivering_at, finished_at, reason, detail, \
-         by_hand) AS (VALUES ",
-    );
-    sql.rows(block, |row, merged| {
-        row.bind(merged.delivery.as_i64())
-            .bind(i64::from(merged.attempt))
-            .bind(state_number(merged.state))
-            .bind(merged.created_at.as_i64())
-            .bind(merged.pushed_at.map(Millis::as_i64))
-            .bind(merged.delivering_at.map(Millis::as_i64))
-            .bind(merged.finished_at.map(Millis::as_i64))
-            .bind(merged.reason.clone())
-            .bind(merged.detail.clone())
-            .bind(i64::from(merged.by_hand));
-    })
-    .push(") ")
-    .push(statement);
-    sql
 }
 
 fn read(row: &AnyRow) -> Result<Delivery, StoreError> {

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use headgate_protocol::identity::DeviceId;
 
-use super::delivery::{Merged, rounds};
 use crate::{
     model::{DeliveryChange, Id, Millis, OpenDelivery, RunState},
     store::{
@@ -15,6 +14,7 @@ use crate::{
             counts::{self, Moves},
             rows::{Fields, state_number},
             sql::{self, Sql},
+            steps::{FENCED, Merged, rounds},
         },
     },
 };
@@ -88,14 +88,8 @@ impl Registry {
         after: Option<Id>,
     ) -> Result<Vec<(OpenDelivery, i64)>, StoreError> {
         let mut sql = Sql::new(super::delivery::SELECT_OPEN);
-        sql.push(" AND d.task_id = ")
-            .bind(task.as_i64())
-            .push(" AND d.id > ")
-            .bind(after.map_or(0, Id::as_i64))
-            .push(" ORDER BY d.id LIMIT ")
-            .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX));
-        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
-        read_claimed(&rows)
+        sql.push(" AND d.task_id = ").bind(task.as_i64());
+        self.block_after(sql, after).await
     }
 
     /// Deliveries that devices know of since before a time, each with the claim that has it, in the order of their ids:
@@ -107,8 +101,17 @@ impl Registry {
     ) -> Result<Vec<(OpenDelivery, i64)>, StoreError> {
         let mut sql = Sql::new(super::delivery::SELECT_OPEN);
         sql.push(" AND d.state > 0 AND COALESCE(d.pushed_at, d.delivering_at) < ")
-            .bind(before.as_i64())
-            .push(" AND d.id > ")
+            .bind(before.as_i64());
+        self.block_after(sql, after).await
+    }
+
+    /// What a selection of open deliveries finds, in the order of their ids: at most [`BLOCK`] of those after `after`.
+    async fn block_after(
+        &self,
+        mut sql: Sql,
+        after: Option<Id>,
+    ) -> Result<Vec<(OpenDelivery, i64)>, StoreError> {
+        sql.push(" AND d.id > ")
             .bind(after.map_or(0, Id::as_i64))
             .push(" ORDER BY d.id LIMIT ")
             .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX));
@@ -157,8 +160,11 @@ impl Registry {
         let mut moves = Moves::default();
         for round in rounds(&steps) {
             for block in round.chunks(BLOCK) {
-                let mut done = start_attempts(&mut tx, block, &mut moves).await?;
-                done.extend(step(&mut tx, block, &mut moves).await?);
+                let done: HashSet<Id> = FENCED
+                    .store(&mut tx, block, &mut moves)
+                    .await?
+                    .into_iter()
+                    .collect();
                 unchanged.extend(
                     block
                         .iter()
@@ -186,11 +192,8 @@ impl Registry {
         at: Millis,
     ) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let mut sql = Sql::new("UPDATE delivery SET stepped_from = state, state = 4, reason = ");
-        sql.bind(reason.to_owned())
-            .push(", detail = NULL, finished_at = ")
-            .bind(at.as_i64())
-            .push(" WHERE state < 3 AND id IN (SELECT id FROM delivery WHERE task_id = ")
+        let mut sql = end(reason, at);
+        sql.push(" AND id IN (SELECT id FROM delivery WHERE task_id = ")
             .bind(task.as_i64())
             .push(" AND state < 3 ORDER BY id LIMIT ")
             .bind(i64::try_from(BLOCK).unwrap_or(i64::MAX))
@@ -214,15 +217,11 @@ impl Registry {
         at: Millis,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let rows = sql::query(
-            "UPDATE delivery SET stepped_from = state, state = 4, reason = $1, detail = NULL, finished_at = $2 \
-             WHERE id = $3 AND state < 3 RETURNING delivery.task_id, delivery.stepped_from, delivery.state",
-        )
-        .bind(reason)
-        .bind(at.as_i64())
-        .bind(id.as_i64())
-        .fetch_all(&mut *tx)
-        .await?;
+        let mut sql = end(reason, at);
+        sql.push(" AND id = ")
+            .bind(id.as_i64())
+            .push(counts::RETURNING);
+        let rows = sql.build(self.dialect)?.fetch_all(&mut *tx).await?;
         let mut moves = Moves::default();
         let ended = moves.steps(&rows)?;
         moves.store(&mut tx).await?;
@@ -271,6 +270,16 @@ impl Registry {
     }
 }
 
+/// The beginning of a statement that ends open deliveries.
+fn end(reason: &str, at: Millis) -> Sql {
+    let mut sql = Sql::new("UPDATE delivery SET stepped_from = state, state = 4, reason = ");
+    sql.bind(reason.to_owned())
+        .push(", detail = NULL, finished_at = ")
+        .bind(at.as_i64())
+        .push(" WHERE state < 3");
+    sql
+}
+
 fn read_claimed(rows: &[sqlx::any::AnyRow]) -> Result<Vec<(OpenDelivery, i64)>, StoreError> {
     rows.iter()
         .map(|row| {
@@ -278,76 +287,6 @@ fn read_claimed(rows: &[sqlx::any::AnyRow]) -> Result<Vec<(OpenDelivery, i64)>, 
             Ok((super::delivery::read_open(row)?, epoch))
         })
         .collect()
-}
-
-/// Begins greater attempts, as the unfenced way does; gives the deliveries for which that was done.
-async fn start_attempts(
-    tx: &mut Tx,
-    block: &[Merged],
-    moves: &mut Moves,
-) -> Result<HashSet<Id>, StoreError> {
-    let later: Vec<Merged> = block
-        .iter()
-        .filter(|merged| merged.attempt > 1)
-        .cloned()
-        .collect();
-    if later.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let sql = with_changes(
-        &later,
-        "INSERT INTO delivery_attempt (delivery_id, attempt, state, reason, detail, created_at, pushed_at, \
-         delivering_at, finished_at) SELECT d.id, d.attempt, d.state, d.reason, d.detail, d.created_at, \
-         d.pushed_at, d.delivering_at, d.finished_at FROM change JOIN delivery d ON d.id = change.id \
-         WHERE d.attempt < change.attempt AND d.state <> 3 AND d.session_epoch <= change.epoch \
-         AND (d.state < 3 OR d.reason NOT IN ('canceled', 'aborted'))",
-    );
-    let archived = sql
-        .build_rows(tx.dialect(), later.len())?
-        .execute(&mut **tx)
-        .await?;
-    if archived.rows_affected() == 0 {
-        return Ok(HashSet::new());
-    }
-    let sql = with_changes(
-        &later,
-        "UPDATE delivery SET attempt = change.attempt, stepped_from = delivery.state, state = change.state, reason = change.reason, \
-         detail = change.detail, created_at = change.created_at, pushed_at = change.pushed_at, \
-         delivering_at = change.delivering_at, finished_at = change.finished_at, session_epoch = change.epoch \
-         FROM change WHERE delivery.id = change.id AND delivery.attempt < change.attempt \
-         AND delivery.state <> 3 AND delivery.session_epoch <= change.epoch \
-         AND (delivery.state < 3 OR delivery.reason NOT IN ('canceled', 'aborted')) RETURNING delivery.id, delivery.task_id, \
-         delivery.stepped_from, delivery.state",
-    );
-    let begun = sql
-        .build_rows(tx.dialect(), later.len())?
-        .fetch_all(&mut **tx)
-        .await?;
-    moves.steps(&begun)?;
-    begun.iter().map(|row| Fields(row).id("id")).collect()
-}
-
-/// Moves deliveries on within their attempt; gives those that were. A newer claim shows from its first step on.
-async fn step(tx: &mut Tx, block: &[Merged], moves: &mut Moves) -> Result<HashSet<Id>, StoreError> {
-    let sql = with_changes(
-        block,
-        "UPDATE delivery SET session_epoch = change.epoch, stepped_from = delivery.state, \
-         state = CASE WHEN delivery.state < change.state THEN change.state ELSE delivery.state END, \
-         reason = change.reason, detail = change.detail, \
-         pushed_at = COALESCE(delivery.pushed_at, change.pushed_at), \
-         delivering_at = COALESCE(delivery.delivering_at, change.delivering_at), \
-         finished_at = change.finished_at \
-         FROM change WHERE delivery.id = change.id AND delivery.attempt = change.attempt \
-         AND delivery.state < 3 AND delivery.session_epoch <= change.epoch \
-         AND (delivery.state < change.state OR delivery.session_epoch < change.epoch) RETURNING delivery.id, \
-         delivery.task_id, delivery.stepped_from, delivery.state",
-    );
-    let stepped = sql
-        .build_rows(tx.dialect(), block.len())?
-        .fetch_all(&mut **tx)
-        .await?;
-    moves.steps(&stepped)?;
-    stepped.iter().map(|row| Fields(row).id("id")).collect()
 }
 
 /// Of deliveries that a batch did not change, those that are not as it says.
@@ -388,26 +327,4 @@ fn stands(merged: &Merged, (attempt, state, epoch): (u32, i64, i64)) -> bool {
     let wanted = state_number(merged.state);
     let is_same = attempt == merged.attempt && (state == wanted || wanted < state && state < 3);
     epoch <= merged.epoch && (is_same || attempt > merged.attempt)
-}
-
-fn with_changes(block: &[Merged], statement: &'static str) -> Sql {
-    let mut sql = Sql::new(
-        "WITH change (id, attempt, state, created_at, pushed_at, delivering_at, finished_at, reason, detail, \
-         epoch) AS (VALUES ",
-    );
-    sql.rows(block, |row, merged| {
-        row.bind(merged.delivery.as_i64())
-            .bind(i64::from(merged.attempt))
-            .bind(state_number(merged.state))
-            .bind(merged.created_at.as_i64())
-            .bind(merged.pushed_at.map(Millis::as_i64))
-            .bind(merged.delivering_at.map(Millis::as_i64))
-            .bind(merged.finished_at.map(Millis::as_i64))
-            .bind(merged.reason.clone())
-            .bind(merged.detail.clone())
-            .bind(merged.epoch);
-    })
-    .push(") ")
-    .push(statement);
-    sql
 }
