@@ -7,7 +7,7 @@ run(async (open) => {
   const page = await open();
   await page.goto('/applications');
   same(await page.textContent('.empty'), 'There is no application yet.', 'the empty list');
-  await page.click('text=Make an application');
+  await page.click(':is(a, button, summary):text-is("Make an application")');
   await page.fill('#id', 'a b');
   await page.fill('#name', '<i>Desk</i>');
   await submit(page);
@@ -19,7 +19,7 @@ run(async (open) => {
   const secret = await page.textContent('#secret');
   expect(secret.length > 20, 'its secret');
   await check(page, 'application-secret');
-  await page.click('text=Open the application');
+  await page.click(':is(a, button, summary):text-is("Open the application")');
   same(await page.textContent('h1'), '<i>Desk</i>', 'a text with a tag is a text');
   expect(!(await page.content()).includes(secret), 'the secret is shown once');
 
@@ -38,7 +38,7 @@ run(async (open) => {
   const csv = (text) => ({ name: 'd.csv', mimeType: 'text/csv', buffer: Buffer.from(text) });
   const send = async (text) => {
     await page.setInputFiles('#file', csv(text));
-    await page.click('text=Bind those of the file');
+    await page.click(':is(a, button, summary):text-is("Bind those of the file")');
   };
   await send('name\nP_c\n');
   await page.waitForSelector('#file-wrong');
@@ -47,12 +47,12 @@ run(async (open) => {
   expect((await page.textContent('[role=alert]')).includes('Line 3, gone'), 'with its line');
   await send('device_id\nP_c\n');
   await page.waitForURL(/note=devices-bound/);
-  await page.click('text=Unbind the chosen');
+  await page.click(':is(a, button, summary):text-is("Unbind the chosen")');
   await page.waitForSelector('[role=alert]');
   same(await told(page), 'No device was chosen. Nothing was changed.', 'nothing was chosen');
   await page.check('[aria-label="Choose P_a"]');
   await page.check('[aria-label="Choose P_b"]');
-  await page.click('text=Unbind the chosen');
+  await page.click(':is(a, button, summary):text-is("Unbind the chosen")');
   await page.waitForURL(/note=devices-unbound/);
   same(await page.locator('tbody tr').count(), 1, 'one is left');
   await check(page, 'application');
@@ -61,24 +61,24 @@ run(async (open) => {
 
   await page.goto('/applications/desk');
   await page.selectOption('#which', 'secondary');
-  await page.click('text=Make a new secret');
+  await page.click(':is(a, button, summary):text-is("Make a new secret")');
   await page.waitForSelector('#secret');
   expect((await page.textContent('#secret')) !== secret, 'another one');
   await page.goto('/applications/desk');
   await page.click('summary');
   await page.click('button:text-is("Disable the application")');
   await page.waitForURL(/note=app-disabled/);
-  await page.click('text=Let it in again');
+  await page.click(':is(a, button, summary):text-is("Let it in again")');
   await page.waitForURL(/note=app-enabled/);
 
   const other = await open();
-  await page.click('main >> text=Edit');
+  await page.click('main :is(a, button, summary):text-is("Edit")');
   await other.goto(page.url());
   await page.fill('#name', 'Desk');
-  await page.click('text=Save');
+  await page.click(':is(a, button, summary):text-is("Save")');
   await page.waitForURL(/note=saved/);
   await other.fill('#name', 'Other');
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForSelector('[role=alert]');
   same(await other.inputValue('#name'), 'Desk', 'the second operator sees what is there');
 
@@ -88,12 +88,12 @@ run(async (open) => {
   await small.fill('#id', 'spare');
   await submit(small);
   await small.waitForSelector('#secret');
-  await small.click('text=Open the application');
+  await small.click(':is(a, button, summary):text-is("Open the application")');
   await small.fill('#devices', 'P_a');
   await submit(small);
   await small.waitForURL(/note=devices-bound/);
   await check(small, 'application');
-  await small.click('main >> text=Delete');
+  await small.click('main :is(a, button, summary):text-is("Delete")');
   await check(small, 'application-delete');
   await small.click('button.danger');
   await small.waitForURL(/applications\?note=deleted/);

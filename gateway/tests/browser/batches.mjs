@@ -15,7 +15,7 @@ run(async (open) => {
   const page = await open();
   await page.goto('/batches');
   same(await page.textContent('.empty'), 'There is no batch yet.', 'the empty list');
-  const [template] = await Promise.all([page.waitForEvent('download'), page.click('text=Download a template')]);
+  const [template] = await Promise.all([page.waitForEvent('download'), page.click(':is(a, button, summary):text-is("Download a template")')]);
   same(template.suggestedFilename(), 'devices.csv', 'the template');
   await check(page, 'batches-empty');
   for (const [text, wrong] of [
@@ -40,13 +40,13 @@ run(async (open) => {
   expect((await page.textContent('.tabs')).replace(/\s+/g, ' ').includes('All 65Registered 62'), 'the counts');
   same(await page.locator('tbody tr').count(), 50, 'a page of rows');
   expect(/^[0-9a-f]{32}$/.test(await page.textContent('tbody tr:first-child td:nth-child(6)')), 'a secret is shown');
-  await page.click('text=Next page');
+  await page.click(':is(a, button, summary):text-is("Next page")');
   same(await page.locator('tbody tr').count(), 15, 'the next page');
-  await page.click('.tabs >> text=Failed');
+  await page.click('.tabs a:has-text("Failed")');
   same(await page.locator('tbody tr').count(), 3, 'those that failed');
   expect((await page.textContent('tbody')).includes('<b>'), 'a cell with a tag is a text');
   await check(page, 'batch-failed');
-  const [result] = await Promise.all([page.waitForEvent('download'), page.click('text=Download the result')]);
+  const [result] = await Promise.all([page.waitForEvent('download'), page.click(':is(a, button, summary):text-is("Download the result")')]);
   expect(/^devices-.*-result\.csv$/.test(result.suggestedFilename()), 'the result');
   const own = page.url().split('?')[0];
 
@@ -55,7 +55,7 @@ run(async (open) => {
   same(await watcher.locator('text=Secret').count(), 0, 'a viewer sees no secret');
   same(await watcher.locator('main button').count(), 0, 'and changes nothing');
 
-  await page.click('text=I have the secrets');
+  await page.click(':is(a, button, summary):text-is("I have the secrets: show them no more")');
   await page.waitForURL(/note=batch-confirmed/);
   same(await page.locator('thead >> text=Secret').count(), 0, 'no secret is shown any more');
 

@@ -34,7 +34,7 @@ run(async (open) => {
   await page.waitForSelector('#secret');
   same(await page.textContent('#secret'), 'a-given-secret', 'it is shown once');
   await check(page, 'device-secret');
-  await page.click('text=Open the device');
+  await page.click(':is(a, button, summary):text-is("Open the device")');
   expect(!(await page.content()).includes('a-given-secret'), 'and never again');
   expect((await page.textContent('main')).includes('<b>First</b>'), 'a text with a tag is a text');
   await check(page, 'device');
@@ -63,7 +63,7 @@ run(async (open) => {
   await check(page, 'device-certificate');
 
   // Credentials are replaced one of two at a time.
-  await page.click('text=Open the device');
+  await page.click(':is(a, button, summary):text-is("Open the device")');
   expect((await page.textContent('main')).includes(FINGERPRINT), 'a fingerprint is no secret');
   await page.click('main a[href$="/credentials"]');
   await page.selectOption('#which', 'secondary');
@@ -88,7 +88,7 @@ run(async (open) => {
   const session = await page.textContent('main');
   for (const part of ['Online', 'MQTT 5', 'P/on/#', 'QoS 1']) expect(session.includes(part), part);
   await check(page, 'device-online');
-  await page.click('text=End the connection');
+  await page.click(':is(a, button, summary):text-is("End the connection")');
   await page.waitForURL(/note=device-kicked/);
   await page.click('summary');
   await page.click('button:text-is("Freeze the device")');
@@ -111,14 +111,14 @@ run(async (open) => {
   await page.goto('/devices/P_n1/edit');
   await other.goto('/devices/P_n1/edit');
   await page.fill('#name', 'first');
-  await page.click('text=Save');
+  await page.click(':is(a, button, summary):text-is("Save")');
   await page.waitForURL(/note=saved/);
   await other.fill('#name', 'second');
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForSelector('[role=alert]');
   same(await other.inputValue('#name'), 'first', 'the second operator sees what is there');
   await other.fill('#name', 'x'.repeat(65));
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForSelector('#name-wrong');
 
   await page.goto('/devices');
@@ -141,9 +141,9 @@ run(async (open) => {
   await submit(small);
   await small.waitForSelector('#secret');
   await check(small, 'device-secret');
-  await small.click('text=Open the device');
+  await small.click(':is(a, button, summary):text-is("Open the device")');
   await check(small, 'device');
-  await small.click('main >> text=Delete');
+  await small.click('main :is(a, button, summary):text-is("Delete")');
   await small.click('button.danger');
   await small.waitForURL(/devices\?note=deleted/);
   const live = await open({ width: 390 });

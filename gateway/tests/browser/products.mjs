@@ -7,7 +7,7 @@ run(async (open) => {
   const page = await open();
   await page.goto('/products');
   expect((await page.textContent('.empty')).startsWith('There is no product yet.'), 'the empty list');
-  await page.click('text=Make a product');
+  await page.click(':is(a, button, summary):text-is("Make a product")');
   await check(page, 'product-new');
   await page.fill('#id', 'not/legal');
   await page.fill('#name', '<img src=x onerror=alert(1)>');
@@ -40,13 +40,13 @@ run(async (open) => {
 
   // Two operators edit at once: the second one is told, and nothing of hers is stored.
   const other = await open();
-  await page.click('main >> text=Edit');
+  await page.click('main :is(a, button, summary):text-is("Edit")');
   await other.goto(page.url());
   await page.fill('#name', 'Meter');
-  await page.click('text=Save');
+  await page.click(':is(a, button, summary):text-is("Save")');
   await page.waitForURL(/note=saved/);
   await other.fill('#name', 'Other');
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForSelector('[role=alert]');
   expect((await told(other)).startsWith('Someone else changed this'), 'the second operator is told');
   same(await other.inputValue('#name'), 'Meter', 'and sees what is there');
@@ -74,7 +74,7 @@ run(async (open) => {
   await small.fill('#name', 'Spare');
   await small.click('main button.primary');
   await small.waitForURL(/note=product-added/);
-  await small.click('main >> text=Delete');
+  await small.click('main :is(a, button, summary):text-is("Delete")');
   await check(small, 'product-delete');
   await small.click('button.danger');
   await small.waitForURL(`${base}/products?note=deleted`);

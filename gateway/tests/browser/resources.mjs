@@ -16,7 +16,7 @@ run(async (open) => {
   const page = await open();
   await page.goto('/resources');
   same(await page.textContent('.empty'), 'There is no resource yet.', 'the empty list');
-  await page.click('text=Add a resource');
+  await page.click(':is(a, button, summary):text-is("Add a resource")');
   await check(page, 'resource-new');
 
   await add(page, '-wrong', '<img src=x onerror=alert(1)>', 10);
@@ -35,24 +35,24 @@ run(async (open) => {
   expect((await page.textContent('main')).includes('<img src=x'), 'a text with a tag is a text');
   expect((await page.textContent('main')).includes('200,000 bytes'), 'its size');
   await check(page, 'resource');
-  const [download] = await Promise.all([page.waitForEvent('download'), page.click('text=Download')]);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click(':is(a, button, summary):text-is("Download")')]);
   same(download.suggestedFilename(), '固件(1)', 'the name of the download');
 
   // Two operators edit at once: the second one is told, and nothing of hers is stored.
   const other = await open();
-  await page.click('text=Edit');
+  await page.click(':is(a, button, summary):text-is("Edit")');
   await other.goto(page.url());
   await page.fill('#description', 'first');
-  await page.click('text=Save');
+  await page.click(':is(a, button, summary):text-is("Save")');
   await page.waitForURL(/note=saved/);
   await other.fill('#description', 'second');
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForSelector('[role=alert]');
   expect((await told(other)).startsWith('Someone else changed this'), 'the second operator is told');
   same(await other.inputValue('#description'), 'first', 'and sees what is there');
   await check(other, 'resource-edit-overtaken');
   await other.fill('#description', 'second');
-  await other.click('text=Save');
+  await other.click(':is(a, button, summary):text-is("Save")');
   await other.waitForURL(/note=saved/);
 
   await add(page, '固件(1)', '', 10);
@@ -83,7 +83,7 @@ run(async (open) => {
   await add(small, 'third', '', 1_000);
   await small.waitForURL(/note=resource-added/);
   await check(small, 'resource');
-  await small.click('text=Delete');
+  await small.click(':is(a, button, summary):text-is("Delete")');
   await check(small, 'resource-delete');
   await small.click('button.danger');
   await small.waitForURL(`${base}/resources?note=deleted`);

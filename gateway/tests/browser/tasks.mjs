@@ -50,7 +50,7 @@ run(async (open) => {
   await page.click('button:text-is("Resume")');
   await page.waitForURL(/note=resumed/);
   await page.locator('#state', { hasText: 'Finished' }).waitFor();
-  await page.waitForSelector('text=Delete the task');
+  await page.waitForSelector('summary:text-is("Delete the task")');
   same(await page.textContent('.percent'), '100 %', 'the end');
   await page.click(`tbody a:text-is("${there}")`);
   expect(await page.locator('tbody tr').count() >= 3, 'steps of the timeline');
@@ -100,7 +100,7 @@ run(async (open) => {
   same(await page.locator('tbody tr').count(), 1, 'pending ones');
   await page.click('.tabs .state.delivered');
   same(await page.textContent('.empty'), 'No device is in this state.', 'delivered ones');
-  const [report] = await Promise.all([page.waitForEvent('download'), page.click('text=Export as CSV')]);
+  const [report] = await Promise.all([page.waitForEvent('download'), page.click(':is(a, button, summary):text-is("Export as CSV")')]);
   expect(report.suggestedFilename().endsWith('.csv'), 'the report');
 
   // Without a script, on a small screen: a filter, and the end of a task by hand.
@@ -125,10 +125,10 @@ run(async (open) => {
   await live.click('tbody a');
   await live.waitForSelector('tbody tr');
   await check(live, 'task');
-  await live.click('text=Cancel the task');
+  await live.click(':is(a, button, summary):text-is("Cancel the task")');
   await live.click('button:text-is("Cancel all that is open")');
   await live.waitForURL(/note=canceled/);
-  await live.click('text=Delete the task');
+  await live.click(':is(a, button, summary):text-is("Delete the task")');
   await live.click('details button');
   await live.waitForURL(/\/tasks\?note=deleted/);
   await page.goto('/tasks?run=finished');

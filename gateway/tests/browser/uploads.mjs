@@ -9,7 +9,7 @@ run(async (open) => {
   same(await page.locator('tbody tr').count(), 1, 'one file');
   expect((await page.textContent('tbody')).includes(name), 'its name');
   await check(page, 'uploads');
-  const [download] = await Promise.all([page.waitForEvent('download'), page.click('text=Download')]);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click(':is(a, button, summary):text-is("Download")')]);
   expect(download.suggestedFilename().length > 0, 'the download');
   await page.fill('#device', 'another');
   await page.click('main form button');
@@ -21,7 +21,7 @@ run(async (open) => {
   const small = await open({ width: 390, script: false, dark: true });
   await small.goto('/uploads');
   await check(small, 'uploads');
-  await small.click('tbody >> text=Delete');
+  await small.click('tbody :is(a, button, summary):text-is("Delete")');
   await check(small, 'upload-delete');
   await small.click('button.danger');
   await small.waitForURL(/\/uploads\?note=deleted/);

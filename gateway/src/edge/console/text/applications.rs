@@ -47,6 +47,7 @@ texts! {
         device: "Device id",
         bound_at: "Bound",
         choose: "Choose {device}",
+        choose_all: "Choose all on this page",
         unbind: "Unbind the chosen",
         none_chosen: "No device was chosen. Nothing was changed.",
         bind: "Bind devices",
