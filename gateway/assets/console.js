@@ -131,7 +131,7 @@ function watch(page) {
     if (change.is_over) {
       source.close();
       // What can be done now is another thing: a page that nobody is at work on is loaded anew.
-      if (!page.querySelector("input:checked, details[open]")) location.replace(location.pathname + location.search);
+      if (!page.querySelector("input:checked, details[open]")) anew();
     } else if (isEarly && !isNone(change.counts)) {
       source.close();
       location.reload();
@@ -141,6 +141,14 @@ function watch(page) {
     if (source.readyState === EventSource.CLOSED) lose(page);
   };
   addEventListener("pagehide", () => source.close());
+}
+
+/** Loads the page anew; what it said of something that was done is left out once there was time to read it. */
+function anew() {
+  const address = new URL(location.href);
+  address.hash = "";
+  if (performance.now() > 3000) address.searchParams.delete("note");
+  location.replace(address);
 }
 
 /** Says in a part of the page that it is kept up to date no more. */

@@ -1,8 +1,10 @@
 //! The console: its pages over the services that the API stands on.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::start::Stores;
 use crate::{
-    config::Config,
+    config::{Config, data_dir::Ports},
     edge::{console::Console, http::ApiState},
     service::auth::OperatorSessions,
     telemetry::{health::Readiness, metrics::Metrics, trend::Trend},
@@ -37,4 +39,15 @@ pub(super) fn open(
         readiness: readiness.clone(),
         is_secure: config.http.certificate.is_some(),
     }
+}
+
+/// Where a browser on this machine finds the console.
+pub(super) fn address(config: &Config, ports: &Ports) -> Option<String> {
+    let mut address = ports.http?;
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let is_secure = config.http.certificate.is_some();
+    let scheme = if is_secure { "https" } else { "http" };
+    Some(format!("{scheme}://{address}/"))
 }

@@ -131,6 +131,8 @@ pub struct FirstStart {
     pub token_file: PathBuf,
     /// The CA that devices are to trust, where the certificate is a development one.
     pub ca_file: Option<PathBuf>,
+    /// Where the operator signs in, seen from this machine.
+    pub console: Option<String>,
 }
 
 /// The running gateway.
@@ -180,8 +182,8 @@ impl App {
             TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
         // Before credentials are made: a taken address must not cost their one showing.
         let listeners = Listeners::bind(&config).await?;
-        let first_start = first_start(&tokens, &data_dir, ca_file).await?;
         let ports = listeners.ports();
+        let first_start = first_start(&config, &ports, &tokens, &data_dir, ca_file).await?;
         let urls = file_urls(&config, &stores, &sealer, &ports).await?;
         let delivery = open_delivery(&config, &stores, urls.clone(), &metrics, shutdown).await?;
         let resources = open_resources(&config, &stores).await?;
@@ -530,6 +532,8 @@ async fn file_urls(
 }
 
 async fn first_start(
+    config: &Config,
+    ports: &Ports,
     tokens: &TokenAuthenticator,
     data_dir: &DataDir,
     ca_file: Option<PathBuf>,
@@ -548,6 +552,7 @@ async fn first_start(
         password_file,
         token_file,
         ca_file,
+        console: console::address(config, ports),
     }))
 }
 

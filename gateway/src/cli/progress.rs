@@ -42,6 +42,9 @@ fn first_start(first: &FirstStart) -> String {
         *made.token,
         first.token_file.display(),
     );
+    if let Some(console) = &first.console {
+        let _ = writeln!(text, "  console    {console}");
+    }
     if let Some(ca) = &first.ca_file {
         let _ = writeln!(text, "  device CA  {}", ca.display());
     }

@@ -146,6 +146,11 @@ async fn starts_with_nothing_and_stops_at_a_signal() {
     assert_eq!(status.code(), Some(0), "{complaints}");
     assert!(!data_dir.join("ports.json").exists());
     let printed = daemon.printed();
+    let console = format!(
+        "console    http://{}/\n",
+        ports["http"].as_str().expect("one")
+    );
+    assert!(printed.contains(&console), "{printed}");
     for file in ["admin.password", "api.token"] {
         let secret = fs::read_to_string(data_dir.join(file)).expect(file);
         assert!(printed.contains(secret.trim()), "{file}");

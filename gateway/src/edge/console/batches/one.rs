@@ -60,6 +60,7 @@ struct Tab {
 struct ResultRow {
     line: u32,
     state: &'static str,
+    word: &'static str,
     product: String,
     node_id: String,
     device: Option<String>,
@@ -74,6 +75,7 @@ impl From<&RowResult> for ResultRow {
         Self {
             line: row.line,
             state: row.state.as_str(),
+            word: word_of(row.state),
             product: row.product_id.clone(),
             node_id: row.node_id.clone(),
             device: row.device_id.as_ref().map(ToString::to_string),
@@ -130,6 +132,16 @@ fn secrets(batch: &DeviceBatch) -> Option<String> {
     }
 }
 
+/// How a row ended, in a word.
+fn word_of(state: RowState) -> &'static str {
+    let t = &TEXTS.batches;
+    match state {
+        RowState::Created => t.created,
+        RowState::Unchanged => t.unchanged,
+        RowState::Failed => t.failed,
+    }
+}
+
 fn tabs(batch: &DeviceBatch, chosen: Option<RowState>) -> Vec<Tab> {
     let (t, own) = (&TEXTS.batches, format!("/batches/{}", batch.id));
     let all = Tab {
@@ -139,13 +151,13 @@ fn tabs(batch: &DeviceBatch, chosen: Option<RowState>) -> Vec<Tab> {
         is_chosen: chosen.is_none(),
     };
     let counts = [
-        (RowState::Created, t.created, batch.counts.created),
-        (RowState::Unchanged, t.unchanged, batch.counts.unchanged),
-        (RowState::Failed, t.failed, batch.counts.failed),
+        (RowState::Created, batch.counts.created),
+        (RowState::Unchanged, batch.counts.unchanged),
+        (RowState::Failed, batch.counts.failed),
     ];
-    let each = counts.into_iter().map(|(state, label, count)| Tab {
+    let each = counts.into_iter().map(|(state, count)| Tab {
         address: format!("{own}?state={}", state.as_str()),
-        label,
+        label: word_of(state),
         count: show::grouped(u64::from(count)),
         is_chosen: chosen == Some(state),
     });
