@@ -99,7 +99,7 @@ LISTS := gateway/tests/clients
 # What the console's tests steer a browser with; the browser itself is the system's.
 BROWSER := $(or $(CARGO_TARGET_DIR),target)/tmp/browser
 
-test: build-tools dtls-tools test-tools fmt clippy unit doctest
+test: build-tools dtls-tools test-tools fmt clippy unit doctest icount
 
 test-tools: test-clients $(CLIENTS)/prometheus/made
 	@command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
@@ -112,7 +112,7 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 test-clients:
 	$(call need,python3 node npm,python3 python3-venv nodejs npm)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(call install,python3-venv); }
-	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/s3/made $(CLIENTS)/coaps/made $(CLIENTS)/made $(BROWSER)/made
+	@$(MAKE) $(CLIENTS)/tencent/made $(CLIENTS)/python/made $(CLIENTS)/openapi/made $(CLIENTS)/s3/made $(CLIENTS)/coaps/made $(CLIENTS)/deploy/made $(CLIENTS)/made $(BROWSER)/made
 
 # pycrypto, which Tencent's SDK names, builds nowhere any more; the list has what stands in for it.
 $(CLIENTS)/tencent/made: $(LISTS)/requirements-tencent.txt
@@ -140,6 +140,14 @@ $(CLIENTS)/python/made: $(LISTS)/requirements.txt
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+# A parser of Dockerfiles, and the schema of Compose files: docker-compose brings it, and is not run.
+$(CLIENTS)/deploy/made: $(LISTS)/requirements-deploy.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check -r $<
+	$(@D)/bin/pip install -q --disable-pip-version-check --no-deps docker-compose==1.29.2
 	touch $@
 
 # Has libraries of its own, of versions of its own.
@@ -187,6 +195,18 @@ unit:
 
 doctest:
 	$(CARGO) test --doc $(MEMBERS) --locked
+
+# Instructions of the hot paths, which are the same on a busy machine: see protocol/hot_paths.py.
+HOT_PATHS := $(or $(CARGO_TARGET_DIR),target)/release/examples/hot_paths
+.PHONY: icount icount-write
+icount:
+	$(call need,valgrind,valgrind)
+	$(CARGO) build --release --locked -p headgate-protocol --example hot_paths
+	python3 protocol/hot_paths.py $(HOT_PATHS)
+
+icount-write:
+	$(CARGO) build --release --locked -p headgate-protocol --example hot_paths
+	python3 protocol/hot_paths.py $(HOT_PATHS) --write
 
 lint: build-tools dtls-tools fmt clippy
 	$(CARGO) test -p headgate --test it --locked -- layers

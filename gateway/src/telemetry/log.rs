@@ -2,7 +2,10 @@
 //!
 //! JSON for machines, or lines for people when standard error is a terminal. `main.rs` starts it
 //! once. Invariants: what a peer sent can neither begin a line of its own nor reach a terminal as a
-//! control sequence.
+//! control sequence; what repeats does not fill a disk.
+
+mod escape;
+mod repeats;
 
 use std::{
     fmt::{self, Write as _},
@@ -12,9 +15,15 @@ use std::{
 
 use tracing::{Subscriber, field::Field, subscriber::SetGlobalDefaultError};
 use tracing_subscriber::{
-    Layer as _, filter::Targets, fmt::MakeWriter, fmt::format, layer::SubscriberExt as _,
+    Layer as _,
+    filter::{FilterExt as _, Targets},
+    fmt::MakeWriter,
+    fmt::format,
+    layer::SubscriberExt as _,
     registry::Registry,
 };
+
+use self::{escape::Escaping, repeats::Repeats};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -41,17 +50,20 @@ fn subscriber<W>(
     writer: W,
 ) -> Box<dyn Subscriber + Send + Sync>
 where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
     // The configuration is checked: a level that cannot be read never gets here.
     let filter = Targets::from_str(level).unwrap_or_default();
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let filter = filter.and(Repeats::new(writer.clone(), json));
+    let lines = tracing_subscriber::fmt::layer();
     if json {
-        let layer = lines.json().flatten_event(true).with_filter(filter);
+        let lines = lines.with_writer(Escaping(writer)).json();
+        let layer = lines.flatten_event(true).with_filter(filter);
         return Box::new(Registry::default().with(layer));
     }
     let fields = format::debug_fn(write_field);
     let layer = lines
+        .with_writer(writer)
         .with_ansi(colour)
         .fmt_fields(tracing_subscriber::field::MakeExt::delimited(fields, " "))
         .with_filter(filter);
@@ -143,6 +155,25 @@ mod tests {
         assert_eq!(value["message"], "connected\r");
         assert_eq!(value["client_id"], "a\nERROR forged \u{1b}[31m");
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_repeats_is_told_in_part() {
+        let repeat = || {
+            for device in 0..1_000 {
+                tracing::warn!(device, "the registry does not answer");
+            }
+            tracing::warn!("something else");
+            tracing::info!("and all is well");
+        };
+        for json in [true, false] {
+            let text = lines_of("info", json, repeat);
+            let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();
+            // A second may end meanwhile.
+            let told = count("does not answer");
+            assert!((20..=100).contains(&told), "{told}");
+            assert_eq!((count("something else"), count("all is well")), (1, 1));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is in `deploy/`: read by the tools that its users have, and held to what the program does.
 
+mod containers;
 mod kubernetes;
 mod monitoring;
 mod systemd;
