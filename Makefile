@@ -40,8 +40,10 @@ help:
 	@echo "make cluster-down  stop them"
 	@echo "make test   formatting, lints, every test: one development build"
 	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
-	@echo "make bench  measure; make soak: for 20 minutes"
+	@echo "make bench  measure, with a table and plots; make soak: for 20 minutes"
 	@echo "make bench-cluster  measure three nodes against one, and kill one of them"
+	@echo "make bench-rolling  restart three nodes one by one under a roll-out and telemetry"
+	@echo "make bench-certificates  change certificates under load"
 	@echo "make lint   formatting, lints, layers only"
 	@echo "make tools  install cargo-nextest, cargo-deny and cargo-fuzz"
 
@@ -107,6 +109,9 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 	$(call need,chromium,chromium fonts-dejavu-core)
 	$(call need,mosquitto sqlite3,mosquitto sqlite3)
 	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl coap-client-gnutls openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
+	@ls /usr/include/mosquitto.h /usr/include/coap3/coap.h /usr/include/openssl/evp.h >/dev/null 2>&1 || \
+		{ $(call install,libmosquitto-dev libcoap3-dev libssl-dev); }
+	@ls /usr/lib/nginx/modules/ngx_stream_module.so >/dev/null 2>&1 || { $(call install,nginx-light libnginx-mod-stream); }
 
 .PHONY: test-clients
 test-clients:
@@ -198,14 +203,16 @@ doctest:
 
 # Instructions of the hot paths, which are the same on a busy machine: see protocol/hot_paths.py.
 HOT_PATHS := $(or $(CARGO_TARGET_DIR),target)/release/examples/hot_paths
+# As releases are built, whatever this shell asks of other builds.
+ICOUNT := env -u RUSTFLAGS CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=3
 .PHONY: icount icount-write
 icount:
 	$(call need,valgrind,valgrind)
-	$(CARGO) build --release --locked -p headgate-protocol --example hot_paths
+	$(ICOUNT) $(CARGO) build --release --locked -p headgate-protocol --example hot_paths
 	python3 protocol/hot_paths.py $(HOT_PATHS)
 
 icount-write:
-	$(CARGO) build --release --locked -p headgate-protocol --example hot_paths
+	$(ICOUNT) $(CARGO) build --release --locked -p headgate-protocol --example hot_paths
 	python3 protocol/hot_paths.py $(HOT_PATHS) --write
 
 lint: build-tools dtls-tools fmt clippy
@@ -213,7 +220,17 @@ lint: build-tools dtls-tools fmt clippy
 
 # --- check ----------------------------------------------------------------------------------------
 
-check: build-tools dtls-tools fallback doc deny differential fuzz release bench-smoke
+check: build-tools dtls-tools fallback doc deny differential fuzz release bench-smoke image
+
+# The Dockerfile's steps in a Debian of its own, where this user may make one: everything is compiled there once more.
+.PHONY: image
+image: $(CLIENTS)/deploy/made
+	@if [ "$$(id -u)" != 0 ]; then echo "the image was not tried: only root can"; exit 0; fi; \
+	$(MAKE) image-tools && TERM=dumb $(CLIENTS)/deploy/bin/python deploy/docker/try.py
+
+.PHONY: image-tools
+image-tools:
+	$(call need,debootstrap,debootstrap)
 
 # The other way of carrying devices (docs/decisions/0021) compiles and passes the same tests.
 .PHONY: fallback
@@ -261,11 +278,14 @@ bench-smoke: release
 	$(CARGO) bench -p headgate-benches --locked -- --test
 	$(CARGO) run --release -p headgate-benches --locked -- --quick
 
+# The table goes to the terminal; figures, table and plots to RESULTS.json and RESULTS.html.
+RESULTS ?= bench
 bench: release
-	$(call need,nginx,nginx-light)
+	$(call need,nginx python3,nginx-light python3)
 	$(call need,mosquitto,mosquitto)
 	$(call need,coap-server-notls coap-server-openssl openssl,libcoap3-bin openssl)
-	$(CARGO) run --release -p headgate-benches --locked
+	$(CARGO) run --release -p headgate-benches --locked -- --json $(RESULTS).json
+	python3 benches/plots.py $(RESULTS).json $(RESULTS).html
 	$(CARGO) bench -p headgate-benches --locked
 
 # DEVICES a node, SIZE of the resource: the bars are for 19,000 and 256KiB.
@@ -276,15 +296,32 @@ bench-cluster: release
 	@sh benches/cluster.sh "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
 		"$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/swarm)" "$$(realpath $(CLIENTS)/s3/bin/moto_server)"
 
+# DEVICES take a resource and TALKERS publish through a balancer, while one node after the other is restarted.
+.PHONY: bench-rolling bench-certificates
+bench-rolling: release
+	@$(MAKE) $(CLIENTS)/s3/made
+	$(call need,redis-server curl python3,redis-server curl ca-certificates python3)
+	@ls /usr/lib/nginx/modules/ngx_stream_module.so >/dev/null 2>&1 || { $(call install,nginx-light libnginx-mod-stream); }
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || { $(call install,postgresql); }
+	@sh benches/rolling.sh "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
+		"$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/swarm)" "$$(realpath $(CLIENTS)/s3/bin/moto_server)"
+
+# DEVICES publish for LENGTH seconds, while their gateway's certificate changes EVERY so many.
+bench-certificates: release
+	$(call need,openssl curl python3,openssl curl ca-certificates python3)
+	@sh benches/certificates.sh "$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/headgate)" \
+		"$$(realpath $(or $(CARGO_TARGET_DIR),target)/release/swarm)"
+
 # Twenty minutes at 5,000 devices with links that come and go: the gateway's memory stays within 3 %
 # over the last fifteen, and no acknowledged message is lost.
+SOAK ?= 20m
 .PHONY: soak
 soak: release
 	@data=$$(mktemp -d); trap 'kill $$pid 2>/dev/null; rm -rf $$data' EXIT; \
 	bin=$(or $(CARGO_TARGET_DIR),target)/release; \
 	$$bin/headgate serve --data-dir $$data >/dev/null 2>$$data.log & pid=$$!; \
 	until [ -e $$data/ports.json ]; do kill -0 $$pid || exit 1; sleep 0.2; done; \
-	$$bin/swarm soak --data-dir $$data -c 5000 -R 500 -I 5000 --for 20m --server-pid $$pid \
+	$$bin/swarm soak --data-dir $$data -c 5000 -R 500 -I 5000 --for $(SOAK) --server-pid $$pid \
 		--html soak.html --json soak.json --fail-if 'lost=0,failed=0,reconnects=0,rss_growth<3%'
 
 tools:

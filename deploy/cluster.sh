@@ -136,7 +136,7 @@ start_balancer() {
 			echo "upstream $1 { $how"
 			node=1
 			while [ "$node" -le "$NODES" ]; do
-				echo "server 127.0.0.1:$((BASE + node * 100 + $2));"
+				echo "server 127.0.0.1:$((BASE + node * 100 + $2)) max_fails=0;"
 				node=$((node + 1))
 			done
 			echo "}"

@@ -10,6 +10,7 @@ pub(crate) mod identity;
 pub(crate) mod link;
 pub(crate) mod login;
 pub(crate) mod message;
+pub(crate) mod pulse;
 pub(crate) mod sending;
 pub(crate) mod session;
 pub(crate) mod transfer;

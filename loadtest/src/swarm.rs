@@ -128,6 +128,7 @@ impl Swarm {
                 client_id: identity.device_id.clone(),
                 username: username.clone(),
                 password: password.clone(),
+                persistent: false,
             },
         }
     }

@@ -143,7 +143,10 @@ pub async fn serve<A: AcceptStream, F: FileSource>(
         let (source, bytes_out) = (source.clone(), bytes_out.clone());
         let bytes_in = bytes_in.clone();
         async move {
+            let method = request.method().clone();
             let response = respond(&source, request, &bytes_in).await;
+            // Never the path: whoever has it has the file.
+            tracing::debug!(%method, status = response.status().as_u16(), "a request for a file was answered");
             Ok::<_, Infallible>(response.map(|body| body.counted_by(bytes_out)))
         }
     });

@@ -16,9 +16,8 @@ fn script(named: &str) -> String {
         .skip(1)
         .map(|rest| rest.split("```").next().expect("an end"));
     let block = blocks.find(|block| block.starts_with(&format!("# {named}")));
-    block
-        .unwrap_or_else(|| panic!("no block `# {named}`"))
-        .to_owned()
+    assert!(block.is_some(), "no block `# {named}`");
+    block.unwrap_or_default().to_owned()
 }
 
 async fn shell(script: &str, data: &Path, backup: &Path) {

@@ -31,7 +31,7 @@ async fn registered(own: u16, base: &str) -> String {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.local_addr().expect("bound").port()
 }

@@ -2,10 +2,11 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ impl Talkative {
         }
         command.env("HEADGATE__LOG__LEVEL", "trace");
         command.env("HEADGATE__MQTT__PLAIN_LISTEN", "127.0.0.1:0");
+        command.env("HEADGATE__COAPS__LISTEN", "127.0.0.1:0");
         let log = fs::File::create(log).expect("a file");
         let child = command
             .stdin(Stdio::null())
@@ -81,106 +83,175 @@ impl Caller {
 
 const JSON: &str = "application/json";
 
+/// A gateway, a caller of its API, and every secret that it was shown.
+struct Canaries {
+    data: PathBuf,
+    ports: Value,
+    caller: Caller,
+    secrets: Vec<String>,
+}
+
+impl Canaries {
+    fn new(data: &Path, ports: Value) -> Self {
+        let read = |name: &str| {
+            let text = fs::read_to_string(data.join(name)).expect(name);
+            text.trim().to_owned()
+        };
+        let token = read("api.token");
+        let base = format!("http://{}", ports["http"].as_str().expect("an address"));
+        Self {
+            data: data.to_owned(),
+            ports,
+            secrets: vec![token.clone(), read("admin.password")],
+            caller: Caller { base, token },
+        }
+    }
+
+    /// A secret that is nowhere else.
+    fn canary(&mut self, name: &str) -> String {
+        let text = format!("canary{name}0123456789abcdef");
+        self.secrets.push(text.clone());
+        text
+    }
+
+    fn port(&self, name: &str) -> String {
+        let address = self.ports[name].as_str().expect("an address");
+        address.rsplit(':').next().expect("a port").to_owned()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        self.caller.post(path, JSON, &body.to_string()).await
+    }
+
+    /// Publishes one message as a client who logs in so; says whether that went.
+    async fn publishes(&self, id: &str, user: &str, password: &str, topic: &str) -> bool {
+        let port = self.port("mqtt");
+        let line = [
+            "-p", &port, "-i", id, "-u", user, "-P", password, "-t", topic, "-m", "hello",
+        ];
+        run("mosquitto_pub", &line).await.success
+    }
+
+    /// Devices: registered one by one and by a list, reset, and logging in, rightly and wrongly, by MQTT and by DTLS.
+    async fn devices(&mut self) {
+        let product = json!({"id": "p", "name": "P", "transports": {"mqtt": true, "coap": true}});
+        self.post("/api/v1/products", &product).await;
+        let secret = self.canary("device");
+        let device =
+            json!({"product_id": "p", "node_id": "d", "secret": secret, "psk_encoding": "text"});
+        self.post("/api/v1/devices", &device).await;
+        let rows = format!("node_id,product_id,secret\ne,p,{}\n", self.canary("batch"));
+        let batches = "/api/v1/device-batches";
+        self.caller.post(batches, "text/csv", &rows).await;
+        let reset = json!({"which": "secondary", "secret": self.canary("reset")});
+        self.post("/api/v1/devices/p_d/secret", &reset).await;
+        let wrong = self.canary("wrong");
+        assert!(self.publishes("p_d", "p_d", &secret, "p/d/x").await);
+        assert!(!self.publishes("p_d", "p_d", &wrong, "p/d/x").await);
+        let uri = format!("coaps://127.0.0.1:{}/t", self.port("coaps"));
+        for key in [&secret, &wrong] {
+            let line = ["-B", "3", "-u", "d", "-k", key, &uri];
+            let printed = run("coap-client-openssl", &line).await;
+            assert_eq!(
+                printed.stdout.trim_ascii() == b"{}",
+                *key == secret,
+                "{printed:?}"
+            );
+        }
+    }
+
+    /// Operators and programs: tokens that are wrong or made, passwords given and taken.
+    async fn operators(&mut self) {
+        let nobody = self.canary("token");
+        let products = "/api/v1/products";
+        self.caller.post_as(&nobody, products, JSON, "{}").await;
+        let token = json!({"name": "t", "role": "viewer"});
+        let made = self.post("/api/v1/tokens", &token).await;
+        let operator =
+            json!({"name": "eve", "role": "viewer", "password": self.canary("operator")});
+        self.post("/api/v1/operators", &operator).await;
+        let sign_in = format!("{}/sign-in", self.caller.base);
+        for password in [self.secrets[1].clone(), self.canary("console")] {
+            let form = format!("name=admin&password={password}");
+            let line = ["-sS", "-o", "/dev/null", "-d", &form, &sign_in];
+            run("curl", &line).await.ok();
+        }
+        let app = json!({"id": "a", "name": "A"});
+        let app = self.post("/api/v1/apps", &app).await;
+        for secret in [&made["secret"], &app["secret"]] {
+            let secret = secret.as_str().expect("a secret that is shown once");
+            self.secrets.push(secret.to_owned());
+        }
+        let secret = app["secret"].as_str().expect("text");
+        let wrong = self.canary("app");
+        assert!(self.publishes("app:a:1", "a", secret, "p/d/cmd").await);
+        assert!(!self.publishes("app:a:1", "a", &wrong, "p/d/cmd").await);
+    }
+
+    /// An address that is signed: what signs it is in its path.
+    async fn files(&mut self) {
+        let signed = self.canary("signed");
+        let file = format!("https://127.0.0.1:{}/files/{signed}", self.port("files"));
+        let line = ["-sk", "-o", "/dev/null", &file];
+        run("curl", &line).await.ok();
+    }
+
+    /// The key that seals secrets is shown nowhere in any form.
+    fn sealing_key(&self) -> [String; 3] {
+        let key = fs::read(self.data.join("keys/sealing.key")).expect("the key");
+        let text = String::from_utf8_lossy(&key).trim().to_owned();
+        [text, hex::encode(&key), STANDARD.encode(&key)]
+    }
+}
+
+/// What of each way a secret takes is in the log: else nothing is said by what is not there.
+const SEEN: [(&str, &str); 17] = [
+    ("answered", r#""path":"/api/v1/devices""#),
+    ("answered", r#""path":"/api/v1/device-batches""#),
+    ("answered", r#""path":"/api/v1/devices/p_d/secret""#),
+    ("answered", r#""path":"/api/v1/tokens""#),
+    ("answered", r#""path":"/api/v1/operators""#),
+    ("answered", r#""path":"/api/v1/apps""#),
+    ("answered", r#""status":422"#),
+    ("a batch of devices was registered", ""),
+    ("a device connected", r#""device_id":"p_d""#),
+    ("a client was refused", r#""client_id":"p_d""#),
+    ("a device is here by CoAP over DTLS", r#""device_id":"p_d""#),
+    ("an API token is in use", "first-token"),
+    ("an API token that nobody has was refused", ""),
+    ("an operator signed in", "admin"),
+    ("an application connected", r#""app_id":"a""#),
+    ("a client was refused", r#""client_id":"app:a:1""#),
+    ("a request for a file was answered", r#""status":403"#),
+];
+
 #[tokio::test]
 async fn no_secret_is_in_the_log_whatever_way_it_takes() {
     let directory = tempfile::tempdir().expect("a directory");
     let (data, log) = (directory.path().join("data"), directory.path().join("log"));
     let (gateway, ports) = Talkative::start(&data, &log).await;
-    let port = |name: &str| {
-        let address = ports[name].as_str().expect("an address");
-        address.rsplit(':').next().expect("a port").to_owned()
-    };
-    let read = |name: &str| {
-        fs::read_to_string(data.join(name))
-            .expect(name)
-            .trim()
-            .to_owned()
-    };
-    let (token, password) = (read("api.token"), read("admin.password"));
-    let base = format!("http://127.0.0.1:{}", port("http"));
-    let caller = Caller {
-        base: base.clone(),
-        token: token.clone(),
-    };
-    let mut canaries = vec![token.clone(), password.clone()];
-    let mut canary = |name: &str| {
-        let text = format!("canary{name}0123456789abcdef");
-        canaries.push(text.clone());
-        text
-    };
-    // Devices: registered one by one and by a list, reset, and logging in, rightly and wrongly.
-    caller
-        .post("/api/v1/products", JSON, r#"{"id":"p","name":"P"}"#)
-        .await;
-    let device = json!({"product_id": "p", "node_id": "d", "secret": canary("device")});
-    caller
-        .post("/api/v1/devices", JSON, &device.to_string())
-        .await;
-    let rows = format!("node_id,product_id,secret\ne,p,{}\n", canary("batch"));
-    caller
-        .post("/api/v1/device-batches", "text/csv", &rows)
-        .await;
-    let reset = json!({"which": "secondary", "secret": canary("reset")});
-    caller
-        .post("/api/v1/devices/p_d/secret", JSON, &reset.to_string())
-        .await;
-    let wrong = canary("wrong");
-    let secret = format!("canarydevice{}", "0123456789abcdef");
-    for password in [secret.as_str(), wrong.as_str()] {
-        let port = port("mqtt");
-        let line = [
-            "-p", &port, "-i", "p_d", "-u", "p_d", "-P", password, "-t", "p/d/x", "-m", "hello",
-        ];
-        let printed = run("mosquitto_pub", &line).await;
-        assert_eq!(printed.success, password == secret, "{}", printed.stderr);
-    }
-    // Operators and programs: tokens that are wrong or made, passwords given and taken.
-    let nobody = canary("token");
-    caller
-        .post_as(&nobody, "/api/v1/products", JSON, "{}")
-        .await;
-    let made = caller
-        .post("/api/v1/tokens", JSON, r#"{"name":"t","role":"viewer"}"#)
-        .await;
-    let operator = json!({"name": "eve", "role": "viewer", "password": canary("operator")});
-    caller
-        .post("/api/v1/operators", JSON, &operator.to_string())
-        .await;
-    let sign_in = format!("{base}/sign-in");
-    for password in [password.as_str(), &canary("console")] {
-        let form = format!("name=admin&password={password}");
-        run("curl", &["-sS", "-o", "/dev/null", "-d", &form, &sign_in])
-            .await
-            .ok();
-    }
-    let app = caller
-        .post("/api/v1/apps", JSON, r#"{"id":"a","name":"A"}"#)
-        .await;
-    for secret in [made["secret"].as_str(), app["secret"].as_str()] {
-        canaries.push(secret.expect("a secret that is shown once").to_owned());
-    }
-    // An address that is signed: what signs it is in its path.
-    let signed = "canarysigned0123456789abcdef".to_owned();
-    let file = format!("https://127.0.0.1:{}/files/{signed}", port("files"));
-    run("curl", &["-sk", "-o", "/dev/null", &file]).await.ok();
-    canaries.push(signed);
+    let mut canaries = Canaries::new(&data, ports);
+    canaries.devices().await;
+    canaries.operators().await;
+    canaries.files().await;
+    let sealing = canaries.sealing_key();
     gateway.end().await;
 
     let text = fs::read_to_string(&log).expect("the log");
-    assert!(text.lines().count() > 10, "{text}");
+    for (message, more) in SEEN {
+        let said = format!(r#""message":"{message}""#);
+        let is_it = |line: &str| line.contains(&said) && line.contains(more);
+        assert!(text.lines().any(is_it), "{message} {more}: {text}");
+    }
     for line in text.lines() {
         let object: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
         for field in ["timestamp", "level", "target", "message"] {
-            let there =
-                object[field].is_string() || (field == "message" && object[field].is_null());
-            assert!(there, "{field}: {line}");
+            assert!(object[field].is_string(), "{field}: {line}");
         }
         assert!(!line.chars().any(char::is_control), "{line:?}");
-        for canary in &canaries {
-            assert!(!line.contains(canary.as_str()), "{canary}: {line}");
+        let secrets = canaries.secrets.iter().chain(&sealing);
+        for secret in secrets.filter(|secret| !secret.is_empty()) {
+            assert!(!line.contains(secret.as_str()), "{secret}: {line}");
         }
     }
-    let key = fs::read(data.join("keys/sealing.key")).expect("the key");
-    let shown = String::from_utf8_lossy(&key).trim().to_owned();
-    assert!(shown.is_empty() || !text.contains(&shown));
 }

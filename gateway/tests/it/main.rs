@@ -26,6 +26,8 @@ mod conformance;
 mod connect;
 mod console;
 mod deploy;
+#[cfg(feature = "coaps")]
+mod device_guide;
 mod elsewhere;
 mod failures;
 mod faults;
@@ -36,6 +38,7 @@ mod huawei;
 mod huawei_files;
 mod layers;
 mod listeners;
+#[cfg(feature = "coaps")]
 mod log;
 mod login;
 mod malformed;

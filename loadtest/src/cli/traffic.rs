@@ -26,6 +26,9 @@ pub(crate) struct TrafficArgs {
     /// Clients that each hear every device: with a gateway, connections of one application to which all are bound.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub(crate) listeners: u32,
+    /// Listeners' sessions go on when their connections end: what comes meanwhile is kept for them.
+    #[arg(long)]
+    pub(crate) persistent: bool,
     /// Messages of a device that may be unacknowledged.
     #[arg(long, short = 'F', default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) inflight: u16,

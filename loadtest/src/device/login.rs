@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use headgate_protocol::mqtt::{Connect, ProtocolVersion};
+use headgate_protocol::mqtt::{Connect, Properties, ProtocolVersion};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -29,6 +29,8 @@ pub(crate) struct Login {
     pub(crate) username: Option<String>,
     /// Password, where there is one.
     pub(crate) password: Option<String>,
+    /// The session goes on where the connection before it ended.
+    pub(crate) persistent: bool,
 }
 
 impl Login {
@@ -46,11 +48,13 @@ impl Login {
                 client_id: device_id.clone(),
                 username: Some(device_id.clone()),
                 password: Some(secret(seed, &device_id)),
+                persistent: false,
             },
             Form::Certificate => Self {
                 client_id: device_id.clone(),
                 username: Some(device_id),
                 password: None,
+                persistent: false,
             },
             Form::Huawei => {
                 let hour = hour(now_secs);
@@ -59,6 +63,7 @@ impl Login {
                     client_id: format!("{device_id}_0_1_{hour}"),
                     password: Some(mac(hour.as_bytes(), secret.as_bytes())),
                     username: Some(device_id),
+                    persistent: false,
                 }
             }
             Form::Tencent => {
@@ -72,15 +77,22 @@ impl Login {
                     password: Some(format!("{};hmacsha256", mac(&key, username.as_bytes()))),
                     username: Some(username),
                     client_id,
+                    persistent: false,
                 }
             }
         }
     }
 
-    /// The CONNECT of a clean session.
+    /// Its CONNECT.
     pub(crate) fn connect(&self, version: ProtocolVersion, keep_alive_secs: u16) -> Connect {
         let mut connect = Connect::new(version, self.client_id.as_str());
-        connect.clean_start = true;
+        connect.clean_start = !self.persistent;
+        if self.persistent && version == ProtocolVersion::V5 {
+            connect.properties = Some(Box::new(Properties {
+                session_expiry_interval_secs: Some(SESSION_SECS),
+                ..Properties::default()
+            }));
+        }
         connect.keep_alive_secs = keep_alive_secs;
         connect.username = self.username.as_deref().map(Into::into);
         let password = self.password.as_deref().map(str::as_bytes);
@@ -165,6 +177,9 @@ const ED25519_PKCS8: [u8; 16] = [
 ];
 /// A day: as the SDKs sign.
 const TENCENT_VALID_SECS: u64 = 86_400;
+
+/// How long a session is kept of which MQTT 5 has to say so.
+const SESSION_SECS: u32 = 3_600;
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::DeviceError;
 use super::link::Handler;
 use super::login::Login;
+use super::pulse::Pulse;
 use super::transfer::Transfer;
 use super::work::Work;
 
@@ -45,9 +46,7 @@ pub(crate) struct Session {
     version: ProtocolVersion,
     own: Arc<str>,
     stage: Stage,
-    keep_alive: Duration,
-    next_ping: Instant,
-    pinged: bool,
+    pulse: Pulse,
     logged_in_at: Option<Instant>,
 }
 
@@ -63,21 +62,14 @@ impl Session {
         now: Instant,
         out: &mut BytesMut,
     ) -> Result<Self, DeviceError> {
-        let keep_alive_secs = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
-        let connect = credential.login.connect(version, keep_alive_secs);
+        let pulse = Pulse::new(keep_alive, now);
+        let connect = credential.login.connect(version, pulse.secs());
         Packet::Connect(Box::new(connect)).encode(version, out)?;
-        let keep_alive = if keep_alive.is_zero() {
-            FOREVER
-        } else {
-            keep_alive
-        };
         Ok(Self {
             version,
             own: credential.own.as_str().into(),
             stage: Stage::LoggingIn,
-            keep_alive,
-            next_ping: now + keep_alive / 2,
-            pinged: false,
+            pulse,
             logged_in_at: None,
         })
     }
@@ -94,7 +86,7 @@ impl Session {
 
     /// When [`Self::on_timer`] has something to do.
     pub(crate) const fn deadline(&self) -> Instant {
-        self.next_ping
+        self.pulse.next()
     }
 
     /// Sends PINGREQ when it is time.
@@ -102,15 +94,7 @@ impl Session {
     /// # Errors
     /// [`DeviceError::Silent`] when the last one was not answered, [`DeviceError::Encode`].
     pub(crate) fn on_timer(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), DeviceError> {
-        if now < self.next_ping {
-            return Ok(());
-        }
-        if self.pinged {
-            return Err(DeviceError::Silent);
-        }
-        self.pinged = true;
-        self.next_ping = now + self.keep_alive / 2;
-        Ok(Packet::PingReq.encode(self.version, out)?)
+        self.pulse.beat(now, self.version, out)
     }
 
     fn handle(
@@ -119,7 +103,7 @@ impl Session {
         work: Option<&mut Work>,
         out: &mut BytesMut,
     ) -> Result<(), DeviceError> {
-        self.pinged = false;
+        self.pulse.heard();
         match (self.stage, packet) {
             (Stage::LoggingIn, Packet::ConnAck(ack)) => {
                 if ack.reason != ReasonCode::Success {
@@ -197,6 +181,3 @@ impl Handler for Driven<'_> {
         Ok(!event && self.session.stage == before)
     }
 }
-
-/// Longer than any run.
-const FOREVER: Duration = Duration::from_hours(365 * 24);

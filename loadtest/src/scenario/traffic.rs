@@ -146,6 +146,7 @@ impl Job<'_> {
                 client_id: format!("swarm-{run:08x}-listener-"),
                 username: common.broker.username.clone(),
                 password: common.broker.password.clone(),
+                persistent: self.traffic.persistent,
             });
             return Ok((None, Briefing { run, listener }));
         }
@@ -161,6 +162,7 @@ impl Job<'_> {
                 client_id: format!("app:{app}:"),
                 username: Some(app.clone()),
                 password: Some(secret),
+                persistent: self.traffic.persistent,
             }))
         };
         match within(limits, prepare).await {

@@ -16,6 +16,7 @@ use crate::device::error::DeviceError;
 use crate::device::identity::Identity;
 use crate::device::link::{Handler, Link};
 use crate::device::login::Login;
+use crate::device::pulse::Pulse;
 use crate::stats::Timing;
 use crate::target::source_address;
 
@@ -26,9 +27,7 @@ pub(crate) struct Conn {
     stage: Stage,
     /// What is subscribed to, and how.
     filter: Option<(TopicFilter, QoS)>,
-    keep_alive: Duration,
-    next_ping: Instant,
-    pinged: bool,
+    pulse: Pulse,
     /// How many messages the server lets be unacknowledged.
     receive_maximum: u16,
 }
@@ -52,16 +51,13 @@ impl Conn {
         filter: Option<(TopicFilter, QoS)>,
         out: &mut BytesMut,
     ) -> Result<Self, DeviceError> {
-        let secs = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
-        Packet::Connect(Box::new(login.connect(version, secs))).encode(version, out)?;
-        let keep_alive = if secs == 0 { FOREVER } else { keep_alive };
+        let pulse = Pulse::new(keep_alive, Instant::now());
+        Packet::Connect(Box::new(login.connect(version, pulse.secs()))).encode(version, out)?;
         Ok(Self {
             version,
             stage: Stage::LoggingIn,
             filter,
-            keep_alive,
-            next_ping: Instant::now() + keep_alive / 2,
-            pinged: false,
+            pulse,
             receive_maximum: u16::MAX,
         })
     }
@@ -83,7 +79,7 @@ impl Conn {
 
     /// When [`Self::on_timer`] has something to do.
     pub(crate) const fn deadline(&self) -> Instant {
-        self.next_ping
+        self.pulse.next()
     }
 
     /// Sends PINGREQ when it is time.
@@ -91,15 +87,7 @@ impl Conn {
     /// # Errors
     /// [`DeviceError::Silent`] when the last one was not answered, [`DeviceError::Encode`].
     pub(crate) fn on_timer(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), DeviceError> {
-        if now < self.next_ping {
-            return Ok(());
-        }
-        if self.pinged {
-            return Err(DeviceError::Silent);
-        }
-        self.pinged = true;
-        self.next_ping = now + self.keep_alive / 2;
-        Ok(Packet::PingReq.encode(self.version, out)?)
+        self.pulse.beat(now, self.version, out)
     }
 
     /// Takes what is the connection's own; gives back what is not.
@@ -111,7 +99,7 @@ impl Conn {
         packet: Packet,
         out: &mut BytesMut,
     ) -> Result<Option<Packet>, DeviceError> {
-        self.pinged = false;
+        self.pulse.heard();
         match (self.stage, packet) {
             (Stage::LoggingIn, Packet::ConnAck(ack)) => {
                 if ack.reason != ReasonCode::Success {
@@ -121,6 +109,8 @@ impl Conn {
                 let receive = properties.and_then(|properties| properties.receive_maximum);
                 self.receive_maximum = receive.map_or(u16::MAX, NonZeroU16::get);
                 self.stage = match self.filter.take() {
+                    // What was subscribed to is so still, and messages may follow at once.
+                    Some(_) if ack.session_present => Stage::Ready,
                     Some((filter, qos)) => {
                         let subscribe = Subscribe {
                             packet_id: PacketId::MIN,
@@ -221,6 +211,3 @@ pub(crate) async fn open(
     note(Timing::Ready);
     Ok((link, conn))
 }
-
-/// Longer than any run.
-const FOREVER: Duration = Duration::from_hours(365 * 24);

@@ -4,3 +4,4 @@ mod broker;
 mod gateway;
 mod harness;
 mod manual;
+mod upkeep;

@@ -66,10 +66,9 @@ async fn objects(overlay: &str) -> Vec<Value> {
     for patch in patches {
         let name = name_of(&patch);
         let mut targets = objects.iter_mut().filter(|object| name_of(object) == name);
-        let target = targets
-            .next()
-            .unwrap_or_else(|| panic!("{name:?} is patched and nowhere"));
-        merge(target, &patch);
+        let target = targets.next();
+        assert!(target.is_some(), "{name:?} is patched and nowhere");
+        target.into_iter().for_each(|target| merge(target, &patch));
     }
     objects
 }
@@ -216,7 +215,10 @@ async fn devices_keep_their_addresses_by_tcp_and_by_udp() {
             protocols.insert(port["protocol"].as_str().unwrap_or("TCP").to_owned());
         }
     }
-    assert_eq!(protocols, BTreeSet::from(["TCP".to_owned(), "UDP".to_owned()]));
+    assert_eq!(
+        protocols,
+        BTreeSet::from(["TCP".to_owned(), "UDP".to_owned()])
+    );
 }
 
 #[tokio::test]
