@@ -29,8 +29,12 @@ const SECURE: &str = r#"[coaps]
 listen = "127.0.0.1:0"
 max_handshakes_per_second = 100000
 "#;
-/// The key of every client.
-const KEY: &str = "00112233445566778899aabbccddeeff";
+/// The key of every client, which coap-server takes as this text and the others as the hexadecimal of its octets.
+const KEY: &str = "sixteen octets..";
+
+fn hexadecimal_key() -> String {
+    KEY.bytes().map(|octet| format!("{octet:02x}")).collect()
+}
 
 /// A gateway with a listener for CoAP; `secure` are further lines of its section `coaps`, where it has one.
 async fn gateway(args: &MeasureArgs, secure: Option<&str>) -> Result<Headgate, BenchError> {
@@ -55,7 +59,7 @@ async fn devices(headgate: &Headgate, count: u32, is_secure: bool) -> Result<(),
     for number in 0..count {
         let mut device = json!({"product_id": "B", "node_id": format!("b{number}"), "auth": kind});
         if is_secure {
-            device["secret"] = json!(KEY);
+            device["secret"] = json!(hexadecimal_key());
         }
         api.post::<Made>("/devices", &device)
             .await
@@ -74,12 +78,7 @@ struct Made {
 fn credential(number: u32) -> Credential {
     Credential::Psk {
         identity: format!("b{number}").into_bytes(),
-        key: KEY
-            .as_bytes()
-            .chunks(2)
-            .filter_map(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())
-            .collect::<Vec<u8>>()
-            .into(),
+        key: KEY.as_bytes().to_vec().into(),
     }
 }
 

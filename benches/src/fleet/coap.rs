@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headgate_dtls::{Client, ClientConfig, ClientEvent, ClientOutput, Credential};
+use headgate_dtls::{Client, ClientConfig, ClientEvent, ClientOutput, CloseReason, Credential};
 use headgate_protocol::coap::{Code, Message, MessageId, MessageType, OptionNumber, Token};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -194,7 +194,10 @@ impl CoapClient {
                     self.socket.send(&datagram).await?;
                 }
                 ClientOutput::Event(ClientEvent::Data(data)) => came = Message::decode(&data).ok(),
-                ClientOutput::Event(ClientEvent::Connected { .. }) => {}
+                // The end of a session that this client ended is no news.
+                ClientOutput::Event(
+                    ClientEvent::Connected { .. } | ClientEvent::Closed(CloseReason::Local),
+                ) => {}
                 ClientOutput::Event(event) => {
                     return Err(ClientError::Answer(format!("{event:?}")));
                 }

@@ -21,7 +21,7 @@ pub(crate) struct CoapServer {
 }
 
 impl CoapServer {
-    /// Starts it; with `key`, a hexadecimal one, for DTLS.
+    /// Starts it; with `key`, whose octets are those of this text, for DTLS.
     ///
     /// # Errors
     /// [`BenchError`]: it does not start.

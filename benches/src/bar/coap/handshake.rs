@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{KEY, credential, devices, gateway};
+use super::{credential, devices, gateway, hexadecimal_key};
 use crate::bar::progress;
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
@@ -31,7 +31,7 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
         ours.push(cost(args, headgate.server(), address).await?);
         headgate.stop().await;
         if has_openssl {
-            let peer = Openssl::start(KEY).await?;
+            let peer = Openssl::start(&hexadecimal_key()).await?;
             theirs.push(cost(args, &peer.server, peer.address).await?);
             peer.server.stop().await;
         }
