@@ -14,9 +14,16 @@ use headgate_protocol::identity::DeviceId;
 use super::writer::Put;
 use crate::model::Id;
 
-/// How long a device's acknowledgement is waited for: some round trips of a local network. A device farther away costs
-/// its sender this much, once in a while.
-const HOLD: Duration = Duration::from_millis(10);
+/// How long a device's acknowledgement is waited for at least: some round trips of a local network. A device farther
+/// away costs its sender this much, once in a while.
+const MIN_HOLD: Duration = Duration::from_millis(10);
+/// And at most, however long devices take.
+const MAX_HOLD: Duration = Duration::from_millis(80);
+/// Of the time that acknowledgements take at present: a gateway that is busy answers all devices later, and would be
+/// busier still if it stored what is about to be acknowledged.
+const HOLD_FACTOR: u32 = 4;
+/// One acknowledgement moves the mean by such a part.
+const MEAN_OF: u32 = 64;
 /// Bytes that are held; beyond them messages are stored at once.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Devices that are remembered to be slow.
@@ -25,10 +32,12 @@ const MAX_SLOW: usize = 65_536;
 /// What is held.
 #[derive(Default)]
 pub(super) struct Held {
-    puts: HashMap<Id, Put>,
-    /// When each is to be stored, in this order; some of them are gone.
-    due: VecDeque<(Instant, Id)>,
+    puts: HashMap<Id, (Instant, Put)>,
+    /// Since when each is held, in this order; some of them are gone.
+    since: VecDeque<(Instant, Id)>,
     bytes: usize,
+    /// What devices take to acknowledge, on average.
+    taken: Duration,
     /// Whose last one was not acknowledged in time: what is for them is stored at once.
     slow: HashSet<DeviceId>,
 }
@@ -46,32 +55,50 @@ impl Held {
     /// Holds a message that its device's session has.
     pub(super) fn insert(&mut self, id: Id, put: Put, now: Instant) {
         self.bytes += put.message.size();
-        self.due.push_back((now + HOLD, id));
-        self.puts.insert(id, put);
+        self.since.push_back((now, id));
+        self.puts.insert(id, (now, put));
     }
 
     /// The device has acknowledged it.
-    pub(super) fn take(&mut self, id: Id) -> Option<Put> {
-        let put = self.puts.remove(&id)?;
-        self.bytes = self.bytes.saturating_sub(put.message.size());
-        if self.puts.is_empty() {
-            self.due.clear();
-        }
+    pub(super) fn acknowledged(&mut self, id: Id, now: Instant) -> Option<Put> {
+        let (since, put) = self.take(id)?;
+        self.note(now.duration_since(since));
         Some(put)
+    }
+
+    fn take(&mut self, id: Id) -> Option<(Instant, Put)> {
+        let (since, put) = self.puts.remove(&id)?;
+        self.bytes = self.bytes.saturating_sub(put.message.size());
+        let is_gone = |(_, id): &mut (Instant, Id)| !self.puts.contains_key(id);
+        while self.since.pop_front_if(is_gone).is_some() {}
+        Some((since, put))
     }
 
     /// Those that were not acknowledged in time.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Id, Put)> {
+        let hold = self.hold();
         let mut late = Vec::new();
-        while let Some((_, id)) = self.due.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(put) = self.take(id) {
-                if self.slow.len() < MAX_SLOW {
-                    self.slow.insert(put.message.device.device_id.clone());
-                }
-                late.push((id, put));
+        while let Some((since, id)) = self.since.front().copied()
+            && since + hold <= now
+        {
+            let Some((_, put)) = self.take(id) else { break };
+            self.note(now.duration_since(since));
+            if self.slow.len() < MAX_SLOW {
+                self.slow.insert(put.message.device.device_id.clone());
             }
+            late.push((id, put));
         }
         late
+    }
+
+    /// How long an acknowledgement is waited for.
+    fn hold(&self) -> Duration {
+        (self.taken * HOLD_FACTOR).clamp(MIN_HOLD, MAX_HOLD)
+    }
+
+    /// An acknowledgement took so long, or longer.
+    fn note(&mut self, taken: Duration) {
+        self.taken = (self.taken * (MEAN_OF - 1) + taken.min(MAX_HOLD)) / MEAN_OF;
     }
 
     /// Those of a device, in the order of their ids.
@@ -80,26 +107,28 @@ impl Held {
         let mut ids: Vec<Id> = self
             .puts
             .iter()
-            .filter(|(_, put)| is_its(put))
+            .filter(|(_, (_, put))| is_its(put))
             .map(|(id, _)| *id)
             .collect();
         ids.sort_unstable();
         ids.into_iter()
-            .filter_map(|id| Some((id, self.take(id)?)))
+            .filter_map(|id| Some((id, self.take(id)?.1)))
             .collect()
     }
 
     /// All of them, in the order of their ids.
     pub(super) fn take_all(&mut self) -> Vec<(Id, Put)> {
-        let due = std::mem::take(&mut self.due);
-        due.into_iter()
-            .filter_map(|(_, id)| Some((id, self.take(id)?)))
+        let since = std::mem::take(&mut self.since);
+        since
+            .into_iter()
+            .filter_map(|(_, id)| Some((id, self.take(id)?.1)))
             .collect()
     }
 
     /// When the next one is to be stored.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.front().map(|(due, _)| *due)
+        let hold = self.hold();
+        self.since.front().map(|(since, _)| *since + hold)
     }
 
     pub(super) fn contains(&self, id: Id) -> bool {
@@ -167,20 +196,45 @@ mod tests {
         for (number, device) in [(1, "a"), (2, "b"), (3, "a")] {
             held.insert(id(number), put(device), begun);
         }
-        held.insert(id(4), put("c"), begun + HOLD);
-        assert!(held.take(id(2)).is_some() && held.take(id(2)).is_none());
+        let hold = MIN_HOLD;
+        held.insert(id(4), put("c"), begun + hold);
+        assert!(held.acknowledged(id(2), begun).is_some());
+        assert!(held.acknowledged(id(2), begun).is_none());
         assert_eq!(ids(&held.take_due(begun)), [] as [i64; 0]);
-        assert_eq!(ids(&held.take_due(begun + HOLD)), [1, 3]);
+        assert_eq!(ids(&held.take_due(begun + hold)), [1, 3]);
         let is_slow = |device: &str| {
             let device: DeviceId = device.parse().expect("legal");
             held.slow.contains(&device)
         };
         assert!(is_slow("a") && !is_slow("b") && !is_slow("c"));
-        assert_eq!(held.next_due(), Some(begun + HOLD + HOLD));
+        assert_eq!(held.next_due(), Some(begun + hold + hold));
         held.forgive();
         assert!(held.slow.is_empty());
         assert_eq!(ids(&held.take_all()), [4]);
         assert_eq!((held.len(), held.bytes, held.next_due()), (0, 0, None));
+    }
+
+    #[test]
+    fn a_busy_gateway_waits_longer_and_never_for_longer_than_its_limit() {
+        let (mut held, begun) = (Held::default(), Instant::now());
+        let mut number = 0;
+        let mut answer_after = |held: &mut Held, taken: Duration| {
+            number += 1;
+            held.insert(id(number), put("a"), begun);
+            assert!(held.acknowledged(id(number), begun + taken).is_some());
+        };
+        for _ in 0..500 {
+            answer_after(&mut held, Duration::from_millis(9));
+        }
+        assert!(held.hold() > 3 * MIN_HOLD && held.hold() < MAX_HOLD);
+        for _ in 0..500 {
+            answer_after(&mut held, Duration::from_mins(1));
+        }
+        assert_eq!(held.hold(), MAX_HOLD);
+        for _ in 0..500 {
+            answer_after(&mut held, Duration::from_millis(1));
+        }
+        assert_eq!(held.hold(), MIN_HOLD);
     }
 
     #[test]

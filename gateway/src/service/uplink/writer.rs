@@ -268,8 +268,9 @@ impl Writer {
         if self.held.len() == 0 {
             return;
         }
+        let now = Instant::now();
         for id in self.mailbox.take_delivered() {
-            if let Some(put) = self.held.take(id) {
+            if let Some(put) = self.held.acknowledged(id, now) {
                 self.mailbox.release(&[id], &[]);
                 let _gone = put.stored.send(Placed {
                     id,
