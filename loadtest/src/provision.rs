@@ -129,10 +129,13 @@ impl Provision {
         if self.kind.proto == Proto::Coap {
             body["auth_kinds"] = json!(["none"]);
         }
-        self.api
-            .post::<IgnoredAny>("/api/v1/products", &body)
-            .await?;
-        self.made_product = true;
+        let made = self.api.post::<IgnoredAny>("/api/v1/products", &body).await;
+        match made {
+            Ok(_) => self.made_product = true,
+            // Another swarm made it since; what is there is as it would be here.
+            Err(error) if error.status() == Some(StatusCode::CONFLICT) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
