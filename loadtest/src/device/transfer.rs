@@ -89,6 +89,8 @@ pub(crate) struct Transfer {
     /// End of what was asked for in count mode.
     asked_until: u64,
     next_report_percent: u64,
+    /// Not before; `None`: no chunk has come yet.
+    report_at: Option<Instant>,
     /// Reports of this connection that were not answered yet.
     unanswered: u32,
     /// `done` was written on some connection.
@@ -136,6 +138,7 @@ impl Transfer {
             ask_at: None,
             asked_until: 0,
             next_report_percent: REPORT_STEP_PERCENT,
+            report_at: None,
             unanswered: 0,
             said_done: false,
             announced_at: None,
@@ -449,7 +452,7 @@ impl Transfer {
         if self.plan.mode == Mode::Count && at >= self.asked_until {
             self.ask(now, out)?;
         }
-        self.report_progress(at, out)
+        self.report_progress(now, at, out)
     }
 
     /// All bytes came: checks them and reports the end.

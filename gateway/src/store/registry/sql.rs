@@ -104,13 +104,16 @@ impl Sql {
         Ok(sqlx::query_with(AssertSqlSafe(text), self.arguments))
     }
 
-    /// The statement, prepared for this one run unless it is a full block. For multi-row texts.
+    /// The statement, prepared for this one run unless it is a full block or its rows are a power of two: of those there
+    /// are few. For multi-row texts.
     pub(super) fn build_rows(
         self,
         dialect: Dialect,
         rows: usize,
     ) -> Result<Query<'static, Any, AnyArguments>, StoreError> {
-        Ok(self.build(dialect)?.persistent(rows == BLOCK || rows == 1))
+        Ok(self
+            .build(dialect)?
+            .persistent(rows == BLOCK || rows.is_power_of_two()))
     }
 }
 

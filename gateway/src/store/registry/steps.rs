@@ -83,21 +83,22 @@ impl Statements {
         moves: &mut Moves,
     ) -> Result<Vec<Id>, StoreError> {
         let mut changed = Vec::new();
-        let later: Vec<Merged> = block
-            .iter()
-            .filter(|merged| merged.attempt > 1)
-            .cloned()
-            .collect();
+        let later: Vec<&Merged> = block.iter().filter(|merged| merged.attempt > 1).collect();
         if !later.is_empty() && keep(tx, &later, self.archive).await? {
             changed = change(tx, &later, self.begin, moves).await?;
         }
-        changed.extend(change(tx, block, self.step, moves).await?);
+        // Steps come in batches of every size: rounded up, a dozen prepared statements serve them all. A step that stands
+        // there twice moves its delivery once.
+        let padding = block.len().next_power_of_two() - block.len();
+        let last = block.last().into_iter();
+        let padded: Vec<&Merged> = block.iter().chain(last.cycle().take(padding)).collect();
+        changed.extend(change(tx, &padded, self.step, moves).await?);
         Ok(changed)
     }
 }
 
 /// Whether a statement that keeps attempts kept one.
-async fn keep(tx: &mut Tx, block: &[Merged], archive: &'static str) -> Result<bool, StoreError> {
+async fn keep(tx: &mut Tx, block: &[&Merged], archive: &'static str) -> Result<bool, StoreError> {
     let kept = with_changes(block, archive)
         .build_rows(tx.dialect(), block.len())?
         .execute(&mut **tx)
@@ -108,7 +109,7 @@ async fn keep(tx: &mut Tx, block: &[Merged], archive: &'static str) -> Result<bo
 /// The deliveries that a statement changed.
 async fn change(
     tx: &mut Tx,
-    block: &[Merged],
+    block: &[&Merged],
     statement: &'static str,
     moves: &mut Moves,
 ) -> Result<Vec<Id>, StoreError> {
@@ -123,7 +124,7 @@ async fn change(
 }
 
 /// A statement that knows steps as the table `change`.
-fn with_changes(block: &[Merged], statement: &'static str) -> Sql {
+fn with_changes(block: &[&Merged], statement: &'static str) -> Sql {
     let mut sql = Sql::new(
         "WITH change (id, attempt, state, created_at, pushed_at, delivering_at, finished_at, reason, detail, \
          by_hand, epoch) AS (VALUES ",

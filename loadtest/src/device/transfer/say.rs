@@ -1,5 +1,7 @@
 //! What a transfer says: requests, reports and acknowledgements, appended to the caller's buffer.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use headgate_protocol::mqtt::{
     Packet, PacketId, PubAck, Publish, QoS, ReasonCode, encode_publish_header,
@@ -32,9 +34,10 @@ impl Transfer {
         self.say(&request, QoS::AtLeastOnce, out)
     }
 
-    /// Reports progress at every quarter.
+    /// Reports progress at every quarter, and not more often than devices do: once a second.
     pub(super) fn report_progress(
         &mut self,
+        now: Instant,
         at: u64,
         out: &mut BytesMut,
     ) -> Result<(), DeviceError> {
@@ -42,10 +45,12 @@ impl Transfer {
         if percent < self.next_report_percent || self.next_report_percent >= 100 {
             return Ok(());
         }
-        let Some(announced) = &self.announced else {
+        let due = *self.report_at.get_or_insert(now + REPORT_INTERVAL);
+        let Some(announced) = self.announced.as_ref().filter(|_| now >= due) else {
             return Ok(());
         };
         let report = message::report_downloading(announced, percent);
+        self.report_at = Some(now + REPORT_INTERVAL);
         self.next_report_percent = (percent / REPORT_STEP_PERCENT + 1) * REPORT_STEP_PERCENT;
         self.unanswered += 1;
         self.say(&report, QoS::AtMostOnce, out)
@@ -113,3 +118,4 @@ impl Transfer {
 
 /// A device reports each time it has this much more.
 pub(super) const REPORT_STEP_PERCENT: u64 = 25;
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
