@@ -95,7 +95,7 @@ pub(crate) enum Bar {
     CoapGetDtls,
     /// Server CPU of a DTLS handshake with a pre-shared key, beside `openssl s_server`
     CoapHandshake,
-    /// Memory and server CPU of a flood of ClientHellos
+    /// Memory and server CPU of a flood of first hellos of DTLS
     CoapHellos,
     /// Memory of DTLS sessions, in use and frozen
     CoapSessions,

@@ -29,12 +29,10 @@ const SECURE: &str = r#"[coaps]
 listen = "127.0.0.1:0"
 max_handshakes_per_second = 100000
 "#;
-/// The key of every client, which coap-server takes as this text and the others as the hexadecimal of its octets.
+/// The key of every client: as coap-server takes it,
 const KEY: &str = "sixteen octets..";
-
-fn hexadecimal_key() -> String {
-    KEY.bytes().map(|octet| format!("{octet:02x}")).collect()
-}
+/// and as the others do, in hexadecimal.
+const HEXADECIMAL_KEY: &str = "7369787465656e206f63746574732e2e";
 
 /// A gateway with a listener for CoAP; `secure` are further lines of its section `coaps`, where it has one.
 async fn gateway(args: &MeasureArgs, secure: Option<&str>) -> Result<Headgate, BenchError> {
@@ -59,7 +57,7 @@ async fn devices(headgate: &Headgate, count: u32, is_secure: bool) -> Result<(),
     for number in 0..count {
         let mut device = json!({"product_id": "B", "node_id": format!("b{number}"), "auth": kind});
         if is_secure {
-            device["secret"] = json!(hexadecimal_key());
+            device["secret"] = json!(HEXADECIMAL_KEY);
         }
         api.post::<Made>("/devices", &device)
             .await

@@ -213,7 +213,7 @@ fn handshake(credential: &Credential) -> Result<Client, ClientError> {
     Ok(session.map_err(io::Error::other)?)
 }
 
-/// The first datagram of a handshake: a ClientHello without a cookie.
+/// The first datagram of a handshake: a `ClientHello` without a cookie.
 ///
 /// # Errors
 /// [`ClientError`].

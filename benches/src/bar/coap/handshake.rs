@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{credential, devices, gateway, hexadecimal_key};
+use super::{HEXADECIMAL_KEY, credential, devices, gateway};
 use crate::bar::progress;
 use crate::cli::MeasureArgs;
 use crate::error::BenchError;
@@ -37,7 +37,7 @@ pub(crate) async fn measure(args: &MeasureArgs) -> Result<Vec<Section>, BenchErr
         singly.push(cost(args, headgate.server(), address, 1).await?);
         headgate.stop().await;
         if has_openssl {
-            let peer = Openssl::start(&hexadecimal_key()).await?;
+            let peer = Openssl::start(HEXADECIMAL_KEY).await?;
             theirs.push(cost(args, &peer.server, peer.address, 1).await?);
             peer.server.stop().await;
         }

@@ -1,4 +1,4 @@
-//! A flood of ClientHellos without a cookie, each from another port: what it leaves in memory and costs, and that a client
+//! A flood of first hellos without a cookie, each from another port: what it leaves in memory and costs, and that a client
 //! whose two hellos have a good part of it between them gets in.
 
 use std::net::SocketAddr;
