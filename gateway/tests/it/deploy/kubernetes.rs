@@ -66,9 +66,10 @@ async fn objects(overlay: &str) -> Vec<Value> {
     for patch in patches {
         let name = name_of(&patch);
         let mut targets = objects.iter_mut().filter(|object| name_of(object) == name);
-        let target = targets.next();
-        assert!(target.is_some(), "{name:?} is patched and nowhere");
-        target.into_iter().for_each(|target| merge(target, &patch));
+        let Some(target) = targets.next() else {
+            panic!("{name:?} is patched and nowhere");
+        };
+        merge(target, &patch);
     }
     objects
 }
