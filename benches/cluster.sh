@@ -3,27 +3,47 @@
 #
 #   cluster.sh <headgate> <swarm> <moto_server>
 #
-# DEVICES (300) a node, SIZE (256KiB) of the resource, HOLD (60) seconds at rest. One line for each bar: what was measured,
-# the bar, and whether it is met; exit code 1 where one is missed.
+# DEVICES (300) a node take SIZE (256KiB) and stay for REST (30) seconds; COST_DEVICES (DEVICES, and 3000 at most) a node
+# say what one costs; TAKEOVERS (1000) and SESSIONS (1000) of single devices. Prints a table: bar, what was measured,
+# verdict; exit code 1 where a bar is missed, 2 where there is nothing to measure. Ends after LIMIT (900) seconds.
 set -eu
 
 HEADGATE=$1 SWARM=$2 MOTO=$3
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 DEVICES=${DEVICES:-300}
 SIZE=${SIZE:-256KiB}
-HOLD=${HOLD:-60}
+REST=${REST:-30}
+COST_DEVICES=${COST_DEVICES:-$((DEVICES < 3000 ? DEVICES : 3000))}
+TAKEOVERS=${TAKEOVERS:-1000}
+SESSIONS=${SESSIONS:-1000}
+LIMIT=${LIMIT:-900}
 BASE=${BASE:-19000}
 export BASE
 DIR=$(mktemp -d)
 MISSED=0
 
 cluster() { sh "$HERE/deploy/cluster.sh" "$@"; }
+SWARMS=
 finish() {
+	for one in $SWARMS $WATCH; do kill "$one" 2>/dev/null || true; done
 	cluster down "$DIR/cluster" >/dev/null 2>&1 || true
 	rm -rf "$DIR"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
+# It ends by itself, whatever hangs.
+(sleep "$LIMIT" & wait $!; echo "cluster: not done after $LIMIT s" >&2; kill -TERM $$) 2>/dev/null &
+WATCH=$!
+# Each process, a node or a swarm, has so many connections.
+if [ "$(ulimit -n)" -lt $((DEVICES + 500)) ]; then ulimit -n $((DEVICES + 500)); fi
+
+say() { printf '%s s  %s\n' "$(($(date +%s) - STARTED))" "$*" >&2; }
+STARTED=$(date +%s)
+died() {
+	echo "cluster: $1" >&2
+	tail -n 5 "$DIR"/swarm* "$DIR/up" >&2 2>/dev/null || true
+	exit 2
+}
 
 redis() { redis-cli -p $((BASE + 79)) "$@"; }
 
@@ -42,117 +62,150 @@ seconds() {
 	echo "$ticks $(getconf CLK_TCK)" | awk '{ print $1 / $2 }'
 }
 
-# bar NAME MEASURED BAR UNIT: measured is to be at most the bar.
+# bar NAME MEASURED BAR UNIT: measured is to be at most the bar; no bar: it is written down.
 bar() {
-	verdict=$(echo "$2 $3" | awk '{ print ($1 <= $2) ? "met" : "missed" }')
-	[ "$verdict" = met ] || MISSED=1
-	printf '%-52s %12s  at most %-10s %s  %s\n' "$1" "$2" "$3" "$4" "$verdict"
+	verdict=noted
+	if [ -n "$3" ]; then
+		verdict=$(echo "$2 $3" | awk '{ print ($1 <= $2) ? "met" : "missed" }')
+		[ "$verdict" != missed ] || MISSED=1
+	fi
+	printf '| %-56s | %10s %-5s | %10s | %-7s |\n' "$1" "$2" "$4" "${3:--}" "$verdict" | tee -a "$DIR/table" >&2
 }
 
+# swarm COMMAND NODE DEVICES OPTIONS...: devices of a product of the node's own, made where they are missing.
 swarm() {
-	command=$1 node=$2; shift 2
+	command=$1 node=$2 devices=$3; shift 3
 	"$SWARM" "$command" --host 127.0.0.1 --port $((BASE + node * 100 + 83)) \
 		--http-url "http://127.0.0.1:$((BASE + node * 100 + 80))" --data-dir "$DIR/cluster/node1" \
-		--product "swarm$node" --devices "$DEVICES" --threads 1 --attempts 100 "$@"
+		--product "swarm$node" --devices "$devices" --threads 1 --attempts 100 --timeout "${LIMIT}s" --keep "$@"
 }
 
-# deliver NODES: every node delivers to as many devices as the others; the swarms' exit codes are the verdict on the bytes.
-deliver() {
-	node=1 swarms=
-	while [ "$node" -le "$1" ]; do
-		swarm deliver "$node" --size "$SIZE" --keep >"$DIR/deliver$node" 2>&1 &
-		swarms="$swarms $!"
+# start COMMAND NODES DEVICES OPTIONS...: a swarm at each node, in the background.
+start() {
+	command=$1 nodes=$2 devices=$3; shift 3
+	SWARMS= node=1
+	while [ "$node" -le "$nodes" ]; do
+		swarm "$command" "$node" "$devices" "$@" >"$DIR/swarm$node" 2>&1 &
+		SWARMS="$SWARMS $!"
 		node=$((node + 1))
 	done
-	failed=0
-	for one in $swarms; do wait "$one" || failed=1; done
-	return $failed
 }
 
-# part SECONDS NODES: per device, in milliseconds.
-part() { echo "$1 $2 $DEVICES" | awk '{ printf "%.2f", $1 * 1000 / ($2 * $3) }'; }
+# ended: waits for the swarms; says how many of them saw a wrong or a missing byte.
+ended() {
+	WRONG=0
+	for one in $SWARMS; do wait "$one" || WRONG=$((WRONG + 1)); done
+	SWARMS=
+}
 
-one_node() {
-	NODES=1 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up"
-	# Devices are registered and bytes stored before what is measured.
-	swarm connect 1 --hold 1s --keep >/dev/null 2>&1
+# metric NAME: over all nodes; one that does not answer has nothing.
+metric() {
+	for node in 1 2 3; do
+		curl -fsS -m 10 "http://127.0.0.1:$((BASE + node * 100 + 64))/metrics" 2>/dev/null || true
+	done | sed -n "s/^$1\({.*}\)* \([0-9.e+]*\)\$/\2/p" | awk '{ sum += $1 } END { printf "%d", sum }'
+}
+
+# reached WHAT COUNT SECONDS COMMAND...: until the command prints so much.
+reached() {
+	what=$1 count=$2 patience=$3; shift 3
+	from=$(date +%s)
+	until [ "$("$@")" -ge "$count" ]; do
+		[ $(($(date +%s) - from)) -lt "$patience" ] || died "$what: $("$@") of $count after $patience s"
+		for one in $SWARMS; do kill -0 "$one" 2>/dev/null || died "$what: a swarm has ended"; done
+		sleep 0.5
+	done
+}
+
+# part SECONDS DEVICES: per device, in milliseconds.
+part() { echo "$1 $2" | awk '{ printf "%.2f", $1 * 1000 / $2 }'; }
+less() { echo "$1 $2" | awk '{ print $1 - $2 }'; }
+
+sql() { psql -h 127.0.0.1 -p $((BASE + 32)) -U headgate -d registry -qtAX -c "$1" 2>/dev/null || echo 0; }
+# Deliveries since SINCE, in ms since 1970, that are done.
+done_deliveries() { sql "SELECT COUNT(*) FROM delivery WHERE state = 3 AND task_id IN (SELECT id FROM task WHERE created_at > $SINCE)"; }
+now() { echo $(($(date +%s) * 1000)); }
+
+# cost NODES: processor time of the nodes for one device that connects and takes the resource.
+cost() {
+	NODES=$1 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up" 2>&1 || died "the cluster does not start"
+	# Devices are registered before what is measured.
+	start connect "$1" "$COST_DEVICES" --hold 1s; ended
 	before=$(seconds)
-	deliver 1 || { cat "$DIR"/deliver*; exit 1; }
-	ALONE=$(part "$(echo "$(seconds) $before" | awk '{ print $1 - $2 }')" 1)
-	cluster down "$DIR/cluster" >/dev/null
+	start deliver "$1" "$COST_DEVICES" --size "$SIZE"; ended
+	[ "$WRONG" = 0 ] || died "a delivery failed"
+	part "$(less "$(seconds)" "$before")" $(($1 * COST_DEVICES))
 }
 
-three_nodes() {
-	NODES=3 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up"
-	for node in 1 2 3; do swarm connect "$node" --hold 1s --keep >/dev/null 2>&1; done
-	sleep 2
+fleet() {
+	all=$((3 * DEVICES))
+	SINCE=$(now)
 	# What nodes ask of Redis though no device does anything is theirs.
 	idle=$(calls); sleep 10; idle=$(($(calls) - idle))
-	calls=$(calls) memory=$(memory)
-	swarms=
-	for node in 1 2 3; do
-		swarm connect "$node" --hold "${HOLD}s" --keep >"$DIR/connect$node" 2>&1 &
-		swarms="$swarms $!"
-	done
-	connected() {
-		sum=0
-		for node in 1 2 3; do
-			count=$(curl -fsS "http://127.0.0.1:$((BASE + node * 100 + 64))/metrics" |
-				sed -n 's/^headgate_connections{.*} //p' | awk '{ sum += $1 } END { print sum + 0 }')
-			sum=$((sum + count))
-		done
-		[ "$sum" -ge $((3 * DEVICES)) ]
-	}
-	begun=$(date +%s)
-	until connected; do
-		[ $(($(date +%s) - begun)) -lt 120 ] || { cat "$DIR"/connect*; exit 1; }
-		sleep 0.2
-	done
-	taken=$(($(date +%s) - begun))
-	per_connect=$(echo "$(calls) $calls $idle $taken $DEVICES" | awk '{ printf "%.2f", ($1 - $2 - $3 * $4 / 10) / (3 * $5) }')
-	bar "Redis round trips per connect" "$per_connect" 3 ""
-	per_device=$(echo "$(memory) $memory $DEVICES" | awk '{ printf "%.0f", ($1 - $2) / (3 * $3) }')
-	bar "Redis memory per connected device" "$per_device" 1024 bytes
-	sleep 5
-	calls=$(calls); rest=$((HOLD > 30 ? 20 : 5)); sleep "$rest"
-	per_minute=$(echo "$(calls) $calls $idle $rest $DEVICES" | awk '{ v = (($1 - $2) - $3 * $4 / 10) * 60 / $4 / (3 * $5); printf "%.3f", v < 0 ? 0 : v }')
-	bar "Redis commands per idle device and minute" "$per_minute" 0.1 ""
-	for one in $swarms; do wait "$one" || { cat "$DIR"/connect*; exit 1; }; done
-
-	before=$(seconds)
-	deliver 3 || { cat "$DIR"/deliver*; exit 1; }
-	three=$(part "$(echo "$(seconds) $before" | awk '{ print $1 - $2 }')" 3)
-	ratio=$(echo "$three $ALONE" | awk '{ printf "%.2f", $1 / $2 }')
-	echo "processor time per device: one node $ALONE ms, three nodes $three ms"
-	bar "cost per device, three nodes against one" "$ratio" 1.15 ""
+	# In one go the devices would be registered while others connect.
+	start connect 3 "$DEVICES" --hold 1s; ended
+	say "$all devices are registered"
+	sleep 2
+	calls=$(calls) memory=$(memory) from=$(date +%s)
+	start deliver 3 "$DEVICES" --size "$SIZE" --hold $((REST + 20))s
+	reached "devices connect" "$all" 300 metric headgate_connections
+	took=$(($(date +%s) - from))
+	asked=$(calls)
+	say "$all devices are connected"
+	bar "Redis round trips per connect" "$(echo "$asked $calls $idle $took $all" | awk '{ printf "%.2f", ($1 - $2 - $3 * $4 / 10) / $5 }')" 3 ""
+	reached "deliveries" "$all" 600 done_deliveries
+	say "$all deliveries are done"
+	sleep 8
+	calls=$(calls); sleep "$REST"; asked=$(calls)
+	bar "devices that stay connected" "$(metric headgate_connections)" "" ""
+	bar "devices that went away" $((all - $(metric headgate_connections))) 0 ""
+	bar "Redis commands per idle device and minute" "$(echo "$asked $calls $idle $REST $all" | awk '{ v = (($1 - $2) - $3 * $4 / 10) * 60 / $4 / $5; printf "%.3f", v < 0 ? 0 : v }')" 0.1 ""
+	bar "Redis memory per connected device" "$(echo "$(memory) $memory $all" | awk '{ printf "%.0f", ($1 - $2) / $3 }')" 1024 bytes
+	ended
+	bar "swarms with a wrong or missing byte" "$WRONG" 0 ""
 }
 
 killed_node() {
-	deliver 3 &
-	delivering=$!
-	half=$((3 * DEVICES / 2))
-	done_of() {
-		PGCONNECT_TIMEOUT=5 psql -h 127.0.0.1 -p $((BASE + 32)) -U headgate -d registry -qtAX -c \
-			"SELECT COUNT(*) FROM delivery WHERE state = 3 AND task_id IN (SELECT id FROM task WHERE created_at > $1)" 2>/dev/null || echo 0
-	}
-	since=$(($(date +%s) * 1000))
-	begun=$(date +%s)
-	until [ "$(done_of "$since")" -ge "$half" ]; do
-		[ $(($(date +%s) - begun)) -lt 300 ] || break
-		sleep 0.1
-	done
+	all=$((3 * DEVICES))
+	SINCE=$(now)
+	start deliver 3 "$DEVICES" --size "$SIZE"
+	reached "half of the deliveries" $((all / 2)) 600 done_deliveries
 	read -r pid _ <"$DIR/cluster/node2.pid"
 	kill -KILL "$pid"
+	say "node 2 is killed"
 	sleep 1
-	NODES=3 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >>"$DIR/up"
-	if wait "$delivering"; then lost=0; else lost=1; cat "$DIR"/deliver*; fi
-	bar "swarms with a wrong or missing byte, a node killed" "$lost" 0 ""
-	again=$(psql -h 127.0.0.1 -p $((BASE + 32)) -U headgate -d registry -qtAX -c \
-		"SELECT COUNT(*) FROM delivery WHERE attempt > 1 AND task_id IN (SELECT id FROM task WHERE created_at > $since)")
-	bar "deliveries started over, a node killed" "$again" 0 ""
+	NODES=3 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >>"$DIR/up" 2>&1 || died "the killed node does not start"
+	ended
+	bar "deliveries done, a node killed at half of them" "$(done_deliveries)" "" ""
+	bar "deliveries missing, a node killed" $((all - $(done_deliveries))) 0 ""
+	bar "swarms with a wrong or missing byte, a node killed" "$WRONG" 0 ""
+	bar "deliveries started over, a node killed" "$(sql "SELECT COUNT(*) FROM delivery WHERE attempt > 1 AND task_id IN (SELECT id FROM task WHERE created_at > $SINCE)")" 0 ""
 }
 
-one_node
-three_nodes
+single_devices() {
+	python3 "$HERE/benches/takeover.py" "$DIR/cluster/node1" "$BASE" "$TAKEOVERS" "$SESSIONS" >"$DIR/single" || died "takeovers failed"
+	of() { sed -n "s/^$1 //p" "$DIR/single"; }
+	bar "takeover, Redis round trips, median of $TAKEOVERS" "$(of takeover_round_trips_median)" 3 ""
+	bar "takeover, Redis round trips, most" "$(of takeover_round_trips_most)" "" ""
+	bar "takeover, CONNECT to CONNACK, median" "$(of takeover_ms_median)" "" ms
+	bar "takeover, CONNECT to CONNACK, 99th percentile" "$(of takeover_ms_p99)" "" ms
+	bar "takeovers of which the old node did not tell 0x8E" $((TAKEOVERS - $(of takeovers_told))) 0 ""
+	bar "Redis memory per persistent session at rest" "$(of session_bytes)" 1024 bytes
+}
+
+say "$DEVICES devices a node, $(nproc) processors, $(ulimit -n) open files a process"
+ALONE=$(cost 1)
+cluster down "$DIR/cluster" >/dev/null
+say "one node: $ALONE ms of processor time per device"
+THREE=$(cost 3)
+say "three nodes: $THREE ms of processor time per device"
+bar "cost per device, one node, $COST_DEVICES devices" "$ALONE" "" ms
+bar "cost per device, three nodes, $COST_DEVICES devices each" "$THREE" "" ms
+bar "cost per device, three nodes against one" "$(echo "$THREE $ALONE" | awk '{ printf "%.2f", $1 / $2 }')" 1.15 ""
+single_devices
+fleet
 killed_node
+say "done"
+printf '| %-56s | %-16s | %-10s | %-7s |\n' bar measured "at most" verdict
+printf '|%s|%s|%s|%s|\n' ---------------------------------------------------------- ------------------ ------------ ---------
+cat "$DIR/table"
 exit $MISSED

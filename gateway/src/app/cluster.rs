@@ -126,7 +126,7 @@ pub(super) async fn hear(
             watch: Arc::<SessionTable>::clone(&node.table),
             registry: registry.clone(),
         };
-        changes::connect(heard, cluster);
+        changes::connect(heard, cluster, shutdown);
         let key = registry_name(registry).await?;
         auth::share_logins(&node.authenticator, key, cluster, shutdown);
         cluster.spawn(shutdown);

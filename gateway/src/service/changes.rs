@@ -4,7 +4,7 @@
 //! done it too, or are told as soon as they can be. A node that missed something forgets all that it keeps. A gateway of one
 //! node says nothing. Invariants: a change is in the registry before it is said.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use headgate_protocol::identity::{AppId, DeviceId, NodeId, ProductId};
@@ -17,10 +17,17 @@ use super::{
     uplink::{Ended, Uplink},
 };
 use crate::{
-    model::DeviceName,
+    model::{DeviceName, Millis},
+    shutdown::Shutdown,
     store::{StoreError, registry::Registry},
 };
 
+/// When what could not be looked up is looked up again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How far the clocks of nodes may be apart.
+const SKEW: Duration = Duration::from_secs(10);
+/// Devices that are looked at in one go.
+const BLOCK: usize = 500;
 /// By which other nodes are told.
 const CHANGED: &str = "changed";
 
@@ -179,10 +186,12 @@ pub struct ChangeParts {
 }
 
 /// Has this node do what follows from changes on others; before anybody is let in.
-pub fn connect(parts: ChangeParts, cluster: &Cluster) {
+pub fn connect(parts: ChangeParts, cluster: &Cluster, shutdown: &Shutdown) {
     let heard = Arc::new(Heard { parts });
     cluster.on(CHANGED, Arc::<Heard>::clone(&heard));
-    cluster.enlist(heard);
+    cluster.enlist(Arc::<Heard>::clone(&heard));
+    let (cluster, stop) = (cluster.clone(), shutdown.token().clone());
+    shutdown.spawn(async move { stop.run_until_cancelled(heard.catch_up(&cluster)).await });
 }
 
 struct Heard {
@@ -251,6 +260,56 @@ impl Heard {
                     parts.uplink.on_unbound_elsewhere(&app, &devices);
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Heard {
+    /// Each time that changes may have been missed: looks at everybody who is connected, for ever. While the registry does
+    /// not answer, it is asked again.
+    async fn catch_up(&self, cluster: &Cluster) {
+        loop {
+            let since = cluster.doubted().await;
+            if let Err(error) = self.look_again(since).await {
+                tracing::warn!(%error, "what was changed meanwhile could not be looked up; trying again");
+                tokio::time::sleep(AGAIN).await;
+                cluster.doubt(since);
+            }
+        }
+    }
+
+    /// Ends who may not go on, or may have come in with what does not hold any more: whoever was changed since then.
+    async fn look_again(&self, since: Millis) -> Result<(), StoreError> {
+        let parts = &self.parts;
+        // Nodes' clocks differ.
+        let since = since.before(SKEW).unwrap_or(since);
+        for id in parts.watch.products() {
+            match parts.registry.product(&id).await? {
+                Some(product) => parts.watch.product_changed(&product),
+                None => parts.watch.product_deleted(&id),
+            }
+        }
+        for devices in parts.watch.connected().chunks(BLOCK) {
+            let found = parts.registry.devices_by_ids(devices).await?;
+            let unchanged: HashSet<DeviceId> = found
+                .into_iter()
+                .filter(|device| device.enabled && device.updated_at < since)
+                .map(|device| device.id)
+                .collect();
+            for device in devices.iter().filter(|one| !unchanged.contains(*one)) {
+                tracing::info!(device_id = %device, "a device was changed unheard: its connection ends");
+                parts.watch.device_barred(device);
+            }
+        }
+        for app in parts.uplink.apps() {
+            let ended = match parts.registry.app(&app).await? {
+                None => Ended::Deleted,
+                Some(found) if !found.enabled => Ended::Disabled,
+                Some(found) if found.updated_at >= since => Ended::SecretReset,
+                Some(_) => continue,
+            };
+            parts.uplink.on_ended_elsewhere(&app, ended);
         }
         Ok(())
     }

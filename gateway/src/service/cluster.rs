@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -32,7 +32,7 @@ pub use self::record::{NodeCheck, NodeRecord, PROTOCOL};
 pub use crate::store::sessions::NodeNumber;
 use crate::{
     config::ClusterConfig,
-    model::Id,
+    model::{Id, Millis},
     store::{
         StoreError,
         sessions::{NodeRow, NodeStore, SessionKey, StoredWill},
@@ -111,8 +111,15 @@ struct Inner {
     rows: Mutex<Vec<NodeRow>>,
     /// There was a beat.
     changed: Notify,
-    /// Other nodes are to be told to forget what they keep.
-    unsaid: AtomicBool,
+    /// Since when other nodes have not been told of a change: they are to forget what they keep.
+    unsaid: Mutex<Option<Millis>>,
+    /// When this node had last heard everything that it was told, in ms since 1970.
+    sure: AtomicI64,
+    /// When it had its lease for certain, in ms since 1970: what is told to nodes without one is told to nobody.
+    alive: AtomicI64,
+    /// Since when changes may have been missed that nobody has looked for yet.
+    doubt: Mutex<Option<Millis>>,
+    doubted: Notify,
     /// This node has a new lease, and the members are to be told.
     has_rejoined: AtomicBool,
     handlers: RwLock<HashMap<&'static str, Arc<dyn Handler>>>,
@@ -148,7 +155,11 @@ impl Cluster {
             nodes: RwLock::new(Arc::default()),
             rows: Mutex::default(),
             changed: Notify::new(),
-            unsaid: AtomicBool::new(false),
+            unsaid: Mutex::default(),
+            sure: AtomicI64::new(Millis::now().as_i64()),
+            alive: AtomicI64::new(0),
+            doubt: Mutex::default(),
+            doubted: Notify::new(),
             has_rejoined: AtomicBool::new(false),
             handlers: RwLock::default(),
             members: RwLock::default(),
@@ -253,9 +264,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// Has all other nodes forget what they keep, as soon as they can be told: they miss a change.
+    /// Has all other nodes forget what they keep, as soon as they can be told: they miss a change that was made just now.
     pub fn forget_later(&self) {
-        self.inner.unsaid.store(true, Ordering::Release);
+        earlier(&self.inner.unsaid, Millis::now());
+    }
+
+    /// Waits until changes may have been missed, and gives since when. Who fails to look for them says so by
+    /// [`Cluster::doubt`].
+    pub async fn doubted(&self) -> Millis {
+        loop {
+            let since = self.inner.doubt.lock().take();
+            if let Some(since) = since {
+                return since;
+            }
+            self.inner.doubted.notified().await;
+        }
+    }
+
+    /// Changes since then may have been missed.
+    pub fn doubt(&self, since: Millis) {
+        earlier(&self.inner.doubt, since);
+        self.inner.doubted.notify_one();
     }
 
     /// Tells all other nodes something and waits until each has done it, for as long as is configured; says whether all
@@ -264,7 +293,7 @@ impl Cluster {
     /// # Errors
     /// What the store says; nothing was told then.
     pub async fn ask(&self, kind: &'static str, body: &[u8]) -> Result<bool, StoreError> {
-        let inner = &self.inner;
+        let (inner, begun) = (&self.inner, Millis::now());
         let ask = inner.asks.fetch_add(1, Ordering::Relaxed);
         let (done, answered) = oneshot::channel();
         let asked = Asked {
@@ -286,9 +315,17 @@ impl Cluster {
         if !all && result.is_ok() {
             inner.metrics.unconfirmed.inc();
             tracing::warn!(kind, "not every node has confirmed a change in time");
+            // What it was told may be lost with what Redis lost.
+            earlier(&inner.unsaid, begun);
         }
         result.map(|_| all)
     }
+}
+
+/// Keeps the earlier of two times.
+fn earlier(kept: &Mutex<Option<Millis>>, at: Millis) {
+    let mut kept = kept.lock();
+    *kept = Some(kept.map_or(at, |before| before.min(at)));
 }
 
 impl Inner {

@@ -93,6 +93,14 @@ pub trait DeviceWatch: Send + Sync {
     fn product_changed(&self, product: &Product);
     /// A product is gone. Must not block.
     fn product_deleted(&self, product: &ProductId);
+    /// The devices that are connected.
+    fn connected(&self) -> Vec<DeviceId> {
+        Vec::new()
+    }
+    /// The products of which something is remembered.
+    fn products(&self) -> Vec<ProductId> {
+        Vec::new()
+    }
 }
 
 /// The service of products and devices. Cloning shares everything.

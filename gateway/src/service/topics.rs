@@ -75,6 +75,14 @@ impl TopicBook {
     pub fn forget(&self, product: &ProductId) {
         self.products.remove(product);
     }
+
+    /// The products that are known.
+    pub fn ids(&self) -> Vec<ProductId> {
+        self.products
+            .iter()
+            .map(|known| known.key().clone())
+            .collect()
+    }
 }
 
 impl ProductRules {

@@ -683,6 +683,11 @@ impl Uplink {
         self.inner.mailbox.left(device);
     }
 
+    /// The applications that have sessions or streams here.
+    pub(in crate::service) fn apps(&self) -> Vec<AppId> {
+        self.inner.subscribers.apps()
+    }
+
     /// An application was ended by another node, which sees to the stores.
     pub(in crate::service) fn on_ended_elsewhere(&self, app: &AppId, reason: Ended) {
         if reason == Ended::Deleted {

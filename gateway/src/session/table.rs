@@ -225,6 +225,15 @@ impl DeviceWatch for SessionTable {
     fn product_deleted(&self, product: &ProductId) {
         self.topics.forget(product);
     }
+
+    fn connected(&self) -> Vec<DeviceId> {
+        let devices = self.sessions.iter().map(|entry| entry.key().clone());
+        devices.collect()
+    }
+
+    fn products(&self) -> Vec<ProductId> {
+        self.topics.ids()
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub struct Cursor {
     pub ranges: Vec<(u64, u64)>,
     /// When it was taken.
     pub updated_at: Millis,
+    /// Whose claim it is taken under, where nodes share the store: the device, and its session's epoch. Not stored.
+    pub claim: Option<(DeviceId, i64)>,
 }
 
 /// The store of what sessions leave behind. Cloning shares its connection.
@@ -130,7 +132,8 @@ impl SessionStore {
         each!(self, store => store.ping().await)
     }
 
-    /// Stores cursors. A cursor of a smaller attempt than the stored one changes nothing.
+    /// Stores cursors. A cursor of a smaller attempt than the stored one changes nothing, nor does one under a claim that
+    /// is past: its device is at another node.
     ///
     /// # Cancel safety
     /// Safe: each is stored or not.

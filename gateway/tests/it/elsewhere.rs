@@ -16,16 +16,21 @@ pub(super) struct Stores {
     pub(super) postgres: Postgres,
     pub(super) database: String,
     pub(super) redis: Redis,
-    s3: S3,
+    pub(super) s3: S3,
 }
 
 impl Stores {
     pub(super) fn start() -> Self {
+        Self::with(Redis::start())
+    }
+
+    /// The same with a Redis of the test's own.
+    pub(super) fn with(redis: Redis) -> Self {
         let postgres = Postgres::start();
         Self {
             database: postgres.database(),
             postgres,
-            redis: Redis::start(),
+            redis,
             s3: S3::start(),
         }
     }

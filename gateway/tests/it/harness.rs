@@ -29,7 +29,7 @@ pub(crate) use self::{
     client::{Client, Login, connect, payload_json, publish, subscribe},
     coap::{Coap, json_of},
     command::{Printed, need, run, run_for},
-    daemon::Daemon,
+    daemon::{Daemon, log_of},
     events::{Event, Events},
     gateway::{App, Device, Gateway, Site},
     http::{Answer, fetch},

@@ -1,12 +1,20 @@
 //! Hearing what other nodes say.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{FORGET, Inner, NodeNumber, Telling};
-use crate::store::{StoreError, sessions::Told};
+use crate::{
+    model::Millis,
+    store::{StoreError, sessions::Told},
+};
 
 /// When what could not be read is read again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// With so many messages at once there may be more.
+const MANY: usize = 100;
 /// The kind by which a node says that it has done what it was asked.
 const DONE: &str = "done";
 
@@ -25,10 +33,17 @@ impl Inner {
                 }
                 seen.1.clone()
             };
+            let asked = Millis::now();
             match self.store.listen(&seen).await {
                 Ok((told, last)) => {
+                    let is_all = told.len() < MANY;
                     for one in told {
                         self.take(one, &mut last_seq).await;
+                    }
+                    if is_all {
+                        let alive = self.alive.load(Ordering::Acquire);
+                        self.sure
+                            .fetch_max(alive.min(asked.as_i64()), Ordering::AcqRel);
                     }
                     let mut seen = self.seen.lock();
                     if let Some(last) = last.filter(|_| seen.0 == Some(number)) {
@@ -53,7 +68,7 @@ impl Inner {
                 expected,
                 "what other nodes said was missed: what is in memory is read anew"
             );
-            self.missed().await;
+            self.missed_since(None).await;
         }
         if told.kind == DONE {
             let ask = std::str::from_utf8(&told.body).ok();
@@ -63,7 +78,9 @@ impl Inner {
             return;
         }
         if told.kind == FORGET {
-            return self.missed().await;
+            let since = std::str::from_utf8(&told.body).ok();
+            let since = since.and_then(|since| since.parse().ok());
+            return self.missed_since(since.map(Millis::from_i64)).await;
         }
         let handler = self.handlers.read().get(&*told.kind).map(Arc::clone);
         if let Some(handler) = handler {

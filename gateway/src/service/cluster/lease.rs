@@ -4,8 +4,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Cluster, FORGET, Inner, LiveNode, NodeRecord, PROTOCOL};
+use super::{Cluster, FORGET, Inner, LiveNode, NodeRecord, PROTOCOL, earlier};
 use crate::{
+    model::Millis,
     shutdown::Shutdown,
     store::{StoreError, sessions::NodeRow},
 };
@@ -87,8 +88,9 @@ impl Inner {
             let seen = self.seen.lock();
             (seen.0 == Some(number)).then(|| seen.1.clone())
         };
-        let record = self.record();
+        let (record, asked) = (self.record(), Millis::now());
         let beat = self.store.beat(&record, &seen.unwrap_or_default()).await?;
+        self.alive.store(asked.as_i64(), Ordering::Release);
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.inbox.set(gauge(beat.waiting));
         *self.rows.lock() = beat.nodes;
@@ -97,11 +99,12 @@ impl Inner {
 
     /// Tells the others to forget what they keep, where a change could not be told.
     async fn say_unsaid(&self) {
-        if self.unsaid.swap(false, Ordering::AcqRel)
-            && let Err(error) = self.store.tell(&[], FORGET, 0, b"").await
-        {
+        let unsaid = self.unsaid.lock().take();
+        let Some(since) = unsaid else { return };
+        let body = since.as_i64().to_string();
+        if let Err(error) = self.store.tell(&[], FORGET, 0, body.as_bytes()).await {
             tracing::warn!(%error, "other nodes still miss a change");
-            self.unsaid.store(true, Ordering::Release);
+            earlier(&self.unsaid, since);
         }
     }
 
@@ -109,6 +112,9 @@ impl Inner {
     async fn rejoin(&self) {
         self.metrics.leases_lost.inc();
         self.check.fail("the lease of this node has ended");
+        // Before it has another one, by which it hears everything again.
+        let sure = Millis::from_i64(self.sure.load(Ordering::Acquire));
+        earlier(&self.doubt, sure);
         match self.store.join(&self.record()).await {
             Ok(None) => {
                 tracing::warn!("the lease of this node had ended: it has a new one");
@@ -131,7 +137,7 @@ impl Inner {
                 for member in self.members() {
                     member.rejoined().await;
                 }
-                self.missed().await;
+                self.missed_since(None).await;
             }
             let live = self.show();
             let me = self.store.number();
@@ -202,11 +208,15 @@ impl Inner {
         live
     }
 
-    /// What others said may be lost.
-    pub(super) async fn missed(&self) {
+    /// What others said may be lost: since when it is not certain, or since then.
+    pub(super) async fn missed_since(&self, since: Option<Millis>) {
         self.metrics.missed.inc();
+        let sure = Millis::from_i64(self.sure.load(Ordering::Acquire));
+        earlier(&self.doubt, since.map_or(sure, |since| since.min(sure)));
         for member in self.members() {
             member.missed().await;
         }
+        // Only now that nothing is remembered from before.
+        self.doubted.notify_one();
     }
 }

@@ -83,6 +83,7 @@ impl Checkpoints {
                     acked: have.low(),
                     ranges: have.beyond().to_vec(),
                     updated_at: at,
+                    claim: Some((delivery.device_id.clone(), delivery.epoch())),
                 }
             })
             .collect();

@@ -142,7 +142,7 @@ impl DeliveryService {
     }
 
     /// Whether this very attempt is in the book.
-    fn is_in_book(&self, delivery: &LiveDelivery) -> bool {
+    pub(super) fn is_in_book(&self, delivery: &LiveDelivery) -> bool {
         let known = self.inner.book.by_id(delivery.id);
         known.is_some_and(|known| known.attempt == delivery.attempt)
     }

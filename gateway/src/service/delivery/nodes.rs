@@ -94,6 +94,17 @@ impl DeliveryService {
         shared.came.notify_one();
     }
 
+    /// Something is open for a device that is here, and not in the book: its deliveries are taken anew.
+    pub(super) fn look_again(&self, device: &DeviceId) {
+        let Some(shared) = &self.inner.shared else {
+            return;
+        };
+        if let Some(epoch) = shared.here.get(device) {
+            shared.arrivals.lock().insert(device.clone(), *epoch);
+            shared.came.notify_one();
+        }
+    }
+
     /// The device is gone from here: what is open for it is left to the node where it comes next.
     pub(super) fn leave_to_others(&self, device: &DeviceId) {
         let Some(shared) = &self.inner.shared else {

@@ -273,6 +273,11 @@ impl Subscribers {
         self.for_each(app, |sink| sink.bound(devices));
     }
 
+    /// The applications that there are sessions of.
+    pub(super) fn apps(&self) -> Vec<AppId> {
+        self.apps.iter().map(|app| app.key().clone()).collect()
+    }
+
     pub(super) fn close(&self, app: &AppId, reason: Ended) {
         self.for_each(app, |sink| sink.close(reason));
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use headgate_protocol::identity::DeviceId;
 
 use crate::{
-    model::{DeliveryChange, Id, Millis, OpenDelivery, RunState},
+    model::{DeliveryChange, DeliveryState, Id, Millis, OpenDelivery, RunState},
     store::{
         StoreError,
         registry::{
@@ -125,6 +125,16 @@ impl Registry {
         sql.push(" AND d.id = ").bind(id.as_i64());
         let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
         Ok(read_claimed(&rows)?.pop())
+    }
+
+    /// Whether a delivery that a device was told of has not ended.
+    pub async fn has_open_delivery(&self, device: &DeviceId) -> Result<bool, StoreError> {
+        let mut sql = Sql::new(
+            "SELECT 1 AS one FROM delivery WHERE state < 3 AND (state > 0 OR attempt > 1) AND device_id = ",
+        );
+        sql.bind(device.as_str().to_owned()).push(" LIMIT 1");
+        let rows = sql.build(self.dialect)?.fetch_all(&self.read).await?;
+        Ok(!rows.is_empty())
     }
 
     /// Those of these deliveries that have not ended.
@@ -326,5 +336,7 @@ async fn refused_of(tx: &mut Tx, unchanged: &[Merged]) -> Result<Vec<Id>, StoreE
 fn stands(merged: &Merged, (attempt, state, epoch): (u32, i64, i64)) -> bool {
     let wanted = state_number(merged.state);
     let is_same = attempt == merged.attempt && (state == wanted || wanted < state && state < 3);
-    epoch <= merged.epoch && (is_same || attempt > merged.attempt)
+    // After a success there is no other attempt: what is there is not as the step says.
+    let is_over = attempt > merged.attempt && merged.state != DeliveryState::Delivered;
+    epoch <= merged.epoch && (is_same || is_over)
 }

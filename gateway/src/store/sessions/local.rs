@@ -169,5 +169,6 @@ fn read_cursor(row: &SqliteRow) -> Result<Cursor, StoreError> {
         ranges: ranges::decode(row.try_get("ranges")?)
             .ok_or_else(|| corrupt("ranges", "no list of ascending ranges"))?,
         updated_at: Millis::from_i64(row.try_get("updated_at")?),
+        claim: None,
     })
 }

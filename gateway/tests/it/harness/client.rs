@@ -272,6 +272,15 @@ impl Client {
         self.send_bytes(&bytes).await;
     }
 
+    /// Sends a packet to a gateway that may have closed.
+    pub(crate) async fn try_send(&mut self, packet: &Packet) -> std::io::Result<()> {
+        let mut bytes = BytesMut::new();
+        packet
+            .encode(self.version, &mut bytes)
+            .expect("a good packet");
+        self.try_send_bytes(&bytes).await
+    }
+
     /// Sends packets in one write, which makes one TLS record of them.
     pub(crate) async fn send_together(&mut self, packets: &[Packet]) {
         let mut bytes = BytesMut::new();

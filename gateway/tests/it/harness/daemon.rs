@@ -1,7 +1,9 @@
 //! The program itself, as a process that can be killed.
 
 use std::{
-    path::Path,
+    fs,
+    future::ready,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -22,13 +24,21 @@ impl Daemon {
         for section in ["MQTT", "HTTP", "FILES", "METRICS"] {
             command.env(format!("HEADGATE__{section}__LISTEN"), "127.0.0.1:0");
         }
+        let log = log_of(data_dir);
+        let log = fs::File::options().create(true).append(true).open(log);
+        let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
         let child = command
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn();
         Self(child.expect("the program runs"))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("our own child")
     }
 
     /// Sends a signal.
@@ -40,10 +50,7 @@ impl Daemon {
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        until("the end of the process", || {
-            std::future::ready(self.0.try_wait().expect("our own child"))
-        })
-        .await
+        until("the end of the process", || ready(self.has_ended())).await
     }
 }
 
@@ -52,4 +59,9 @@ impl Drop for Daemon {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Where a program on a data directory logs: beside it.
+pub(crate) fn log_of(data_dir: &Path) -> PathBuf {
+    data_dir.with_extension("log")
 }

@@ -1,6 +1,6 @@
 //! A gateway that runs, what it is asked over HTTP, and what is set up in it.
 
-use std::{fs, net::SocketAddr, ops::Deref, path::PathBuf, sync::Arc};
+use std::{fs, future::ready, net::SocketAddr, ops::Deref, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use headgate::{
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::{Answer, Daemon, PATIENCE, fetch, until};
+use super::{Answer, Daemon, PATIENCE, fetch, log_of, until};
 
 /// A device as a test knows it.
 #[derive(Debug, Clone)]
@@ -148,9 +148,13 @@ impl Gateway {
         let file = data_dir.join("ports.json");
         // One that was killed has left its own.
         let _absent = fs::remove_file(&file);
-        let daemon = Daemon::start(&data_dir, settings);
-        let ports: Value = until("ports.json", || async {
-            serde_json::from_slice(&fs::read(&file).ok()?).ok()
+        let mut daemon = Daemon::start(&data_dir, settings);
+        let ports: Value = until("ports.json", || {
+            let ended = daemon.has_ended();
+            let log = || fs::read_to_string(log_of(&data_dir)).unwrap_or_default();
+            assert!(ended.is_none(), "no start: {ended:?}\n{}", log());
+            let ports = fs::read(&file).ok();
+            ready(ports.and_then(|ports| serde_json::from_slice(&ports).ok()))
         })
         .await;
         let address = |name: &str| ports[name].as_str().and_then(|text| text.parse().ok());

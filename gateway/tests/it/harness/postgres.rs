@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Postgres {
     programs: PathBuf,
-    process: Child,
+    process: Mutex<Child>,
     dir: TempDir,
     databases: AtomicUsize,
 }
@@ -39,16 +40,7 @@ impl Postgres {
         initdb.args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-sync"]);
         initdb.args(["--locale", "C.UTF-8"]);
         run(&mut initdb);
-        let mut command = as_user(&programs.join("postgres"), owner);
-        command.arg("-D").arg(&data).arg("-k").arg(dir.path());
-        command.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        command.args(["-c", "full_page_writes=off", "-c", "max_connections=200"]);
-        let log = fs::File::create(dir.path().join("log")).expect("a log");
-        let process = command
-            .stderr(log.try_clone().expect("a log"))
-            .stdout(log)
-            .spawn()
-            .expect("it runs");
+        let process = Mutex::new(serve(&programs, dir.path()));
         let server = Self {
             programs,
             process,
@@ -83,9 +75,19 @@ impl Postgres {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Kills the server with everything that works for it, and starts it on what it had written.
+    pub(crate) fn crash(&self) {
+        self.signal(Signal::KILL);
+        let mut process = self.process.lock();
+        let _ = process.wait();
+        *process = serve(&self.programs, self.dir.path());
+        drop(process);
+        self.wait();
+    }
+
     /// Sends a signal to the server and to every process that works for it.
     pub(crate) fn signal(&self, signal: Signal) {
-        let main = self.process.id();
+        let main = self.process.lock().id();
         let children = format!("/proc/{main}/task/{main}/children");
         let children = fs::read_to_string(children).unwrap_or_default();
         for id in children
@@ -126,9 +128,25 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // The server ends its processes by itself only when it is told to go: it is not to be killed.
-        send(self.process.id(), Signal::QUIT);
-        let _ = self.process.wait();
+        let process = self.process.get_mut();
+        send(process.id(), Signal::QUIT);
+        let _ = process.wait();
     }
+}
+
+/// Starts the server on a directory that has its databases.
+fn serve(programs: &Path, dir: &Path) -> Child {
+    let owner = geteuid().is_root().then_some(NOBODY);
+    let mut command = as_user(&programs.join("postgres"), owner);
+    command.arg("-D").arg(dir.join("data")).arg("-k").arg(dir);
+    command.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+    command.args(["-c", "full_page_writes=off", "-c", "max_connections=200"]);
+    let log = fs::File::create(dir.join("log")).expect("a log");
+    command
+        .stderr(log.try_clone().expect("a log"))
+        .stdout(log)
+        .spawn()
+        .expect("it runs")
 }
 
 fn send(id: u32, signal: Signal) {

@@ -1,21 +1,25 @@
 //! A Redis server of a test's own: on a free port of the loopback, asking for a password, in a temporary directory.
 
 use std::{
+    fs,
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The server; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    process: Child,
+    process: Mutex<Child>,
     port: u16,
-    _dir: TempDir,
+    settings: Vec<String>,
+    dir: TempDir,
 }
 
 impl Redis {
@@ -30,26 +34,37 @@ impl Redis {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--requirepass", PASSWORD, "--save", ""])
-            .args(settings)
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is missing: apt-get install redis-server");
+        let settings: Vec<_> = settings.iter().copied().map(str::to_owned).collect();
         let server = Self {
-            process,
+            process: Mutex::new(run(dir.path(), port, &settings)),
             port,
-            _dir: dir,
+            settings,
+            dir,
         };
+        server.wait();
+        server
+    }
+
+    /// Kills it and starts it again: with what it kept, or with nothing at all.
+    pub(crate) fn restart(&self, keeps: bool) {
+        let mut process = self.process.lock();
+        let _ = process.kill();
+        let _ = process.wait();
+        if !keeps {
+            let kept = self.dir.path().join("appendonlydir");
+            let _absent = fs::remove_dir_all(kept);
+        }
+        *process = run(self.dir.path(), self.port, &self.settings);
+        drop(process);
+        self.wait();
+    }
+
+    fn wait(&self) {
         let begun = Instant::now();
-        while server.command(&["PING"]) != "PONG" {
+        while self.command(&["PING"]) != "PONG" {
             assert!(begun.elapsed() < Duration::from_mins(1), "no answer");
             thread::park_timeout(Duration::from_millis(20));
         }
-        server
     }
 
     /// Its address.
@@ -64,7 +79,8 @@ impl Redis {
 
     /// Sends a signal to the server.
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(id) = self.process.id().try_into().ok().and_then(Pid::from_raw) {
+        let id = self.process.lock().id();
+        if let Some(id) = id.try_into().ok().and_then(Pid::from_raw) {
             let _gone = kill_process(id, signal);
         }
     }
@@ -84,9 +100,22 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let process = self.process.get_mut();
+        let _ = process.kill();
+        let _ = process.wait();
     }
+}
+
+fn run(dir: &Path, port: u16, settings: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--requirepass", PASSWORD, "--save", ""])
+        .args(settings)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is missing: apt-get install redis-server")
 }
 
 const PASSWORD: &str = "hunter2";

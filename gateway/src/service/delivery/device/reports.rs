@@ -12,7 +12,7 @@ use headgate_protocol::{
 
 use crate::{
     model::{DeliveryState, FailReason},
-    service::delivery::{DeliveryService, LiveDelivery},
+    service::delivery::{DeliveryService, LiveDelivery, live::Step},
     store::sessions::Cursor,
 };
 
@@ -24,10 +24,13 @@ impl DeliveryService {
     /// stands for has been committed.
     pub async fn report(&self, device: &DeviceId, report: &DownloadReport) -> Receipt {
         let Some(delivery) = self.reported_delivery(device, report) else {
-            // A report that comes again because its receipt was lost, or on what was cancelled.
-            return Receipt::ok();
+            return self.receipt_of_absent(device, report).await;
         };
         if !delivery.was_offered() && !speaks_of_an_earlier_success(&delivery, report) {
+            if self.inner.shared.is_some() && delivery.attempt == 1 && report.transfer.is_some() {
+                // Another node told the device, and could not write that down: it is told again.
+                return try_again("the delivery has just come to this node");
+            }
             // The device speaks of an attempt that is over: it has not been told of this one.
             return Receipt::ok();
         }
@@ -77,11 +80,39 @@ impl DeliveryService {
             }
         };
         match ended {
+            // Somebody else ends it just now, and that may yet be refused.
+            Ok(step) if !matches!(step, Step::Taken { .. }) && self.is_in_book(&delivery) => {
+                try_again("its end is being recorded")
+            }
             Ok(_) => Receipt::ok(),
-            Err(error) => Receipt {
-                result_code: -1,
-                result_msg: format!("try again: {error}"),
-            },
+            Err(error) => try_again(&error.to_string()),
+        }
+    }
+
+    /// The receipt of a report on what is not in the book: it comes again because its own was lost, or is on what was
+    /// cancelled. Or the delivery is open, and not in this node's hands: then nothing has been recorded.
+    async fn receipt_of_absent(&self, device: &DeviceId, report: &DownloadReport) -> Receipt {
+        if self.inner.shared.is_none() || report.state == DownloadState::Downloading {
+            return Receipt::ok();
+        }
+        let is_open = match report.transfer.as_ref().map(|transfer| transfer.parse()) {
+            Some(Ok(id)) => {
+                let found = self.inner.registry.open_delivery(id).await;
+                found.map(|found| found.is_some_and(|(open, _)| open.delivery.device_id == *device))
+            }
+            Some(Err(_)) => Ok(false),
+            None => self.inner.registry.has_open_delivery(device).await,
+        };
+        match is_open {
+            Ok(false) => Receipt::ok(),
+            Ok(true) => {
+                self.look_again(device);
+                try_again("the delivery is being looked up")
+            }
+            Err(error) => {
+                tracing::warn!(%error, device_id = %device, "a delivery that was reported could not be looked up");
+                try_again("the registry is not available")
+            }
         }
     }
 
@@ -132,6 +163,14 @@ impl DeliveryService {
         // One that waits for its next attempt: what the device says may still be about the last.
         out.or_else(|| told.find(|delivery| delivery.was_offered() || delivery.attempt > 1))
             .cloned()
+    }
+}
+
+/// The receipt of what was not recorded.
+fn try_again(why: &str) -> Receipt {
+    Receipt {
+        result_code: -1,
+        result_msg: format!("try again: {why}"),
     }
 }
 

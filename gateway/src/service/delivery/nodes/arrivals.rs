@@ -159,10 +159,7 @@ impl DeliveryService {
             };
             tracing::info!(delivery = %id, device_id = %delivery.device_id, "a delivery is in other hands");
             self.let_go(&delivery);
-            if let Some(epoch) = shared.here.get(&delivery.device_id) {
-                let mut arrivals = shared.arrivals.lock();
-                arrivals.insert(delivery.device_id.clone(), *epoch);
-            }
+            self.look_again(&delivery.device_id);
         }
         Ok(())
     }

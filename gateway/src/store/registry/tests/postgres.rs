@@ -105,11 +105,17 @@ async fn a_server_that_went_away_is_used_again_when_it_is_back() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'registry0'",
     );
     // What was running is lost; what comes then finds new connections, and the lock.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while fixture.add_again().await.is_err() || fixture.ping().await.is_err() {
-        assert!(tokio::time::Instant::now() < deadline, "never again");
-        tokio::task::yield_now().await;
-    }
+    let again = async || {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while fixture.add_again().await.is_err() || fixture.ping().await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "never again");
+            tokio::task::yield_now().await;
+        }
+    };
+    again().await;
+    // So after a crash, from which the server starts with what was committed.
+    server.crash();
+    again().await;
     assert!(refused(&fixture.url()).await.contains("another gateway"));
 }
 

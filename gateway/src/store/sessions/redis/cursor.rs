@@ -21,9 +21,15 @@ impl RedisSessions {
                 let at = cursor.updated_at.as_i64();
                 let mut stored = format!("{attempt} {acked} {at} ").into_bytes();
                 stored.extend(ranges::encode(&cursor.ranges));
+                let (device, epoch) = match &cursor.claim {
+                    Some((device, epoch)) => (device.as_str(), *epoch),
+                    None => ("", 0),
+                };
                 call.arg(cursor.delivery.to_string())
                     .arg(attempt)
-                    .arg(stored);
+                    .arg(stored)
+                    .arg(device)
+                    .arg(epoch);
             }
             let () = call.run().await?;
         }
@@ -95,5 +101,6 @@ fn read(delivery: Id, stored: &[u8]) -> Result<Cursor, StoreError> {
         acked: acked.ok_or_else(corrupt)?.cast_unsigned(),
         ranges: parts.next().and_then(ranges::decode).ok_or_else(corrupt)?,
         updated_at: Millis::from_i64(at.ok_or_else(corrupt)?),
+        claim: None,
     })
 }

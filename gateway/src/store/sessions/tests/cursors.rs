@@ -9,6 +9,7 @@ fn cursor(delivery: i64, attempt: u32, acked: u64, ranges: &[(u64, u64)]) -> Cur
         acked,
         ranges: ranges.to_vec(),
         updated_at: at(1_800_000_000_000),
+        claim: None,
     }
 }
 

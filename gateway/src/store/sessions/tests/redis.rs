@@ -5,6 +5,8 @@ pub(super) mod server;
 
 use std::sync::Arc;
 
+use headgate_protocol::identity::DeviceId;
+
 use self::server::Redis;
 use super::*;
 
@@ -161,10 +163,52 @@ async fn a_server_that_hangs_is_no_answer_and_is_used_again() {
     store.ping().await.unwrap();
     // Nor is a connection that was cut of any harm.
     server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while store.save_cursors(&[]).await.is_err() || store.ping().await.is_err() {
-        assert!(tokio::time::Instant::now() < deadline, "never again");
-    }
+    let again = async || {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while store.save_cursors(&[]).await.is_err() || store.ping().await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "never again");
+        }
+    };
+    again().await;
+    // Nor a server that was killed and has what it kept, the node's lease too.
+    server.restart(true);
+    again().await;
+}
+
+#[tokio::test]
+async fn a_node_that_lost_a_device_moves_none_of_its_cursors() {
+    let server = Redis::start();
+    let first = opened(&server, node("n1")).await;
+    let second = opened(&server, node("n2")).await;
+    let device: DeviceId = "P_d".parse().unwrap();
+    let claim = |number| Claim {
+        key: SessionKey::Device(device.clone()),
+        id: id(number),
+        is_clean: false,
+        expiry_secs: 0,
+        max_sessions: 0,
+    };
+    let cursor = |epoch: i64, acked: u64| Cursor {
+        delivery: id(7),
+        attempt: 1,
+        acked,
+        ranges: Vec::new(),
+        updated_at: at(1),
+        claim: Some((device.clone(), epoch)),
+    };
+    let acked = async || {
+        let found = first.cursors_of(&[id(7)]).await.unwrap();
+        found.first().map(|cursor| cursor.acked)
+    };
+    let before = first.claim(&claim(1)).await.unwrap().place.unwrap().epoch;
+    first.save_cursors(&[cursor(before, 10)]).await.unwrap();
+    assert_eq!(acked().await, Some(10));
+    let after = second.claim(&claim(2)).await.unwrap().place.unwrap().epoch;
+    assert!(after > before);
+    first.save_cursors(&[cursor(before, 99)]).await.unwrap();
+    assert_eq!(acked().await, Some(10), "it is another node's");
+    second.save_cursors(&[cursor(after, 20)]).await.unwrap();
+    assert_eq!(acked().await, Some(20));
 }
 
 #[tokio::test]

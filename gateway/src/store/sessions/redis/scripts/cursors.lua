@@ -1,8 +1,10 @@
--- delivery, attempt, cursor of each
+-- delivery, attempt, cursor, device and epoch of its session ('': any) of each
 while at < #ARGV do
-  local delivery, attempt, cursor = arg(), arg(), arg()
+  local delivery, attempt, cursor, device, epoch = arg(), arg(), arg(), arg(), arg()
   local before = redis.call('HGET', B .. ':cursor', delivery)
-  if not before or tonumber(before:match('^%d+')) <= tonumber(attempt) then
+  local held = device ~= '' and redis.call('HGET', B .. ':dev', 'd:' .. device)
+  local is_past = held and tonumber(held:match('%d+$')) > tonumber(epoch)
+  if not is_past and (not before or tonumber(before:match('^%d+')) <= tonumber(attempt)) then
     redis.call('HSET', B .. ':cursor', delivery, cursor)
   end
 end
