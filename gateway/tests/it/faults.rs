@@ -208,7 +208,6 @@ async fn judge(cluster: &Cluster, crowd: &Crowd, bytes: &[u8], task: &str) {
         "{connections} connections, {spoken} messages acknowledged"
     ));
     assert!(connections >= DEVICES && spoken >= DEVICES);
-    eprintln!("{}", cluster.story);
 }
 
 /// `HEADGATE_FAULTS_SEED` has it run in another order.

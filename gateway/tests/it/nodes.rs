@@ -3,6 +3,8 @@
 mod clients;
 mod failures;
 mod messages;
+mod refused;
+mod shared;
 
 use std::path::PathBuf;
 
@@ -35,16 +37,32 @@ impl Cluster {
         settings.push(("HEADGATE__CLUSTER__NODE", name.to_owned()));
         settings.push(("HEADGATE__CLUSTER__LEASE", "2s".to_owned()));
         settings.push(("HEADGATE__WILL__AFTER_RESTART", "0s".to_owned()));
+        settings.push(("HEADGATE__COAP__LISTEN", "127.0.0.1:0".to_owned()));
         settings
     }
 
+    /// Has devices and applications be as if they had been made long ago: what is changed at about the time at which
+    /// something is missed is taken for missed, too.
+    fn age(&self) {
+        for table in ["device", "application"] {
+            let sql = format!("UPDATE {table} SET updated_at = updated_at - 60000");
+            self.stores.postgres.query(&self.stores.database, &sql);
+        }
+    }
+
     async fn node(&mut self, name: &str) -> Gateway {
+        self.node_with(name, &[]).await
+    }
+
+    /// A node with settings of the test's own.
+    async fn node_with(&mut self, name: &str, more: &[(&'static str, String)]) -> Gateway {
         let dir = tempfile::tempdir().expect("a directory");
         match &self.first {
             Some(first) => equip(first, &dir.path().join("data")),
             None => self.first = Some(dir.path().join("data")),
         }
-        let settings = self.settings(name);
+        let mut settings = self.settings(name);
+        settings.extend(more.iter().cloned());
         let settings: Vec<_> = settings
             .iter()
             .map(|(key, value)| (*key, value.as_str()))

@@ -20,7 +20,7 @@ async fn device(gateway: &Gateway, device: &Device) -> Client {
 }
 
 /// Has a message retained; gives the acknowledgement's reason.
-async fn retain(
+pub(super) async fn retain(
     client: &mut Client,
     topic: &str,
     payload: &str,
@@ -49,7 +49,7 @@ async fn retain(
 }
 
 /// Subscribes with options; gives what came before the next PINGRESP, as topic, payload and RETAIN.
-async fn subscribed(
+pub(super) async fn subscribed(
     client: &mut Client,
     filter: &str,
     change: impl FnOnce(&mut Subscription),

@@ -219,8 +219,8 @@ async fn a_node_that_was_killed_publishes_the_wills_that_it_held() {
 }
 
 /// A CONNECT whose will is held back for so long.
-fn delayed(login: &Login, payload: &str, delay: u32) -> Packet {
-    with_will(login, "P/d/gone", payload, |connect| {
+pub(super) fn delayed(login: &Login, topic: &str, payload: &str, delay: u32) -> Packet {
+    with_will(login, topic, payload, |connect| {
         let will = connect.will.as_mut().expect("a will");
         will.properties = Some(Box::new(Properties {
             will_delay_interval_secs: Some(delay),
@@ -237,7 +237,7 @@ async fn a_will_is_held_back_for_its_delay_or_until_the_session_ends() {
     let mut app = listening(&gateway, &app).await;
     let login = Login::of(&d).over(ProtocolVersion::V5).keeping(600);
     // Back in time, also when it is taken over.
-    let packet = delayed(&login, "back in time", 600);
+    let packet = delayed(&login, "P/d/gone", "back in time", 600);
     let (first, reason) = introduce(&gateway, &login, &packet).await;
     assert_eq!(reason, ReasonCode::Success);
     let (second, _) = introduce(&gateway, &login, &packet).await;
@@ -245,7 +245,7 @@ async fn a_will_is_held_back_for_its_delay_or_until_the_session_ends() {
     let withdrawn = r#"headgate_wills_total{result="withdrawn"}"#;
     gateway.metric_is(withdrawn, 1.0).await;
     // The delay ends before the session does.
-    let packet = delayed(&login, "delayed", 1);
+    let packet = delayed(&login, "P/d/gone", "delayed", 1);
     let (third, _) = introduce(&gateway, &login, &packet).await;
     gateway.metric_is(withdrawn, 2.0).await;
     let begun = std::time::Instant::now();
@@ -254,11 +254,11 @@ async fn a_will_is_held_back_for_its_delay_or_until_the_session_ends() {
     assert!(begun.elapsed() >= std::time::Duration::from_secs(1));
     // The session ends before the delay does.
     let short = Login::of(&d).over(ProtocolVersion::V5).keeping(1);
-    let packet = delayed(&short, "session ended", 600);
+    let packet = delayed(&short, "P/d/gone", "session ended", 600);
     drop(introduce(&gateway, &short, &packet).await);
     assert_eq!(said(&app.message().await).1, b"session ended");
     // A clean start ends the session, and so the wait.
-    let packet = delayed(&login, "clean start", 600);
+    let packet = delayed(&login, "P/d/gone", "clean start", 600);
     drop(introduce(&gateway, &login, &packet).await);
     let clean = Login::of(&d).over(ProtocolVersion::V5);
     introduce(&gateway, &clean, &connect(&clean)).await;

@@ -252,6 +252,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
+    #[expect(clippy::print_stderr, reason = "a test's output: why it failed")]
     fn drop(&mut self) {
         if !thread::panicking() {
             return;

@@ -59,6 +59,7 @@ async fn a_store_that_forgot_everything_is_told_again_who_is_where() {
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     let [d] = a.devices(["d"]).await;
     let app = a.app("app", &[&d]).await;
+    cluster.age();
     let mut listener = Client::log_in(&b, &Login::application(&app, "app:app")).await;
     listener.subscribe(&["P/d/up"], QoS::AtLeastOnce).await;
     let mut device = Client::log_in(&a, &Login::of(&d).over(V5)).await;
