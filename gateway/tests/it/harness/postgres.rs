@@ -80,7 +80,16 @@ impl Postgres {
         self.signal(Signal::KILL);
         let mut process = self.process.lock();
         let _ = process.wait();
-        *process = serve(&self.programs, self.dir.path());
+        // One that finds something of the former still alive ends at once.
+        let begun = Instant::now();
+        loop {
+            *process = serve(&self.programs, self.dir.path());
+            thread::park_timeout(Duration::from_millis(100));
+            let has_ended = process.try_wait().is_ok_and(|ended| ended.is_some());
+            if !has_ended || begun.elapsed() > Duration::from_mins(1) {
+                break;
+            }
+        }
         drop(process);
         self.wait();
     }
