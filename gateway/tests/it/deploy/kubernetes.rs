@@ -66,9 +66,7 @@ async fn objects(overlay: &str) -> Vec<Value> {
     for patch in patches {
         let name = name_of(&patch);
         let mut targets = objects.iter_mut().filter(|object| name_of(object) == name);
-        let Some(target) = targets.next() else {
-            panic!("{name:?} is patched and nowhere");
-        };
+        let target = targets.next().expect("an object that is patched");
         merge(target, &patch);
     }
     objects
