@@ -8,8 +8,25 @@ const csv = (name, text) => ({ name, mimeType: 'text/csv', buffer: Buffer.from(t
 const link = (page, name) => page.getByRole('link', { name, exact: true });
 const button = (page, name) => page.getByRole('button', { name, exact: true });
 
+/** Tells of every change of a task's rows: when, and how many of them are out of sight. */
+function notice() {
+  addEventListener('DOMContentLoaded', () => {
+    const table = document.querySelector('table.deliveries');
+    if (!table) return;
+    new MutationObserver((changes) => {
+      const rows = new Set(changes.map((one) => one.target.parentElement.closest('[data-row]')));
+      const places = [...rows].map((row) => row.getBoundingClientRect());
+      const hidden = places.filter((place) => place.bottom < 0 || place.top > innerHeight).length;
+      window.moved(Date.now(), hidden);
+    }).observe(table, { subtree: true, childList: true, characterData: true });
+  });
+}
+
 run(async (open) => {
   const page = await open({ as: null });
+  const moves = [];
+  await page.exposeFunction('moved', (at, hidden) => moves.push({ at, hidden }));
+  await page.addInitScript(notice);
   await page.goto('/');
   expect((await page.textContent('main')).includes('admin.password'), 'where the password is');
   await page.getByLabel('Name', { exact: true }).fill('admin');
@@ -50,6 +67,11 @@ run(async (open) => {
   await page.locator('#state', { hasText: 'Finished' }).waitFor({ timeout: 60000 });
   await link(page, 'Export as CSV').waitFor();
   same(await page.locator('[data-count="delivered"]').innerText(), String(count), 'all are delivered');
+  // The page moved at most twice a second, and only what could be seen of it.
+  expect(moves.length > 0, 'the page moved by itself');
+  const quick = moves.filter(({ at }) => moves.filter((other) => other.at > at - 1000 && other.at <= at).length > 3);
+  same(quick.length, 0, `changes within a second of three others: ${JSON.stringify(moves)}`);
+  same(moves.filter(({ hidden }) => hidden > 0).length, 0, 'changes of rows that nobody sees');
   await check(page, 'first-task');
   const [report] = await Promise.all([page.waitForEvent('download'), link(page, 'Export as CSV').click()]);
   expect(/^task-[0-9a-z]{13}\.csv$/.test(report.suggestedFilename()), report.suggestedFilename());

@@ -211,13 +211,13 @@ async fn first_delivery(gateway: &Gateway, number: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_operator_gets_from_the_first_start_to_a_finished_roll_out() {
-    const DEVICES: usize = 20;
+    const DEVICES: usize = 60;
     let gateway = Gateway::start().await;
     let devices = join_all((0..DEVICES).map(|number| first_delivery(&gateway, number)));
     // A file that is there wherever tests run.
     let file = std::env::current_exe().expect("a program");
     let file = file.with_file_name("firmware.bin");
-    std::fs::write(&file, vec![0x5a; 1_500_000]).expect("a file");
+    std::fs::write(&file, vec![0x5a; 600_000]).expect("a file");
     let count = DEVICES.to_string();
     let arguments = [file.to_str().expect("a path"), &count];
     let ((), _devices) = tokio::join!(browse(&gateway, "first_day.mjs", &arguments), devices);
