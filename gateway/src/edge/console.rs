@@ -12,6 +12,7 @@ mod audit;
 mod batches;
 mod deliver;
 mod devices;
+mod erase;
 mod fault;
 mod form;
 mod headers;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, Posted},
     layout::{Layout, Place, render_with, see},
@@ -26,7 +27,7 @@ use crate::service::{account::AccountError, auth::SignInError};
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/account", get(page).post(change_password))
+    Router::new().route("/account", get(erase(page)).post(erase(change_password)))
 }
 
 #[derive(Template)]

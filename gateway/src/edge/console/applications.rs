@@ -19,6 +19,7 @@ use headgate_protocol::identity::AppId;
 use self::bindings::Report;
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Choice, Errors, PathOf, choices},
     layout::{Layout, Place, render, render_with},
@@ -40,27 +41,27 @@ const FILTERS: &[&str] = &["text"];
 pub(super) fn routes() -> Router<Arc<Console>> {
     // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
     let streamed = Router::new()
-        .route("/applications/{id}/import", post(bindings::import))
+        .route("/applications/{id}/import", post(erase(bindings::import)))
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(linger));
     Router::new()
         .merge(streamed)
-        .route("/applications", get(list).post(change::add))
-        .route("/applications/new", get(change::add_page))
-        .route("/applications/{id}", get(one))
+        .route("/applications", get(erase(list)).post(erase(change::add)))
+        .route("/applications/new", get(erase(change::add_page)))
+        .route("/applications/{id}", get(erase(one)))
         .route(
             "/applications/{id}/edit",
-            get(change::edit_page).post(change::edit),
+            get(erase(change::edit_page)).post(erase(change::edit)),
         )
-        .route("/applications/{id}/enable", post(change::enable))
-        .route("/applications/{id}/disable", post(change::disable))
-        .route("/applications/{id}/secret", post(change::secret))
+        .route("/applications/{id}/enable", post(erase(change::enable)))
+        .route("/applications/{id}/disable", post(erase(change::disable)))
+        .route("/applications/{id}/secret", post(erase(change::secret)))
         .route(
             "/applications/{id}/delete",
-            get(change::delete_page).post(change::delete),
+            get(erase(change::delete_page)).post(erase(change::delete)),
         )
-        .route("/applications/{id}/bind", post(bindings::bind))
-        .route("/applications/{id}/unbind", post(bindings::unbind))
+        .route("/applications/{id}/bind", post(erase(bindings::bind)))
+        .route("/applications/{id}/unbind", post(erase(bindings::unbind)))
 }
 
 #[derive(Template)]

@@ -7,6 +7,7 @@ use axum::{Router, extract::State, response::Response, routing::get};
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     layout::{Layout, Place, render},
     paging::{ListQuery, Rows},
@@ -24,7 +25,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/audit", get(list))
+    Router::new().route("/audit", get(erase(list)))
 }
 
 #[derive(Template)]

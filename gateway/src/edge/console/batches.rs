@@ -16,6 +16,7 @@ use axum::{
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, Upload, sentence},
     layout::{Layout, Place, render_with, see},
@@ -39,16 +40,16 @@ use crate::{
 pub(super) fn routes() -> Router<Arc<Console>> {
     // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
     let streamed = Router::new()
-        .route("/batches", get(list).post(add))
+        .route("/batches", get(erase(list)).post(erase(add)))
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(linger));
     Router::new()
         .merge(streamed)
-        .route("/batches/template.csv", get(template))
-        .route("/batches/{id}", get(one::page))
-        .route("/batches/{id}/result.csv", get(one::result))
-        .route("/batches/{id}/confirm", post(one::confirm))
-        .route("/batches/{id}/delete", post(one::delete))
+        .route("/batches/template.csv", get(erase(template)))
+        .route("/batches/{id}", get(erase(one::page)))
+        .route("/batches/{id}/result.csv", get(erase(one::result)))
+        .route("/batches/{id}/confirm", post(erase(one::confirm)))
+        .route("/batches/{id}/delete", post(erase(one::delete)))
 }
 
 #[derive(Template)]

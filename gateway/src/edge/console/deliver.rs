@@ -19,6 +19,7 @@ use axum::{
 use self::draft::{Draft, FIELDS, Kind, WrongRow};
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, Posted, Upload},
     layout::{Layout, Place, render, render_with, see},
@@ -49,14 +50,14 @@ const MAX_FIELDS_BYTES: usize = 64 * 1024;
 pub(super) fn routes() -> Router<Arc<Console>> {
     // Each has a limit of its own.
     let large = Router::new()
-        .route("/deliver/preview", post(preview))
-        .route("/deliver", get(page).post(start))
-        .route("/deliver/change", post(change))
+        .route("/deliver/preview", post(erase(preview)))
+        .route("/deliver", get(erase(page)).post(erase(start)))
+        .route("/deliver/change", post(erase(change)))
         .layer(DefaultBodyLimit::disable());
     Router::new()
         .merge(large)
-        .route("/deliver/devices", get(suggest))
-        .route("/deliver/template.csv", get(template))
+        .route("/deliver/devices", get(erase(suggest)))
+        .route("/deliver/template.csv", get(erase(template)))
 }
 
 #[derive(Template)]

@@ -21,6 +21,7 @@ use headgate_protocol::identity::AppId;
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Choice, choices},
     layout::{Layout, Place, render},
@@ -43,29 +44,32 @@ const FILTERS: &[&str] = &["text", "product", "status", "app"];
 pub(super) fn routes() -> Router<Arc<Console>> {
     // Forms with a file have a limit of their own; the rest of a refused one is read, so that its sender hears why.
     let with_file = Router::new()
-        .route("/devices", get(list).post(register::add))
-        .route("/devices/{id}/fingerprint", post(credentials::fingerprint))
+        .route("/devices", get(erase(list)).post(erase(register::add)))
+        .route(
+            "/devices/{id}/fingerprint",
+            post(erase(credentials::fingerprint)),
+        )
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(linger));
     Router::new()
         .merge(with_file)
-        .route("/devices/new", get(register::page))
-        .route("/devices/{id}", get(details::page))
-        .route("/devices/{id}/live", get(messages::events))
+        .route("/devices/new", get(erase(register::page)))
+        .route("/devices/{id}", get(erase(details::page)))
+        .route("/devices/{id}/live", get(erase(messages::events)))
         .route(
             "/devices/{id}/edit",
-            get(change::edit_page).post(change::edit),
+            get(erase(change::edit_page)).post(erase(change::edit)),
         )
         .route(
             "/devices/{id}/delete",
-            get(change::delete_page).post(change::delete),
+            get(erase(change::delete_page)).post(erase(change::delete)),
         )
-        .route("/devices/{id}/freeze", post(change::freeze))
-        .route("/devices/{id}/unfreeze", post(change::unfreeze))
-        .route("/devices/{id}/kick", post(change::kick))
-        .route("/devices/{id}/credentials", get(credentials::page))
-        .route("/devices/{id}/secret", post(credentials::secret))
-        .route("/devices/{id}/clear", post(credentials::clear))
+        .route("/devices/{id}/freeze", post(erase(change::freeze)))
+        .route("/devices/{id}/unfreeze", post(erase(change::unfreeze)))
+        .route("/devices/{id}/kick", post(erase(change::kick)))
+        .route("/devices/{id}/credentials", get(erase(credentials::page)))
+        .route("/devices/{id}/secret", post(erase(credentials::secret)))
+        .route("/devices/{id}/clear", post(erase(credentials::clear)))
 }
 
 #[derive(Template)]

@@ -13,6 +13,7 @@ use axum::{
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, PathOf, Posted},
     layout::{Layout, Place, render_with, see},
@@ -26,9 +27,12 @@ use crate::service::node::{NodeError, NodeHealth};
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/nodes", get(list))
-        .route("/nodes/{id}/drain", get(drain_page).post(drain))
-        .route("/nodes/{id}/reload", post(reload))
+        .route("/nodes", get(erase(list)))
+        .route(
+            "/nodes/{id}/drain",
+            get(erase(drain_page)).post(erase(drain)),
+        )
+        .route("/nodes/{id}/reload", post(erase(reload)))
 }
 
 #[derive(Template)]

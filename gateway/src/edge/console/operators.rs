@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Choice, Errors, PathOf, Posted, choices},
     layout::{Layout, Place, render, render_with, see},
@@ -37,12 +38,12 @@ const FIELDS: &[&str] = &["name", "role", "password", "password_again"];
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/operators", get(list).post(add))
-        .route("/operators/new", get(add_page))
+        .route("/operators", get(erase(list)).post(erase(add)))
+        .route("/operators/new", get(erase(add_page)))
         // Behind a part of its own: an operator may be called "new".
-        .route("/operators/named/{name}", get(one).post(edit))
-        .route("/operators/named/{name}/password", post(password))
-        .route("/operators/named/{name}/delete", post(delete))
+        .route("/operators/named/{name}", get(erase(one)).post(erase(edit)))
+        .route("/operators/named/{name}/password", post(erase(password)))
+        .route("/operators/named/{name}/delete", post(erase(delete)))
 }
 
 #[derive(Template)]

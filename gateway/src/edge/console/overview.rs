@@ -10,6 +10,7 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use self::chart::Chart;
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     layout::{Layout, Place, render},
     session::Visit,
@@ -30,7 +31,7 @@ const SOON_DAYS: u64 = 30;
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/", get(page))
+    Router::new().route("/", get(erase(page)))
 }
 
 #[derive(Template)]

@@ -10,6 +10,7 @@ use headgate_protocol::identity::ProductId;
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::PathOf,
     layout::{Layout, Place, render},
@@ -23,16 +24,16 @@ use crate::model::{AuthKind, CredentialForm, Product, Transports};
 /// The routes of this file and of the one below.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/products", get(list).post(change::add))
-        .route("/products/new", get(change::add_page))
-        .route("/products/{id}", get(one))
+        .route("/products", get(erase(list)).post(erase(change::add)))
+        .route("/products/new", get(erase(change::add_page)))
+        .route("/products/{id}", get(erase(one)))
         .route(
             "/products/{id}/edit",
-            get(change::edit_page).post(change::edit),
+            get(erase(change::edit_page)).post(erase(change::edit)),
         )
         .route(
             "/products/{id}/delete",
-            get(change::delete_page).post(change::delete),
+            get(erase(change::delete_page)).post(erase(change::delete)),
         )
 }
 

@@ -16,6 +16,7 @@ use axum::{
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
@@ -40,24 +41,24 @@ const FILTERS: &[&str] = &["text", "product"];
 pub(super) fn routes() -> Router<Arc<Console>> {
     // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
     let streamed = Router::new()
-        .route("/resources", get(list).post(change::add))
+        .route("/resources", get(erase(list)).post(erase(change::add)))
         .route(
             "/resources/{id}/content",
-            get(download).post(change::replace),
+            get(erase(download)).post(erase(change::replace)),
         )
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(linger));
     Router::new()
         .merge(streamed)
-        .route("/resources/new", get(change::add_page))
-        .route("/resources/{id}", get(one))
+        .route("/resources/new", get(erase(change::add_page)))
+        .route("/resources/{id}", get(erase(one)))
         .route(
             "/resources/{id}/edit",
-            get(change::edit_page).post(change::edit),
+            get(erase(change::edit_page)).post(erase(change::edit)),
         )
         .route(
             "/resources/{id}/delete",
-            get(change::delete_page).post(change::delete),
+            get(erase(change::delete_page)).post(erase(change::delete)),
         )
 }
 

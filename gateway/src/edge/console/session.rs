@@ -142,6 +142,8 @@ const fn cookie_name(is_secure: bool) -> &'static str {
     }
 }
 
+// In every page: what goes on within is not to be repeated there.
+#[inline(never)]
 fn visit_of(parts: &Parts, needed: Role) -> Result<Visit, Fault> {
     let visit = parts
         .extensions

@@ -13,6 +13,7 @@ use axum::{
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, Posted, query_value},
     layout::{Bare, redirect, render_with},
@@ -29,15 +30,15 @@ const MAX_FORM_BYTES: usize = 16 * 1024;
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new().route(
         "/sign-in",
-        get(page)
-            .post(sign_in)
+        get(erase(page))
+            .post(erase(sign_in))
             .layer(DefaultBodyLimit::max(MAX_FORM_BYTES)),
     )
 }
 
 /// The routes for those who are signed in.
 pub(super) fn routes_within() -> Router<Arc<Console>> {
-    Router::new().route("/sign-out", post(sign_out))
+    Router::new().route("/sign-out", post(erase(sign_out)))
 }
 
 #[derive(Template)]

@@ -21,6 +21,7 @@ pub(super) use self::words::in_plain_words;
 use self::{row::DeliveryRow, words::why_task};
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
@@ -41,23 +42,23 @@ const FILTERS: &[&str] = &["run", "product"];
 /// The routes of this file and of those below.
 pub(super) fn routes() -> Router<Arc<Console>> {
     let chosen = Router::new()
-        .route("/tasks/{id}/chosen", post(control::chosen))
+        .route("/tasks/{id}/chosen", post(erase(control::chosen)))
         .layer(DefaultBodyLimit::max(control::MAX_CHOSEN_BYTES));
     Router::new()
         .merge(chosen)
-        .route("/tasks", get(list))
-        .route("/tasks/{id}", get(one))
-        .route("/tasks/{id}/live", get(live::events))
-        .route("/tasks/{id}/report.csv", get(export))
-        .route("/tasks/{id}/pause", post(control::pause))
-        .route("/tasks/{id}/resume", post(control::resume))
-        .route("/tasks/{id}/promote", post(control::promote))
-        .route("/tasks/{id}/cancel", post(control::cancel))
-        .route("/tasks/{id}/retry", post(control::retry))
-        .route("/tasks/{id}/delete", post(control::delete))
-        .route("/deliveries/{id}", get(delivery::page))
-        .route("/deliveries/{id}/cancel", post(delivery::cancel))
-        .route("/deliveries/{id}/retry", post(delivery::retry))
+        .route("/tasks", get(erase(list)))
+        .route("/tasks/{id}", get(erase(one)))
+        .route("/tasks/{id}/live", get(erase(live::events)))
+        .route("/tasks/{id}/report.csv", get(erase(export)))
+        .route("/tasks/{id}/pause", post(erase(control::pause)))
+        .route("/tasks/{id}/resume", post(erase(control::resume)))
+        .route("/tasks/{id}/promote", post(erase(control::promote)))
+        .route("/tasks/{id}/cancel", post(erase(control::cancel)))
+        .route("/tasks/{id}/retry", post(erase(control::retry)))
+        .route("/tasks/{id}/delete", post(erase(control::delete)))
+        .route("/deliveries/{id}", get(erase(delivery::page)))
+        .route("/deliveries/{id}/cancel", post(erase(delivery::cancel)))
+        .route("/deliveries/{id}/retry", post(erase(delivery::retry)))
 }
 
 #[derive(Template)]

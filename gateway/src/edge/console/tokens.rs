@@ -7,6 +7,7 @@ use axum::{Router, extract::State, http::StatusCode, response::Response, routing
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{Choice, Errors, PathOf, Posted},
     layout::{Layout, Place, render, render_with, see},
@@ -26,9 +27,12 @@ use crate::{
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/tokens", get(list).post(add))
-        .route("/tokens/new", get(add_page))
-        .route("/tokens/{id}/revoke", get(revoke_page).post(revoke))
+        .route("/tokens", get(erase(list)).post(erase(add)))
+        .route("/tokens/new", get(erase(add_page)))
+        .route(
+            "/tokens/{id}/revoke",
+            get(erase(revoke_page)).post(erase(revoke)),
+        )
 }
 
 #[derive(Template)]

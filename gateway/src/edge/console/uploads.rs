@@ -7,6 +7,7 @@ use axum::{Router, extract::State, http::HeaderMap, response::Response, routing:
 
 use super::{
     Console,
+    erase::erase,
     fault::Fault,
     form::{PathOf, Posted},
     layout::{Layout, Place, render, see},
@@ -30,9 +31,12 @@ const FILTERS: &[&str] = &["device", "product", "name", "state"];
 /// The routes of this file.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/uploads", get(list))
-        .route("/uploads/{id}/content", get(download))
-        .route("/uploads/{id}/delete", get(delete_page).post(delete))
+        .route("/uploads", get(erase(list)))
+        .route("/uploads/{id}/content", get(erase(download)))
+        .route(
+            "/uploads/{id}/delete",
+            get(erase(delete_page)).post(erase(delete)),
+        )
 }
 
 #[derive(Template)]
