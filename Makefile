@@ -41,6 +41,7 @@ help:
 	@echo "make test   formatting, lints, every test: one development build"
 	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
 	@echo "make bench  measure, with a table and plots; make soak: for 20 minutes"
+	@echo "make bench-console  what the console's pages cost; part of make bench"
 	@echo "make bench-cluster  measure three nodes against one, and kill one of them"
 	@echo "make bench-rolling  restart three nodes one by one under a roll-out and telemetry"
 	@echo "make bench-certificates  change certificates under load"
@@ -55,7 +56,7 @@ run: build-tools
 		set -x; $(CARGO) run --release --locked -- serve; \
 	else \
 		echo "5684 is off: this build cannot speak DTLS" >&2; \
-		set -x; $(CARGO) run --release --locked --no-default-features -- serve; \
+		set -x; $(CARGO) run --release --locked --no-default-features --features console -- serve; \
 	fi
 
 .PHONY: build-tools
@@ -277,6 +278,11 @@ bench-smoke: release
 	$(CARGO) test --release -p headgate-benches --bins --locked
 	$(CARGO) bench -p headgate-benches --locked -- --test
 	$(CARGO) run --release -p headgate-benches --locked -- --quick
+	$(call need,nm python3,binutils python3)
+	python3 benches/console.py --quick $(PROGRAMS)
+
+# The gateway and the swarm, as `release` leaves them.
+PROGRAMS = $(addprefix $(or $(CARGO_TARGET_DIR),target)/release/,headgate swarm)
 
 # The table goes to the terminal; figures, table and plots to RESULTS.json and RESULTS.html.
 RESULTS ?= bench
@@ -287,6 +293,16 @@ bench: release
 	$(CARGO) run --release -p headgate-benches --locked -- --json $(RESULTS).json
 	python3 benches/plots.py $(RESULTS).json $(RESULTS).html
 	$(CARGO) bench -p headgate-benches --locked
+	@$(MAKE) bench-console
+
+# What the console adds to the program is seen beside a program without it.
+.PHONY: bench-console
+bench-console:
+	$(call need,nm python3,binutils python3)
+	$(CARGO) build --release --locked -p headgate --no-default-features --features coaps
+	cp $(firstword $(PROGRAMS)) $(firstword $(PROGRAMS))-api
+	@$(MAKE) release
+	python3 benches/console.py --without $(firstword $(PROGRAMS))-api $(PROGRAMS)
 
 # DEVICES a node, SIZE of the resource: the bars are for 19,000 and 256KiB.
 .PHONY: bench-cluster

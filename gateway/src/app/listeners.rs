@@ -9,7 +9,7 @@ use crate::{
     config::{Config, ListenerConfig, MqttConfig, Profile, data_dir::Ports},
     edge::{
         accept::{self, Gate},
-        console::{self, Console},
+        console::Console,
         files::{self, DeviceFiles},
         http::{self, ApiState, listener::Plain},
         mqtt::{self, ListenerSetup},
@@ -165,7 +165,11 @@ fn serve_http(
     edges: &Shutdown,
 ) {
     let (http_config, stop) = (config.http.clone(), edges.clone());
-    let router = console::router(console, http::router(api));
+    let router = http::router(api);
+    #[cfg(feature = "console")]
+    let router = crate::edge::console::router(console, router);
+    #[cfg(not(feature = "console"))]
+    drop(console);
     if let Some(tls) = tls {
         let acceptor = tls.http_acceptor();
         edges.spawn(async move {
