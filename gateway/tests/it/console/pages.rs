@@ -37,7 +37,10 @@ async fn take(client: &mut Client, device: &Device, transfer: &str, have: &mut u
     while *have < end {
         let ask = json!({"type": "get_chunks", "transfer": transfer, "offset": *have, "count": 1});
         client.tell(device, &ask).await;
-        if let Some((_, bytes)) = chunk_of(&client.message().await) {
+        // A chunk that was asked for twice comes twice.
+        if let Some((offset, bytes)) = chunk_of(&client.message().await)
+            && usize::try_from(offset).is_ok_and(|offset| offset == *have)
+        {
             *have += bytes.len();
         }
     }
