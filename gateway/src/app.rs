@@ -9,6 +9,7 @@ mod console;
 mod keys;
 mod listeners;
 mod registry;
+mod settings;
 mod start;
 mod watch;
 
@@ -17,10 +18,11 @@ use std::time::Duration;
 pub use self::{
     keys::rotate as rotate_key,
     registry::migrate as migrate_registry,
+    settings::{Boot, Reread},
     start::{App, FirstStart, StartError},
 };
 use crate::{
-    config::{Config, data_dir::Ports},
+    config::data_dir::Ports,
     session::CloseReason,
     shutdown::{Notice, Shutdown, notify},
 };
@@ -39,11 +41,11 @@ pub enum Progress<'a> {
 /// # Errors
 /// [`StartError`] where it cannot start; nothing is left open then.
 pub async fn run(
-    config: Config,
+    boot: impl Into<Boot>,
     shutdown: Shutdown,
     mut tell: impl FnMut(Progress<'_>),
 ) -> Result<(), StartError> {
-    let app = App::start(config, &shutdown).await?;
+    let app = App::start(boot.into(), &shutdown).await?;
     if let Some(first) = app.first_start() {
         tell(Progress::FirstStart(first));
     }

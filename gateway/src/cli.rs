@@ -133,9 +133,14 @@ impl SourceArgs {
     /// # Errors
     /// As `Config::load`.
     pub fn load(self) -> Result<Loaded, ConfigError> {
+        Config::load(&self.sources())
+    }
+
+    /// What the configuration is made from; the environment is this process's.
+    pub fn sources(self) -> Sources {
         let named = || std::env::var_os("HEADGATE_CONFIG").filter(|name| !name.is_empty());
         let file = self.config.or_else(|| named().map(PathBuf::from));
-        Config::load(&Sources::from_process(file, self.data_dir))
+        Sources::from_process(file, self.data_dir)
     }
 }
 

@@ -17,6 +17,7 @@ mod delivery;
 mod files;
 mod http;
 mod listener;
+mod live;
 mod log;
 mod mqtt;
 mod network;

@@ -2,10 +2,10 @@
 
 mod allocator;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use headgate::{
-    app,
+    app::{self, Boot},
     cli::{self, Cli, Command, EXIT_FAILURE, SourceArgs, process, progress},
     config::{Config, RuntimeConfig},
     shutdown::{Shutdown, Signals},
@@ -41,7 +41,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(source: SourceArgs) -> ExitCode {
-    let config = match source.load() {
+    let sources = source.sources();
+    let config = match Config::load(&sources) {
         Ok(loaded) => loaded.config,
         Err(error) => return cli::refuse(&error),
     };
@@ -58,7 +59,16 @@ fn serve(source: SourceArgs) -> ExitCode {
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    let code = runtime.block_on(run(config));
+    let reread = move || {
+        let read = Config::load(&sources)?.config;
+        process::raise_open_files(&read);
+        Ok(read)
+    };
+    let boot = Boot {
+        config,
+        reread: Some(Arc::new(reread)),
+    };
+    let code = runtime.block_on(run(boot));
     // What is still there now has had its grace period.
     runtime.shutdown_background();
     code
@@ -77,7 +87,7 @@ fn runtime(config: &RuntimeConfig) -> std::io::Result<Runtime> {
 }
 
 /// Runs the gateway until it is done; the first signal drains it, the second ends it at once.
-async fn run(config: Config) -> ExitCode {
+async fn run(boot: Boot) -> ExitCode {
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
@@ -86,7 +96,7 @@ async fn run(config: Config) -> ExitCode {
         }
     };
     let shutdown = Shutdown::new();
-    let app = app::run(config, shutdown.clone(), progress::report);
+    let app = app::run(boot, shutdown.clone(), progress::report);
     tokio::pin!(app);
     loop {
         tokio::select! {

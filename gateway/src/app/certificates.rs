@@ -1,4 +1,6 @@
 //! Serves changed certificates: looks at their files at an interval, at SIGHUP, and when an operator asks.
+//!
+//! Whoever asks means the settings, too. Invariants: settings and certificates are taken over together or not at all.
 
 use std::{io, time::Duration};
 
@@ -7,8 +9,9 @@ use tokio::{
     time::{MissedTickBehavior, interval_at},
 };
 
-use super::start::StartError;
+use super::{settings::Settings, start::StartError};
 use crate::{
+    config::Config,
     edge::tls::Certificates,
     service::node::Reload,
     shutdown::{Hangups, Shutdown},
@@ -23,6 +26,7 @@ pub(super) fn watch(
     certificates: Certificates,
     interval: Option<Duration>,
     reloads: mpsc::Receiver<Reload>,
+    settings: Settings,
     metrics: &Metrics,
     edges: &Shutdown,
 ) -> Result<(), StartError> {
@@ -30,6 +34,7 @@ pub(super) fn watch(
     note_end(&certificates, metrics);
     let watch = Watch {
         certificates,
+        settings,
         metrics: metrics.clone(),
         shutdown: edges.clone(),
         last_fault: None,
@@ -47,6 +52,7 @@ pub(super) fn watch(
 
 struct Watch {
     certificates: Certificates,
+    settings: Settings,
     metrics: Metrics,
     shutdown: Shutdown,
     /// A file that stays as it is is complained of once.
@@ -79,12 +85,38 @@ impl Watch {
                 Some(asker) = reloads.recv() => (true, Some(asker)),
                 () = turn => (false, None),
             };
-            let outcome = self.look(was_asked).await;
+            let outcome = if was_asked {
+                self.look_at_all().await
+            } else {
+                self.look(false).await
+            };
             if let Some(asker) = asker {
                 // Whoever asked may have gone.
                 let _gone = asker.send(outcome);
             }
         }
+    }
+
+    /// Looks at settings and certificates, and takes over both or neither; gives how many certificates had changed.
+    async fn look_at_all(&mut self) -> Result<usize, String> {
+        let read = self.read().await.inspect_err(|problems| {
+            tracing::warn!(%problems, "the configuration cannot be used: all stays as it was");
+        })?;
+        let changed = self.look(true).await?;
+        if let Some(read) = read {
+            self.settings.take(&read);
+        }
+        Ok(changed)
+    }
+
+    /// The configuration as it would be read now; `None` where it is not read again.
+    async fn read(&self) -> Result<Option<Config>, String> {
+        let Some(reread) = self.settings.reread.clone() else {
+            return Ok(None);
+        };
+        let read = self.shutdown.spawn_blocking(move || reread()).await;
+        let read = read.map_err(|error| error.to_string())?;
+        read.map(Some).map_err(|error| error.to_string())
     }
 
     /// Looks once; gives how many had changed, or what is wrong.

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::{certificates, coap, start::StartError};
+use super::{
+    certificates, coap,
+    settings::{Reread, Settings},
+    start::StartError,
+};
 use crate::{
     config::{Config, ListenerConfig, MqttConfig, Profile, data_dir::Ports},
     edge::{
@@ -46,6 +50,7 @@ pub(super) struct Served {
     pub(super) readiness: Readiness,
     /// Operators who have the certificates looked at.
     pub(super) reloads: mpsc::Receiver<Reload>,
+    pub(super) reread: Option<Reread>,
     /// The owner of listeners and connections, which ends before the rest.
     pub(super) edges: Shutdown,
 }
@@ -121,17 +126,24 @@ impl Listeners {
             sealer,
             readiness,
             reloads,
+            reread,
             edges,
         } = served;
+        let (authenticator, metrics) = (node.authenticator.clone(), node.metrics.clone());
+        let gate = Gate::new(&config.mqtt, authenticator, metrics);
+        let settings = Settings {
+            held: config.clone(),
+            reread,
+            gate: gate.clone(),
+        };
         certificates::watch(
             certificates,
             config.tls.reload_interval,
             reloads,
+            settings,
             &node.metrics,
             &edges,
         )?;
-        let (authenticator, metrics) = (node.authenticator.clone(), node.metrics.clone());
-        let gate = Gate::new(&config.mqtt, authenticator, metrics);
         let listeners = self.mqtts.into_iter().chain(self.mqtt).chain(self.further);
         for (listener, setup) in listeners.zip(setups) {
             let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());

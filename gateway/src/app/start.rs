@@ -1,18 +1,13 @@
 //! The start: everything is opened and checked before the first device is let in.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use zeroize::Zeroizing;
 
 use super::{
     advice, cluster, console,
     listeners::{Listeners, Served},
+    settings::Boot,
 };
 use crate::{
     app::{keys::SEALING_KEY, watch::StoreWatch},
@@ -168,7 +163,10 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left open then.
-    pub async fn start(config: Config, shutdown: &Shutdown) -> Result<Self, StartError> {
+    pub async fn start(
+        Boot { config, reread }: Boot,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
         let (tls, ca_file) = load_tls(&config, &data_dir)?;
@@ -187,8 +185,7 @@ impl App {
         let urls = file_urls(&config, &stores, &sealer, &ports).await?;
         let delivery = open_delivery(&config, &stores, urls.clone(), &metrics, shutdown).await?;
         let resources = open_resources(&config, &stores).await?;
-        let spool = data_dir.join("spool");
-        let uploads = open_uploads(&config, &stores, urls, &metrics, &spool, shutdown).await?;
+        let uploads = open_uploads(&config, &stores, urls, &metrics, &data_dir, shutdown).await?;
         let authenticator = open_authenticator(&config, &stores, &sealer, &metrics)?;
         let (apps, app_authenticator, uplink, wills) =
             open_apps(&config, &stores, &metrics, shutdown).await?;
@@ -247,6 +244,7 @@ impl App {
             sealer,
             readiness: readiness.clone(),
             reloads,
+            reread,
             edges: edges.clone(),
         };
         listeners.serve(&config, &tls, served, shutdown)?;
@@ -502,7 +500,7 @@ async fn open_uploads(
     stores: &Stores,
     urls: FileUrls,
     metrics: &Metrics,
-    spool: &Path,
+    data_dir: &DataDir,
     shutdown: &Shutdown,
 ) -> Result<UploadService, StartError> {
     let parts = UploadParts {
@@ -512,7 +510,7 @@ async fn open_uploads(
         config: config.uploads.clone(),
         metrics: metrics.clone(),
     };
-    Ok(UploadService::start(parts, spool, shutdown).await?)
+    Ok(UploadService::start(parts, &data_dir.join("spool"), shutdown).await?)
 }
 
 /// What makes the addresses that devices are told.

@@ -12,7 +12,10 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -60,10 +63,11 @@ pub struct Gate(Arc<Bounds>);
 
 #[derive(Debug)]
 struct Bounds {
-    connections: Arc<Semaphore>,
+    open: AtomicUsize,
+    max_connections: AtomicUsize,
     handshakes: Arc<Semaphore>,
     max_handshakes: usize,
-    max_per_network: usize,
+    max_per_network: AtomicUsize,
     handshake_timeout: Duration,
     rate: AcceptRate,
     /// Handshakes under way, by network; one that has none does not stand here, so there are never
@@ -90,9 +94,23 @@ pub struct Accepted {
 
 /// A place among the open connections; given back when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(
-    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
-);
+pub struct ConnectionPermit(Arc<Bounds>);
+
+impl ConnectionPermit {
+    /// A place, where there is one.
+    fn take(bounds: &Arc<Bounds>) -> Option<Self> {
+        let max = bounds.max_connections.load(Relaxed);
+        let one_more = |open: usize| (open < max).then_some(open + 1);
+        let taken = bounds.open.fetch_update(Relaxed, Relaxed, one_more);
+        taken.is_ok().then(|| Self(Arc::clone(bounds)))
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
 
 /// A place among the handshakes under way, and in its network's; given back when dropped.
 #[derive(Debug)]
@@ -116,7 +134,7 @@ impl HandshakePermit {
         let network = network(address);
         let mut networks = bounds.networks.lock();
         let under_way = networks.entry(network).or_default();
-        if *under_way >= bounds.max_per_network {
+        if *under_way >= bounds.max_per_network.load(Relaxed) {
             attempts.crowded.inc();
             return false;
         }
@@ -157,16 +175,29 @@ impl Gate {
     /// A gate with the bounds of the configuration; `authenticator` knows which networks have to wait.
     pub fn new(config: &MqttConfig, authenticator: DeviceAuthenticator, metrics: Metrics) -> Self {
         Self(Arc::new(Bounds {
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            open: AtomicUsize::new(0),
+            max_connections: AtomicUsize::new(config.max_connections),
             handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
             max_handshakes: config.max_handshakes,
-            max_per_network: config.max_handshakes_per_network,
+            max_per_network: AtomicUsize::new(config.max_handshakes_per_network),
             handshake_timeout: config.handshake_timeout,
             rate: AcceptRate::new(config.max_accept_rate),
             networks: Mutex::default(),
             authenticator,
             metrics,
         }))
+    }
+
+    /// Takes over `max_connections`, `max_handshakes_per_network` and `max_accept_rate`. Connections that are open stay,
+    /// also where there are more of them than may be now.
+    pub fn set_bounds(&self, config: &MqttConfig) {
+        let bounds = &self.0;
+        bounds
+            .max_connections
+            .store(config.max_connections, Relaxed);
+        let per_network = config.max_handshakes_per_network;
+        bounds.max_per_network.store(per_network, Relaxed);
+        bounds.rate.set(config.max_accept_rate);
     }
 
     /// The next connection that there is a place for.
@@ -203,7 +234,7 @@ impl Gate {
             if !is_proxy && !handshake.admit(address.ip()) {
                 continue;
             }
-            let Ok(connection) = Arc::clone(&bounds.connections).try_acquire_owned() else {
+            let Some(connection) = ConnectionPermit::take(bounds) else {
                 bounds.metrics.connect_attempts.over_limit.inc();
                 continue;
             };
@@ -211,7 +242,7 @@ impl Gate {
                 tcp,
                 address,
                 is_proxy,
-                connection: ConnectionPermit(connection),
+                connection,
                 handshake,
             };
         }

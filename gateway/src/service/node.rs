@@ -36,7 +36,7 @@ pub enum NodeError {
     /// There is none of that id.
     #[error("no such node")]
     NotFound,
-    /// A certificate cannot be used; those from before are still served.
+    /// A certificate or the configuration cannot be used; those from before are still in force.
     #[error("{0}")]
     Certificate(String),
     /// It does not answer, since it is stopping or has too much to do.

@@ -11,6 +11,7 @@ use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal as _},
     str::FromStr as _,
+    sync::OnceLock,
 };
 
 use tracing::{Subscriber, field::Field, subscriber::SetGlobalDefaultError};
@@ -21,11 +22,17 @@ use tracing_subscriber::{
     fmt::format,
     layer::SubscriberExt as _,
     registry::Registry,
+    reload,
 };
 
 use self::{escape::Escaping, repeats::Repeats};
 
 use crate::config::{LogConfig, LogFormat};
+
+/// The level of this process's log, once it has been started.
+static LEVELS: OnceLock<Levels> = OnceLock::new();
+
+type Levels = reload::Handle<Targets, Registry>;
 
 /// Starts the log of this process.
 ///
@@ -39,8 +46,23 @@ pub fn start(config: &LogConfig) -> Result<(), SetGlobalDefaultError> {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
     };
-    let subscriber = subscriber(&config.level, json, colour, io::stderr);
-    tracing::subscriber::set_global_default(subscriber)
+    let (subscriber, levels) = subscriber(&config.level, json, colour, io::stderr);
+    tracing::subscriber::set_global_default(subscriber)?;
+    // Nobody has started it before: the line above would have failed.
+    let _ = LEVELS.set(levels);
+    Ok(())
+}
+
+/// Writes from here on what is at `level` or above, in the words of the configuration; nothing where no log was started.
+pub fn set_level(level: &str) {
+    if let Some(levels) = LEVELS.get() {
+        change(levels, level);
+    }
+}
+
+fn change(levels: &Levels, level: &str) {
+    // The handle and what it leads to live as long as the process.
+    let _ = levels.reload(Targets::from_str(level).unwrap_or_default());
 }
 
 fn subscriber<W>(
@@ -48,18 +70,18 @@ fn subscriber<W>(
     json: bool,
     colour: bool,
     writer: W,
-) -> Box<dyn Subscriber + Send + Sync>
+) -> (Box<dyn Subscriber + Send + Sync>, Levels)
 where
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
     // The configuration is checked: a level that cannot be read never gets here.
-    let filter = Targets::from_str(level).unwrap_or_default();
+    let (filter, levels) = reload::Layer::new(Targets::from_str(level).unwrap_or_default());
     let filter = filter.and(Repeats::new(writer.clone(), json));
     let lines = tracing_subscriber::fmt::layer();
     if json {
         let lines = lines.with_writer(Escaping(writer)).json();
         let layer = lines.flatten_event(true).with_filter(filter);
-        return Box::new(Registry::default().with(layer));
+        return (Box::new(Registry::default().with(layer)), levels);
     }
     let fields = format::debug_fn(write_field);
     let layer = lines
@@ -67,7 +89,7 @@ where
         .with_ansi(colour)
         .fmt_fields(tracing_subscriber::field::MakeExt::delimited(fields, " "))
         .with_filter(filter);
-    Box::new(Registry::default().with(layer))
+    (Box::new(Registry::default().with(layer)), levels)
 }
 
 /// Writes a field for people, control characters escaped.
@@ -122,10 +144,14 @@ mod tests {
     }
 
     fn lines_of(level: &str, json: bool, event: impl FnOnce()) -> String {
+        lines_and_levels(level, json, |_| event())
+    }
+
+    fn lines_and_levels(level: &str, json: bool, event: impl FnOnce(&Levels)) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        let subscriber = subscriber(level, json, false, move || writer.clone());
-        tracing::subscriber::with_default(subscriber, event);
+        let (subscriber, levels) = subscriber(level, json, false, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || event(&levels));
         let bytes = buffer.0.lock().clone();
         String::from_utf8(bytes).expect("UTF-8")
     }
@@ -174,6 +200,21 @@ mod tests {
             assert!((20..=100).contains(&told), "{told}");
             assert_eq!((count("something else"), count("all is well")), (1, 1));
         }
+    }
+
+    #[test]
+    fn another_level_holds_from_when_it_is_set() {
+        let text = lines_and_levels("info", true, |levels| {
+            for (level, word) in [("info", "one"), ("debug", "two"), ("warn", "three")] {
+                change(levels, level);
+                tracing::debug!("debug {word}");
+                tracing::info!("info {word}");
+            }
+        });
+        let has = |words: &str| text.contains(words);
+        assert!(has("info one") && !has("debug one"), "{text}");
+        assert!(has("info two") && has("debug two"), "{text}");
+        assert!(!has("info three") && !has("debug three"), "{text}");
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod sdk;
 mod serve;
 mod session;
 mod session_list;
+mod settings;
 mod shared;
 mod tencent;
 mod tencent_ota;

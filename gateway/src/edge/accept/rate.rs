@@ -17,16 +17,30 @@ const REST: Duration = Duration::from_millis(50);
 /// The rate that all listeners share.
 #[derive(Debug)]
 pub(super) struct AcceptRate {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of a second, for one connection.
     share: Duration,
-    mark: Mutex<Instant>,
+    mark: Instant,
 }
 
 impl AcceptRate {
     pub(super) fn new(per_second: u32) -> Self {
+        let state = State {
+            share: share(per_second),
+            mark: Instant::now(),
+        };
         Self {
-            share: Duration::from_secs(1) / per_second.max(1),
-            mark: Mutex::new(Instant::now()),
+            state: Mutex::new(state),
         }
+    }
+
+    /// Has another rate from here on.
+    pub(super) fn set(&self, per_second: u32) {
+        self.state.lock().share = share(per_second);
     }
 
     /// Waits until one may be accepted; says whether it had to.
@@ -48,15 +62,19 @@ impl AcceptRate {
     }
 
     fn ahead(&self, now: Instant) -> Duration {
-        let mark = *self.mark.lock();
+        let mark = self.state.lock().mark;
         // At least one connection is always allowed, however long its share is.
         mark.saturating_duration_since(now + BURST)
     }
 
     fn count_at(&self, now: Instant) {
-        let mut mark = self.mark.lock();
-        *mark = (*mark).max(now) + self.share;
+        let mut state = self.state.lock();
+        state.mark = state.mark.max(now) + state.share;
     }
+}
+
+fn share(per_second: u32) -> Duration {
+    Duration::from_secs(1) / per_second.max(1)
 }
 
 #[cfg(test)]

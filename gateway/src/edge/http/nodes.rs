@@ -168,7 +168,7 @@ async fn evacuate(
     Ok((StatusCode::ACCEPTED, Json(view(node))))
 }
 
-/// Has a node look at the files of its certificates now, as SIGHUP does. One that cannot be used is 409, and those from
+/// Has a node look at its configuration and the files of its certificates now, as SIGHUP does. One that cannot be used is 409, and those from
 /// before are still served.
 #[utoipa::path(post, path = "/nodes/{node}/reload", tag = "nodes",
     params(("node" = String, Path, description = "The node's id")),

@@ -240,8 +240,10 @@ impl Site {
     fn new(data_dir: PathBuf, ports: Ports) -> Self {
         let token = fs::read_to_string(data_dir.join("api.token")).expect("a token");
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(data_dir.join("tls/ca.pem")).expect("a CA");
-        roots.add(ca).expect("a good CA");
+        // A gateway with a certificate of an operator's makes none: its tests say whom they trust.
+        if let Ok(ca) = CertificateDer::from_pem_file(data_dir.join("tls/ca.pem")) {
+            roots.add(ca).expect("a good CA");
+        }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
