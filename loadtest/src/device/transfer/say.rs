@@ -118,4 +118,4 @@ impl Transfer {
 
 /// A device reports each time it has this much more.
 pub(super) const REPORT_STEP_PERCENT: u64 = 25;
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);

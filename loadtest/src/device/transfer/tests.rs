@@ -3,6 +3,7 @@ use headgate_protocol::mqtt::{Decoder, Limits, Packet, Role, TopicName};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::say::REPORT_INTERVAL;
 use super::*;
 
 const BYTES: &[u8] = b"0123456789abcdef0123456789ABCDEF";
@@ -158,6 +159,7 @@ fn a_delivery_by_window_ends_with_the_answer_to_done() {
     );
     for offset in [0, 8, 16, 24] {
         bench.chunk(offset, 8).unwrap();
+        bench.now += REPORT_INTERVAL;
     }
     let (messages, acks) = bench.written();
     assert_eq!(acks, 4);
@@ -167,9 +169,10 @@ fn a_delivery_by_window_ends_with_the_answer_to_done() {
         .collect();
     assert_eq!(
         states,
-        ["downloading", "downloading", "downloading", "done"]
+        ["downloading", "downloading", "done"],
+        "the first second says nothing"
     );
-    for _ in 0..3 {
+    for _ in 0..2 {
         bench.answer_report();
         assert!(
             bench.ended().is_none(),
@@ -183,6 +186,22 @@ fn a_delivery_by_window_ends_with_the_answer_to_done() {
         (counts.bytes, counts.duplicate_bytes, counts.chunks),
         (32, 0, 4)
     );
+}
+
+#[test]
+fn progress_is_reported_at_most_once_a_second() {
+    let mut bench = Bench::new(|_| {}, None);
+    bench.announce("download", "t1").unwrap();
+    bench.written();
+    bench.chunk(0, 8).unwrap();
+    bench.now += REPORT_INTERVAL;
+    bench.chunk(8, 8).unwrap();
+    bench.chunk(16, 8).unwrap();
+    let reports: Vec<_> = of_kind(&bench.written().0, "report_download_progress")
+        .iter()
+        .map(|m| m["progress"]["percent"].clone())
+        .collect();
+    assert_eq!(reports, [50]);
 }
 
 #[test]
