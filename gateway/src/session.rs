@@ -11,6 +11,7 @@ mod coap;
 mod conformance;
 mod connect;
 mod device;
+mod directory;
 mod handle;
 mod inbox;
 mod inspect;
@@ -40,6 +41,10 @@ pub use self::{
     conformance::{ConformanceProfile, ConformanceSession, admit_anyone},
     connect::{Refused, admit},
     device::{DeviceSession, Sent},
+    directory::{
+        Directory, FoundSession, SessionEntry, SessionFilter, SessionKind, SessionOwner,
+        SessionPage,
+    },
     handle::{Canceled, CloseReason, SessionHandle},
     inbox::InboxLimits,
     inspect::{Ends, SessionInfo},

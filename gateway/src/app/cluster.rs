@@ -12,12 +12,12 @@ use crate::{
     },
     model,
     service::{
-        auth,
+        auth::{self, OperatorSessions},
         changes::{self, ChangeParts},
         cluster::Cluster,
         node::{Evacuation, Load, NodeService, Reload, host_name},
     },
-    session::{CloseReason, Node, SessionTable},
+    session::{CloseReason, Directory, Node, SessionTable},
     shutdown::Shutdown,
     store::{StoreError, registry::Registry, sessions::NodeEntry},
     telemetry::{health::Readiness, metrics::Metrics},
@@ -92,16 +92,36 @@ pub(super) async fn open(
     Ok((cluster, nodes, reloads))
 }
 
-/// Has others' words heard: everything that takes them is there.
+/// Who is connected to any node; this one answers the others.
+fn directory(
+    cluster: Option<&Cluster>,
+    nodes: &NodeService,
+    node: &Node,
+    shutdown: &Shutdown,
+) -> Directory {
+    let (devices, applications) = (Arc::clone(&node.table), Arc::clone(&node.applications));
+    let name = nodes.id().to_owned();
+    let directory = Directory::new(name, devices, applications, cluster.cloned());
+    directory.connect(shutdown);
+    directory
+}
+
+/// Has others' words heard: everything that takes them is there. Gives who is connected, to any node.
 ///
 /// # Errors
 /// What the store says.
 pub(super) async fn hear(
-    (cluster, nodes, node): (Option<&Cluster>, &NodeService, &Arc<Node>),
+    (cluster, nodes, node, operators): (
+        Option<&Cluster>,
+        &NodeService,
+        &Arc<Node>,
+        &OperatorSessions,
+    ),
     registry: &Registry,
     config: &ShutdownConfig,
     shutdown: &Shutdown,
-) -> Result<(), StoreError> {
+) -> Result<Directory, StoreError> {
+    let directory = directory(cluster, nodes, node, shutdown);
     let (table, applications) = (Arc::clone(&node.table), Arc::clone(&node.applications));
     nodes.connect_load(move || Load {
         devices: table.len(),
@@ -128,12 +148,13 @@ pub(super) async fn hear(
         };
         changes::connect(heard, cluster, shutdown);
         let key = registry_name(registry).await?;
-        auth::share_logins(&node.authenticator, key, cluster, shutdown);
+        auth::share_logins(&node.authenticator, key.clone(), cluster, shutdown);
+        operators.share(key, cluster, shutdown);
         cluster.spawn(shutdown);
         // Before the first device is let in, which may have something to say to them.
         node.uplink.ask_for_sessions().await?;
     }
-    Ok(())
+    Ok(directory)
 }
 
 /// Tells some of this node's clients to go to another one, at a rate: devices, then applications.

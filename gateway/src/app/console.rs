@@ -6,14 +6,14 @@ use super::start::Stores;
 use crate::{
     config::{Config, data_dir::Ports},
     edge::{console::Console, http::ApiState},
-    service::auth::OperatorSessions,
+    service::auth::{OperatorSessions, TokenAuthenticator},
     telemetry::{health::Readiness, metrics::Metrics, trend::Trend},
 };
 
 /// What the console's pages work with; starts to take samples for its charts, until the edges end.
 pub(super) fn open(
     config: &Config,
-    stores: &Stores,
+    sessions: OperatorSessions,
     api: &ApiState,
     metrics: &Metrics,
     readiness: &Readiness,
@@ -29,16 +29,22 @@ pub(super) fn open(
     });
     Console {
         services: api.clone(),
-        sessions: OperatorSessions::new(
-            stores.registry.clone(),
-            api.tokens.clone(),
-            config.console.clone(),
-        ),
+        sessions,
         metrics: metrics.clone(),
         trend,
         readiness: readiness.clone(),
         is_secure: config.http.certificate.is_some(),
     }
+}
+
+/// The sessions of operators.
+pub(super) fn sessions(
+    config: &Config,
+    stores: &Stores,
+    tokens: &TokenAuthenticator,
+) -> OperatorSessions {
+    let (registry, config) = (stores.registry.clone(), config.console.clone());
+    OperatorSessions::new(registry, tokens.clone(), config)
 }
 
 /// Where a browser on this machine finds the console.

@@ -205,28 +205,28 @@ impl App {
             delivery_config: config.delivery.clone(),
             metrics: metrics.clone(),
         }));
-        let links: Arc<SessionTable> = Arc::clone(&node.table);
-        connect_links(&links, &delivery, &uploads, &uplink);
+        connect_links(&node.table, &delivery, &uploads, &uplink);
         let registration =
             open_registration(&config, &data_dir, &stores, &sealer, &metrics, shutdown).await?;
         let changes = Changes::over(cluster.clone());
-        let told = (cluster.as_ref(), &nodes, &node);
-        cluster::hear(told, &stores.registry, &config.shutdown, shutdown).await?;
+        let operators = console::sessions(&config, &stores, &tokens);
+        let told = (cluster.as_ref(), &nodes, &node, &operators);
+        let directory = cluster::hear(told, &stores.registry, &config.shutdown, shutdown).await?;
         let api = ApiState {
             accounts: AccountService::new(stores.registry.clone(), tokens.clone()),
             nodes,
             rates: Rates::new(&config.http),
             authenticator: authenticator.clone(),
             registry: RegistryService::new(stores.registry.clone(), sealer.clone(), authenticator)
-                .with_watch(Arc::<SessionTable>::clone(&links))
+                .with_watch(Arc::<SessionTable>::clone(&node.table))
                 .with_uplink(uplink.clone())
                 .with_changes(changes.clone()),
             registration,
             resources,
             uploads: uploads.clone(),
             delivery: delivery.clone(),
-            sessions: links,
-            app_sessions: Arc::clone(&node.applications),
+            sessions: Arc::clone(&node.table),
+            directory,
             apps: apps.with_changes(changes),
             uplink,
             requests: node.requests.clone(),
@@ -238,7 +238,7 @@ impl App {
         spawn_upkeep(&node, &presence, &tokens, shutdown);
         watch_stores(&stores, &readiness, &metrics, shutdown);
         let served = Served {
-            console: console::open(&config, &stores, &api, &metrics, &readiness),
+            console: console::open(&config, operators, &api, &metrics, &readiness),
             api,
             node: Arc::clone(&node),
             sealer,

@@ -151,7 +151,7 @@ impl Client {
         query: &[(&str, Option<String>)],
         mut take: impl FnMut(Value) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
-        let mut cursor = None;
+        let (mut cursor, mut silent) = (None, Vec::new());
         loop {
             let mut query = query.to_vec();
             query.push(("limit", Some(PAGE_LIMIT.to_owned())));
@@ -161,11 +161,18 @@ impl Client {
             for item in items.into_iter().flat_map(std::mem::take) {
                 take(item)?;
             }
+            let nodes = page.get("silent_nodes").and_then(Value::as_array);
+            let nodes = nodes.into_iter().flatten().filter_map(Value::as_str);
+            silent.extend(nodes.map(str::to_owned));
             match page.get("next").and_then(Value::as_str) {
                 Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(()),
+                None if silent.is_empty() => return Ok(()),
+                None => break,
             }
         }
+        silent.sort();
+        silent.dedup();
+        Err(ClientError::Silent(silent))
     }
 
     async fn exchange(

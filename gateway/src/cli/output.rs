@@ -75,8 +75,11 @@ impl Output {
         columns: &'static [Column],
     ) -> Result<(), ClientError> {
         let mut table = Table::new(self.is_json, columns);
-        client.list(path, query, |item| table.take(&item)).await?;
-        table.end()
+        let listed = client.list(path, query, |item| table.take(&item)).await;
+        if matches!(listed, Ok(()) | Err(ClientError::Silent(_))) {
+            table.end()?;
+        }
+        listed
     }
 
     /// Saves what a path gives in a file, or writes it to standard output.

@@ -1,4 +1,4 @@
-//! `headgate session`: who is connected by MQTT.
+//! `headgate session`: who is connected, to any node.
 
 use std::process::ExitCode;
 
@@ -13,16 +13,31 @@ use super::{
 const COLUMNS: &[Column] = &[
     ("SESSION", "id"),
     ("KIND", "kind"),
+    ("NODE", "node"),
     ("SINCE", "since"),
     ("PROTOCOL", "connection.protocol"),
     ("FROM", "connection.address"),
 ];
 
+const DETAILS: &[Column] = &[
+    ("node", "node"),
+    ("since", "since"),
+    ("protocol", "protocol"),
+    ("from", "address"),
+    ("listener", "listener"),
+    ("client id", "client_id"),
+    ("keep-alive (s)", "keep_alive"),
+    ("outlives it by (s)", "session_expiry"),
+    ("messages waiting", "outbox_messages"),
+];
+
 /// What to do about sessions.
 #[derive(Debug, Subcommand)]
 pub enum SessionCommand {
-    /// List who is connected
+    /// List who is connected, to any node
     List(ListArgs),
+    /// Show the connection of a device: at which node, since when
+    Show(ShowArgs),
     /// End a session's connection; its client may come back
     End(SessionArgs),
 }
@@ -32,6 +47,13 @@ pub enum SessionCommand {
 pub struct SessionArgs {
     /// The session's name as in the list
     pub session: String,
+}
+
+/// Which device.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The device's id
+    pub device: String,
 }
 
 /// Whose session it is.
@@ -72,6 +94,10 @@ pub(super) async fn run(context: &Context, command: SessionCommand) -> Outcome {
                 ("node", args.node),
             ];
             output.list(client, "/sessions", &query, COLUMNS).await?;
+        }
+        SessionCommand::Show(ShowArgs { device }) => {
+            let path = format!("/devices/{}/session", encoded(&device));
+            output.one(&client.get(&path).await?, DETAILS)?;
         }
         SessionCommand::End(SessionArgs { session }) => {
             let path = format!("/sessions/{}", encoded(&session));

@@ -81,7 +81,7 @@ use crate::{
         upload::UploadService,
         vendor::Requests,
     },
-    session::{ApplicationTable, SessionTable},
+    session::{Directory, SessionTable},
     shutdown::Shutdown,
 };
 
@@ -149,8 +149,8 @@ pub struct ApiState {
     pub delivery: DeliveryService,
     /// Which devices are connected.
     pub sessions: Arc<SessionTable>,
-    /// Which applications are connected by MQTT.
-    pub app_sessions: Arc<ApplicationTable>,
+    /// Who is connected to any node.
+    pub directory: Directory,
     /// Operators, tokens and the audit.
     pub accounts: AccountService,
     /// The nodes.

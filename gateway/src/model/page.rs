@@ -83,9 +83,15 @@ impl<T> Paged<T> {
         let more = items.len() > limit;
         items.truncate(limit);
         let next = match items.last() {
-            Some(last) if more => Some(URL_SAFE_NO_PAD.encode(key(last))),
+            Some(last) if more => Some(key(last)),
             _ => None,
         };
+        Self::with_next(items, next.as_deref())
+    }
+
+    /// A page that is made already; `next` is the key behind which the next one begins.
+    pub fn with_next(items: Vec<T>, next: Option<&str>) -> Self {
+        let next = next.map(|key| URL_SAFE_NO_PAD.encode(key));
         Self { items, next }
     }
 

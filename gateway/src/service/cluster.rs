@@ -8,6 +8,7 @@
 
 mod inbox;
 mod lease;
+mod query;
 mod record;
 
 use std::{
@@ -28,7 +29,11 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::record::{NodeCheck, NodeRecord, PROTOCOL};
+use self::query::Questions;
+pub use self::{
+    query::{Answers, MAX_ANSWER_BYTES},
+    record::{NodeCheck, NodeRecord, PROTOCOL},
+};
 pub use crate::store::sessions::NodeNumber;
 use crate::{
     config::ClusterConfig,
@@ -127,6 +132,7 @@ struct Inner {
     status: OnceLock<Box<dyn Fn() -> NodeRecord + Send + Sync>>,
     asked: Mutex<HashMap<u64, Asked>>,
     asks: AtomicU64,
+    questions: Questions,
     /// The last message that was seen, of the stream of which number.
     seen: Mutex<(Option<NodeNumber>, String)>,
     check: Check,
@@ -166,6 +172,7 @@ impl Cluster {
             status: OnceLock::new(),
             asked: Mutex::default(),
             asks: AtomicU64::new(1),
+            questions: Questions::new(),
             seen: Mutex::default(),
             check: readiness.check("cluster"),
             metrics: metrics.cluster.clone(),

@@ -24,7 +24,7 @@ const LIBRARIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/browser");
 const BROWSING: Duration = Duration::from_mins(2);
 
 /// The first operator's password.
-fn password(gateway: &Gateway) -> String {
+pub(super) fn password(gateway: &Gateway) -> String {
     let file = gateway.data_dir.join("admin.password");
     let text = std::fs::read_to_string(file).expect("a password");
     text.trim().to_owned()
@@ -49,7 +49,7 @@ async fn browse(gateway: &Gateway, program: &str, arguments: &[&str]) {
 }
 
 /// A request to the console with these headers.
-async fn ask(
+pub(super) async fn ask(
     gateway: &Gateway,
     method: Method,
     path: &str,

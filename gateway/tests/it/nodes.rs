@@ -3,6 +3,7 @@
 mod clients;
 mod failures;
 mod messages;
+mod operators;
 mod refused;
 mod shared;
 

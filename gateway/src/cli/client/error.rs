@@ -83,6 +83,9 @@ pub(crate) enum ClientError {
         /// The gateway's own words.
         problem: Problem,
     },
+    /// A list is shown without what some nodes have.
+    #[error("what these nodes have is not listed, since they did not answer: {}", .0.join(", "))]
+    Silent(Vec<String>),
     /// Standard output refused.
     #[error("standard output: {0}")]
     Output(#[source] io::Error),
@@ -132,7 +135,11 @@ impl ClientError {
                 StatusCode::SERVICE_UNAVAILABLE => EXIT_UNAVAILABLE,
                 _ => EXIT_FAILURE,
             },
-            Self::File { .. } | Self::Http(_) | Self::Output(_) | Self::Answer(_) => EXIT_FAILURE,
+            Self::File { .. }
+            | Self::Http(_)
+            | Self::Output(_)
+            | Self::Answer(_)
+            | Self::Silent(_) => EXIT_FAILURE,
         })
     }
 }

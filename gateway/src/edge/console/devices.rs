@@ -34,7 +34,6 @@ use crate::{
     edge::http::linger::linger,
     model::{Device, Paged},
     service::DeviceFilter,
-    session::SessionTable,
 };
 
 /// The filters of the list.
@@ -98,8 +97,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(device: &Device, sessions: &SessionTable) -> Self {
-        let is_online = sessions.of(&device.id).is_some();
+    fn new(device: &Device, is_online: bool) -> Self {
         Self {
             id: device.id.to_string(),
             node_id: device.node_id.to_string(),
@@ -170,7 +168,9 @@ async fn list(
         ("not_frozen", t.not_frozen),
         ("frozen", t.frozen),
     ];
-    let rows = found.items.iter();
+    let ids: Vec<_> = found.items.iter().map(|device| device.id.clone()).collect();
+    let online = console.services.directory.are_connected(&ids).await;
+    let rows = found.items.iter().zip(online);
     let page = ListPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Devices, t.title),
@@ -181,7 +181,7 @@ async fn list(
         is_filtered: FILTERS.iter().any(|name| !query.value(name).is_empty()),
         ways: query.ways(&found, FILTERS),
         rows: rows
-            .map(|device| Row::new(device, &console.services.sessions))
+            .map(|(device, is_online)| Row::new(device, is_online))
             .collect(),
     };
     Ok(render(&page))

@@ -1,9 +1,7 @@
-//! `/sessions` and `/devices/{device}/session`: who is connected by MQTT, shown and ended.
+//! `/sessions` and `/devices/{device}/session`: who is connected, on whichever node, shown and ended.
 //!
 //! A session is named `device:{device_id}` or, an application's, by its whole ClientId, which begins with `app:`; the
 //! list is in the order of these names, applications first.
-
-use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use headgate_protocol::{
@@ -19,15 +17,12 @@ use super::{
     auth::{Operator, Viewer},
     extract::{PathOf, QueryOf},
     problem::{Kind, Problem},
-    view::{PageView, invalid_page},
+    view::invalid_page,
 };
 use crate::{
-    model::{Actor, Page, Paged},
-    session::{ApplicationHandle, CloseReason, SessionHandle, SessionInfo},
+    model::{Actor, Page},
+    session::{CloseReason, SessionEntry, SessionFilter, SessionInfo, SessionKind, SessionOwner},
 };
-
-/// How long a session has to say how it is.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -107,26 +102,40 @@ impl From<(String, QoS)> for SubscriptionView {
     }
 }
 
-/// Shows the connection of a device; 404 where it has none.
+/// The connection of a device, and where it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceSession)]
+struct DeviceSessionView {
+    /// The node that it is on.
+    node: String,
+    #[serde(flatten)]
+    session: SessionView,
+}
+
+/// Shows the connection of a device, on whichever node it is; 404 where it has none.
 #[utoipa::path(get, path = "/devices/{device}/session", tag = "sessions",
     params(("device" = String, Path, description = "The device's id in the whole gateway")),
-    responses((status = 200, body = SessionView)))]
+    responses((status = 200, body = DeviceSessionView)))]
 async fn session(
     _viewer: Viewer,
     State(state): State<ApiState>,
     PathOf(id): PathOf<DeviceId>,
-) -> Result<Json<SessionView>, Problem> {
+) -> Result<Json<DeviceSessionView>, Problem> {
     state.registry.device(&id).await?;
-    let session = state.sessions.of(&id).ok_or_else(not_connected)?;
-    match tokio::time::timeout(ANSWER_TIMEOUT, session.inspect()).await {
-        Ok(Ok(info)) => Ok(Json(info.into())),
-        // It ended before it could answer.
-        Ok(Err(_)) => Err(not_connected()),
-        Err(_elapsed) => Err(Problem::new(
-            Kind::Overloaded,
-            "the session did not answer in time",
-        )),
-    }
+    let found = state.directory.device(&id).await;
+    let found = found.map_err(|error| Problem::internal(&error))?;
+    let found = found.ok_or_else(not_connected)?;
+    let Some(info) = found.info else {
+        let detail = format!(
+            "the session is on node {} and did not answer in time",
+            found.node
+        );
+        return Err(Problem::new(Kind::Overloaded, detail));
+    };
+    Ok(Json(DeviceSessionView {
+        node: found.node,
+        session: info.into(),
+    }))
 }
 
 /// Ends the connection of a device, which may connect again; 404 where it has none.
@@ -165,7 +174,7 @@ struct SessionsQuery {
     /// `next` of the page before.
     cursor: Option<String>,
     /// `device` or `application`; default: both.
-    kind: Option<SessionKind>,
+    kind: Option<SessionKindView>,
     /// Only devices of this product.
     #[param(value_type = Option<String>)]
     product: Option<ProductId>,
@@ -180,12 +189,22 @@ struct SessionsQuery {
 
 /// Whose session it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SessionKind)]
 #[serde(rename_all = "snake_case")]
-enum SessionKind {
+enum SessionKindView {
     /// A device's.
     Device,
     /// An application's.
     Application,
+}
+
+impl From<SessionKindView> for SessionKind {
+    fn from(kind: SessionKindView) -> Self {
+        match kind {
+            SessionKindView::Device => Self::Device,
+            SessionKindView::Application => Self::Application,
+        }
+    }
 }
 
 /// One entry of the list.
@@ -194,7 +213,7 @@ enum SessionKind {
 struct ListedView {
     /// The session's name.
     id: String,
-    kind: SessionKind,
+    kind: SessionKindView,
     /// The device's id in the whole gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_id: Option<String>,
@@ -208,68 +227,61 @@ struct ListedView {
     connection: Option<SessionView>,
 }
 
-/// What goes before a device's id in the name of its session: behind `app:`, so applications are listed first.
-const DEVICE: &str = "device:";
+impl From<SessionEntry> for ListedView {
+    fn from(entry: SessionEntry) -> Self {
+        let device_id = entry.device().map(str::to_owned);
+        Self {
+            kind: match device_id {
+                Some(_) => SessionKindView::Device,
+                None => SessionKindView::Application,
+            },
+            device_id,
+            id: entry.name,
+            node: entry.node,
+            since: entry.since,
+            connection: entry.connection.map(Into::into),
+        }
+    }
+}
 
-/// Lists who is connected to this node by MQTT.
+/// One page of the list of sessions.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SessionPage)]
+struct SessionPageView {
+    /// The entries, in the order of their names.
+    items: Vec<ListedView>,
+    /// What to give as `cursor` for the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// Nodes that live and did not answer: what they have is not in the list. Absent where all did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silent_nodes: Vec<String>,
+}
+
+/// Lists who is connected, to any node. With several nodes a page may have fewer entries than asked for, and still a
+/// `next`.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", params(SessionsQuery),
-    responses((status = 200, body = PageView<ListedView>)))]
+    responses((status = 200, body = SessionPageView)))]
 async fn list(
     _viewer: Viewer,
     State(state): State<ApiState>,
     QueryOf(query): QueryOf<SessionsQuery>,
-) -> Result<Json<PageView<ListedView>>, Problem> {
+) -> Result<Json<SessionPageView>, Problem> {
     let page = Page::new(query.limit, query.cursor).map_err(invalid_page)?;
     let after = page.after().map_err(invalid_page)?;
-    if query.node.is_some_and(|node| node != state.nodes.id()) {
-        let (items, next) = (Vec::new(), None);
-        return Ok(Json(PageView { items, next }));
-    }
-    let wants = |kind| query.kind.is_none_or(|asked| asked == kind);
-    // One more than fits says that there is more.
-    let limit = page.limit as usize + 1;
-    let mut found: Vec<Found> = Vec::new();
-    let is_among_devices = after
-        .as_deref()
-        .and_then(|after| after.strip_prefix(DEVICE));
-    let lists_apps = wants(SessionKind::Application)
-        && query.product.is_none()
-        && query.persistent.is_none()
-        && query.listener.is_none()
-        && is_among_devices.is_none();
-    if lists_apps {
-        let apps = state.app_sessions.page(after.as_deref(), limit);
-        found.extend(apps.into_iter().map(Found::Application));
-    }
-    if wants(SessionKind::Device) && found.len() < limit {
-        let rest = limit - found.len();
-        let devices = state
-            .sessions
-            .page(is_among_devices, rest, query.product.as_ref());
-        found.extend(devices.into_iter().map(Found::Device));
-    }
-    let page = Paged::cut(found, page.limit, Found::name);
-    let views = page.items.iter().map(|found| found.view(state.nodes.id()));
-    let mut items = futures_util::future::join_all(views).await;
-    if let Some(persistent) = query.persistent {
-        items.retain(|item| {
-            let connection = item.connection.as_ref();
-            connection.is_some_and(|shown| (shown.session_expiry > 0) == persistent)
-        });
-    }
-    if let Some(listener) = &query.listener {
-        items.retain(|item| {
-            let address = item
-                .connection
-                .as_ref()
-                .and_then(|of| of.listener.as_deref());
-            let port = address.and_then(|address| address.rsplit(':').next());
-            address == Some(listener) || port == Some(listener)
-        });
-    }
-    Ok(Json(PageView {
-        items,
-        next: page.next,
+    let filter = SessionFilter {
+        kind: query.kind.map(Into::into),
+        product: query.product,
+        persistent: query.persistent,
+        listener: query.listener,
+        node: query.node,
+    };
+    let limit = page.limit as usize;
+    let found = state.directory.list(&filter, after.as_deref(), limit).await;
+    Ok(Json(SessionPageView {
+        items: found.page.items.into_iter().map(Into::into).collect(),
+        next: found.page.next,
+        silent_nodes: found.silent,
     }))
 }
 
@@ -282,53 +294,20 @@ async fn end(
     State(state): State<ApiState>,
     PathOf(name): PathOf<String>,
 ) -> Result<StatusCode, Problem> {
-    if let Some(device) = name.strip_prefix(DEVICE) {
-        let device = DeviceId::new(device).map_err(|_| not_connected())?;
-        return end_device(&actor, &state, &device).await;
-    }
-    let session = state.app_sessions.of(&name).ok_or_else(not_connected)?;
-    state.apps.record_kick(&actor, session.client_id()).await?;
-    session.end(CloseReason::Administrative);
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// A session of the list.
-enum Found {
-    Application(Arc<ApplicationHandle>),
-    Device(Arc<SessionHandle>),
-}
-
-impl Found {
-    fn name(&self) -> String {
-        match self {
-            Self::Application(session) => session.client_id().to_owned(),
-            Self::Device(session) => format!("{DEVICE}{}", session.device_id),
+    let client_id = match SessionOwner::of(&name) {
+        SessionOwner::Device(device) => {
+            let device = DeviceId::new(device).map_err(|_| not_connected())?;
+            return end_device(&actor, &state, &device).await;
         }
-    }
-
-    async fn view(&self, node: &str) -> ListedView {
-        match self {
-            Self::Application(session) => ListedView {
-                id: self.name(),
-                kind: SessionKind::Application,
-                device_id: None,
-                node: node.to_owned(),
-                since: session.since(),
-                connection: None,
-            },
-            Self::Device(session) => {
-                let answer = tokio::time::timeout(ANSWER_TIMEOUT, session.inspect()).await;
-                ListedView {
-                    id: self.name(),
-                    kind: SessionKind::Device,
-                    device_id: Some(session.device_id.to_string()),
-                    node: node.to_owned(),
-                    since: session.since,
-                    connection: answer.ok().and_then(Result::ok).map(Into::into),
-                }
-            }
-        }
-    }
+        SessionOwner::Application(client_id) => client_id,
+    };
+    let node = state.directory.application(client_id).await;
+    let node = node.ok_or_else(not_connected)?;
+    state.apps.record_kick(&actor, client_id).await?;
+    let ended = state.directory.end_application(&node, client_id).await;
+    ended
+        .then_some(StatusCode::NO_CONTENT)
+        .ok_or_else(not_connected)
 }
 
 fn not_connected() -> Problem {

@@ -6,11 +6,13 @@
 use std::{
     hash::{BuildHasher as _, Hash, RandomState},
     net::IpAddr,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use super::throttle::{
     network,
+    shared::{Logins, Shared},
     table::{Entry, Table},
 };
 use crate::config::ConsoleConfig;
@@ -27,6 +29,8 @@ pub(super) struct Lockout {
     networks: Table<Failures>,
     failures: u32,
     time: Duration,
+    /// Where there are other nodes.
+    shared: OnceLock<Shared>,
 }
 
 struct Failures {
@@ -42,7 +46,33 @@ impl Lockout {
             networks: Table::new(ENTRIES),
             failures: config.sign_in_failures,
             time: config.lock_out,
+            shared: OnceLock::new(),
         }
+    }
+
+    /// Counts over all nodes from here on; says whether that is new.
+    pub(super) fn share(&self, key: Vec<u8>) -> bool {
+        self.shared.set(Shared::new(key)).is_ok()
+    }
+
+    /// What other nodes are to be told.
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.get()
+    }
+
+    /// Takes note of what another node counted; says whether a name or a network is locked out from here on.
+    ///
+    /// Right passwords come first: in which order they came is not known, and a wrong one that came before counts rather
+    /// than one that came after does not.
+    pub(super) fn heard(&self, told: &Logins, now: Instant) -> bool {
+        for (name, _) in &told.admitted {
+            self.names.remove(*name);
+        }
+        let mut locks = false;
+        for (name, network) in &told.failed {
+            locks |= self.count(*name, *network, now);
+        }
+        locks
     }
 
     /// How much longer a name is locked out; `None`: it is not.
@@ -68,6 +98,13 @@ impl Lockout {
     /// Takes note of a wrong password; says whether it was the last one before the lock-out.
     pub(super) fn failed(&self, name: &str, address: IpAddr, now: Instant) -> bool {
         let (name, network) = self.keys(name, address);
+        if let Some(shared) = self.shared.get() {
+            shared.failed(name, network);
+        }
+        self.count(name, network, now)
+    }
+
+    fn count(&self, name: u64, network: u64, now: Instant) -> bool {
         let mut locks = false;
         for (table, key, most) in [
             (&self.names, name, self.failures),
@@ -91,7 +128,11 @@ impl Lockout {
 
     /// Takes note of a right password: the name's failures are forgotten, those of its network are not.
     pub(super) fn succeeded(&self, name: &str, address: IpAddr) {
-        self.names.remove(self.keys(name, address).0);
+        let (name, network) = self.keys(name, address);
+        if let Some(shared) = self.shared.get() {
+            shared.admitted(name, network);
+        }
+        self.names.remove(name);
     }
 
     const fn network_failures(&self) -> u32 {
@@ -104,7 +145,10 @@ impl Lockout {
     }
 
     fn key(&self, what: impl Hash) -> u64 {
-        self.hasher.hash_one(what)
+        match self.shared.get() {
+            Some(shared) => shared.hash(what),
+            None => self.hasher.hash_one(what),
+        }
     }
 }
 
@@ -154,6 +198,22 @@ mod tests {
         }
         assert!(lockout.remaining("admin", HERE, now).is_some());
         assert_eq!(lockout.remaining("admin", ELSEWHERE, now), None);
+    }
+
+    #[test]
+    fn what_other_nodes_counted_counts() {
+        let (here, elsewhere, now) = (lockout(), lockout(), Instant::now());
+        assert!(here.share(vec![7]) && elsewhere.share(vec![7]));
+        for _ in 0..3 {
+            elsewhere.failed("admin", HERE, now);
+        }
+        let told = elsewhere.shared().and_then(Shared::take);
+        here.heard(&told.unwrap(), now);
+        assert!(here.remaining("admin", HERE, now).is_some());
+        elsewhere.succeeded("admin", HERE);
+        let told = elsewhere.shared().and_then(Shared::take);
+        here.heard(&told.unwrap(), now);
+        assert_eq!(here.remaining("admin", HERE, now), None);
     }
 
     #[test]

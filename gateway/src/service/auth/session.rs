@@ -13,6 +13,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -22,12 +23,16 @@ use super::{AuthError, TokenAuthenticator, lockout::Lockout};
 use crate::{
     config::ConsoleConfig,
     model::{Actor, Id, Millis, random},
+    service::cluster::{Cluster, Handler, Telling},
+    shutdown::Shutdown,
     store::{
         StoreError,
         registry::{Registry, SessionBounds},
     },
 };
 
+/// By which other nodes are told of sign-ins.
+const SIGN_INS: &str = "sign_ins";
 /// A session is noted to be in use at most so often.
 const TOUCH_INTERVAL: Duration = Duration::from_mins(1);
 /// Longer texts are no token.
@@ -72,6 +77,17 @@ pub struct OperatorSession {
     form_token: Zeroizing<String>,
 }
 
+impl Handler for OperatorSessions {
+    fn told(&self, telling: Telling) -> BoxFuture<'_, ()> {
+        if let Ok(told) = serde_json::from_slice(&telling.body)
+            && self.inner.lockout.heard(&told, Instant::now())
+        {
+            tracing::warn!("an operator's name is locked out after failed sign-ins at other nodes");
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
 impl OperatorSessions {
     /// Sessions of the registry's operators, whose passwords `passwords` checks.
     pub fn new(registry: Registry, passwords: TokenAuthenticator, config: ConsoleConfig) -> Self {
@@ -83,6 +99,21 @@ impl OperatorSessions {
                 config,
             }),
         }
+    }
+
+    /// Counts failed sign-ins over all nodes from here on; `key` is the same on all of them and known to nobody else.
+    pub fn share(&self, key: Vec<u8>, cluster: &Cluster, shutdown: &Shutdown) {
+        if !self.inner.lockout.share(key) {
+            return;
+        }
+        cluster.on(SIGN_INS, Arc::new(self.clone()));
+        let (this, cluster, stop) = (self.clone(), cluster.clone(), shutdown.token().clone());
+        shutdown.spawn(async move {
+            if let Some(shared) = this.inner.lockout.shared() {
+                stop.run_until_cancelled(shared.tell(SIGN_INS, &cluster))
+                    .await;
+            }
+        });
     }
 
     /// Begins a session; gives its token, which is stored nowhere.

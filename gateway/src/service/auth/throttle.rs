@@ -8,7 +8,7 @@
 //! Invariants: every table is bounded and swept; names stand there as keyed hashes; time comes from the caller.
 
 mod http;
-mod shared;
+pub(super) mod shared;
 pub(super) mod table;
 
 use std::{

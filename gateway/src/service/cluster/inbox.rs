@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{FORGET, Inner, NodeNumber, Telling};
+use super::{FORGET, Inner, NodeNumber, Telling, query::ANSWER};
 use crate::{
     model::Millis,
     store::{StoreError, sessions::Told},
@@ -76,6 +76,9 @@ impl Inner {
                 self.answered(ask, told.from);
             }
             return;
+        }
+        if told.kind == ANSWER {
+            return self.questions.answered(told.from, &told.body);
         }
         if told.kind == FORGET {
             let since = std::str::from_utf8(&told.body).ok();

@@ -1,6 +1,6 @@
 //! The page of one device: its connection, its credentials but for their values, what went to it and came from it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use askama::Template;
 use axum::{extract::State, response::Response};
@@ -23,11 +23,9 @@ use crate::{
         DeviceSlots, UploadFilter, delivery::DeliveryView, uplink::SEEN_MESSAGES,
         upload::UploadStanding,
     },
-    session::SessionInfo,
+    session::{FoundSession, SessionInfo},
 };
 
-/// How long the page waits for what a session says of itself.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Uploads that the page shows.
 const UPLOADS: u32 = 10;
 
@@ -59,6 +57,7 @@ struct DetailsPage {
 
 /// The connection.
 struct SessionRow {
+    node: String,
     since: String,
     address: Option<String>,
     protocol: &'static str,
@@ -91,8 +90,8 @@ struct UploadRow {
     content: Option<String>,
 }
 
-impl From<SessionInfo> for SessionRow {
-    fn from(info: SessionInfo) -> Self {
+impl SessionRow {
+    fn new(node: String, info: SessionInfo) -> Self {
         let t = &TEXTS.devices;
         let bytes = show::bytes(u64::try_from(info.outbox_bytes).unwrap_or(u64::MAX));
         let messages = u64::try_from(info.outbox_messages).unwrap_or(u64::MAX);
@@ -104,6 +103,7 @@ impl From<SessionInfo> for SessionRow {
             ("bytes", &bytes),
         ];
         Self {
+            node,
             since: show::time(info.since),
             address: info.address.map(|address| address.to_string()),
             protocol: match info.version {
@@ -181,11 +181,12 @@ pub(super) async fn page(
     };
     let uploads = services.uploads.uploads(&filter, &newest).await?;
     let (session, unanswered) = session(&console, &id).await;
+    let is_online = session.is_some() || unanswered;
     let seen = services.uplink.look_at(&id).ok();
     let page = DetailsPage {
         t: &TEXTS,
         layout: Layout::new(&visit, Place::Devices, id.as_str()),
-        row: Row::new(&device, &services.sessions),
+        row: Row::new(&device, is_online),
         psk_encoding: (!slots.secrets.is_empty())
             .then(|| TEXTS.kinds.of(device.psk_encoding.as_str())),
         created: show::time(device.created_at),
@@ -213,14 +214,14 @@ pub(super) async fn page(
 
 /// The connection, and whether there is one that did not answer.
 async fn session(console: &Console, id: &DeviceId) -> (Option<SessionRow>, bool) {
-    let Some(session) = console.services.sessions.of(id) else {
-        return (None, false);
-    };
-    match tokio::time::timeout(ANSWER_TIMEOUT, session.inspect()).await {
-        Ok(Ok(info)) => (Some(info.into()), false),
-        // It ended before it could answer.
-        Ok(Err(_)) => (None, false),
-        Err(_elapsed) => (None, true),
+    match console.services.directory.device(id).await {
+        Ok(Some(FoundSession {
+            node,
+            info: Some(info),
+        })) => (Some(SessionRow::new(node, info)), false),
+        Ok(None) => (None, false),
+        // It did not answer in time, or where it is cannot be looked up.
+        Ok(Some(_)) | Err(_) => (None, true),
     }
 }
 

@@ -35,6 +35,7 @@ texts! {
         not_connected: "The device is not connected.",
         no_answer: "The connection did not answer in time. Load the page anew.",
         since: "Since",
+        node: "At node",
         address: "From",
         protocol: "By",
         client_id: "Client id",

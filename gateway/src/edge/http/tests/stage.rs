@@ -26,7 +26,7 @@ use crate::{
         uplink::UplinkParts,
         upload::UploadParts,
     },
-    session::InboxLimits,
+    session::{ApplicationTable, InboxLimits},
     store::{
         blobs::BlobStore,
         registry::{Registry, sqlite_url},
@@ -118,6 +118,12 @@ fn device_authenticator(registry: &Registry, sealer: &Sealer) -> DeviceAuthentic
     let (registry, sealer) = (registry.clone(), sealer.clone());
     let made = DeviceAuthenticator::new(registry, sealer, &AuthConfig::default(), &Metrics::new());
     made.expect("made")
+}
+
+/// Nobody is connected.
+fn nobody() -> Directory {
+    let applications = Arc::new(ApplicationTable::new(InboxLimits::default()));
+    Directory::new("here".to_owned(), Arc::default(), applications, None)
 }
 
 /// Tests ask as fast as they can.
@@ -212,7 +218,7 @@ impl Stage {
                 .await
                 .expect("deliveries"),
             sessions: Arc::default(),
-            app_sessions: Arc::new(ApplicationTable::new(InboxLimits::default())),
+            directory: nobody(),
             requests: Requests::new(8),
             apps,
             uplink,

@@ -1,7 +1,7 @@
 //! Failed logins over several nodes: each tells the others, twice a second, what it counted.
 //!
 //! Names and networks stand there as hashes under a key that all nodes have. Invariants: bounded; what is too much to be
-//! told is counted here alone.
+//! told is counted here alone, and what cannot be told while the sessions are away is told when they are back.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher as _},
@@ -12,7 +12,6 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::Throttle;
 use crate::{
     service::{
         auth::DeviceAuthenticator,
@@ -29,44 +28,82 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const MAX_TOLD: usize = 4_096;
 
 /// What of this node's logins other nodes are to be told.
-pub(super) struct Shared {
+pub(in crate::service::auth) struct Shared {
     key: Vec<u8>,
     told: Mutex<Logins>,
 }
 
 /// Logins by name and network.
 #[derive(Default, Serialize, Deserialize)]
-struct Logins {
-    failed: Vec<(u64, u64)>,
-    /// Of names that were not known.
-    admitted: Vec<(u64, u64)>,
+pub(in crate::service::auth) struct Logins {
+    /// Those that were refused.
+    pub(in crate::service::auth) failed: Vec<(u64, u64)>,
+    /// Those that were let in, as far as that was news.
+    pub(in crate::service::auth) admitted: Vec<(u64, u64)>,
 }
 
 impl Shared {
-    pub(super) fn hash(&self, what: impl Hash) -> u64 {
+    /// Nothing is to be told yet; `key` is the same on all nodes and known to nobody else.
+    pub(in crate::service::auth) fn new(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            told: Mutex::default(),
+        }
+    }
+
+    /// Tells other nodes, under this kind, what has been counted, again and again.
+    pub(in crate::service::auth) async fn tell(&self, kind: &'static str, cluster: &Cluster) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        loop {
+            tick.tick().await;
+            let Some(told) = self.take() else {
+                continue;
+            };
+            let Ok(body) = serde_json::to_vec(&told) else {
+                continue;
+            };
+            if let Err(error) = cluster.tell_all(kind, &body).await {
+                tracing::debug!(%error, kind, "other nodes could not be told of logins");
+                self.put_back(told);
+            }
+        }
+    }
+
+    pub(in crate::service::auth) fn hash(&self, what: impl Hash) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.key.hash(&mut hasher);
         what.hash(&mut hasher);
         hasher.finish()
     }
 
-    pub(super) fn failed(&self, name: u64, network: u64) {
+    pub(in crate::service::auth) fn failed(&self, name: u64, network: u64) {
         let mut told = self.told.lock();
         if told.failed.len() < MAX_TOLD {
             told.failed.push((name, network));
         }
     }
 
-    pub(super) fn admitted(&self, name: u64, network: u64) {
+    pub(in crate::service::auth) fn admitted(&self, name: u64, network: u64) {
         let mut told = self.told.lock();
         if told.admitted.len() < MAX_TOLD {
             told.admitted.push((name, network));
         }
     }
 
-    fn take(&self) -> Option<Logins> {
+    pub(in crate::service::auth) fn take(&self) -> Option<Logins> {
         let told = std::mem::take(&mut *self.told.lock());
         (!told.failed.is_empty() || !told.admitted.is_empty()).then_some(told)
+    }
+
+    /// What could not be told is to be told later, the latest of it where there is too much.
+    fn put_back(&self, untold: Logins) {
+        let mut told = self.told.lock();
+        let room = MAX_TOLD.saturating_sub(told.failed.len());
+        told.failed
+            .extend(untold.failed.into_iter().rev().take(room));
+        let room = MAX_TOLD.saturating_sub(told.admitted.len());
+        let admitted = untold.admitted.into_iter().rev().take(room);
+        told.admitted.extend(admitted);
     }
 }
 
@@ -77,11 +114,12 @@ pub fn connect(
     cluster: &Cluster,
     shutdown: &Shutdown,
 ) {
-    let shared = Shared {
-        key,
-        told: Mutex::default(),
-    };
-    if authenticator.throttle().shared.set(shared).is_err() {
+    if authenticator
+        .throttle()
+        .shared
+        .set(Shared::new(key))
+        .is_err()
+    {
         return;
     }
     let heard = Heard(authenticator.clone());
@@ -89,23 +127,11 @@ pub fn connect(
     let (authenticator, cluster) = (authenticator.clone(), cluster.clone());
     let stop = shutdown.token().clone();
     shutdown.spawn(async move {
-        stop.run_until_cancelled(tell(authenticator.throttle(), &cluster))
-            .await
-    });
-}
-
-async fn tell(throttle: &Throttle, cluster: &Cluster) {
-    let mut tick = tokio::time::interval(INTERVAL);
-    loop {
-        tick.tick().await;
-        let told = throttle.shared.get().and_then(Shared::take);
-        let Some(body) = told.and_then(|told| serde_json::to_vec(&told).ok()) else {
-            continue;
-        };
-        if let Err(error) = cluster.tell_all(LOGINS, &body).await {
-            tracing::debug!(%error, "other nodes could not be told of logins");
+        if let Some(shared) = authenticator.throttle().shared.get() {
+            stop.run_until_cancelled(shared.tell(LOGINS, &cluster))
+                .await;
         }
-    }
+    });
 }
 
 struct Heard(DeviceAuthenticator);
