@@ -396,6 +396,17 @@ fn seal_all<'a>(
         }
         for mut slice in piece.slices() {
             while !slice.is_empty() {
+                // What fills a record by itself is encrypted from where it lies.
+                if slice.len() >= MAX_FRAGMENT {
+                    if staged > 0 {
+                        seal(&mut traffic, &staging[..staged], outgoing)?;
+                        staged = 0;
+                    }
+                    let (now, later) = slice.split_at(MAX_FRAGMENT);
+                    seal(&mut traffic, now, outgoing)?;
+                    slice = later;
+                    continue;
+                }
                 let room = MAX_FRAGMENT - staged;
                 let (now, later) = slice.split_at(slice.len().min(room));
                 staging[staged..staged + now.len()].copy_from_slice(now);
