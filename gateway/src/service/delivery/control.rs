@@ -483,9 +483,9 @@ impl DeliveryService {
         failed: &mut Vec<Delivery>,
     ) -> Result<(), DeliveryError> {
         let ids: Vec<_> = failed.iter().map(|known| known.device_id.clone()).collect();
-        let found = self.inner.registry.devices_by_ids(&ids).await?;
+        let found = self.inner.registry.names_by_ids(&ids).await?;
         let there: std::collections::HashSet<_> =
-            found.into_iter().map(|device| device.id).collect();
+            found.into_iter().map(|device| device.device_id).collect();
         failed.retain(|known| there.contains(&known.device_id));
         if failed.is_empty() {
             return Err(DeliveryError::Conflict("the device was deleted"));

@@ -6,7 +6,7 @@ use headgate_protocol::identity::{DeviceId, NodeId};
 use serde::Serialize;
 
 use super::{DeliveryError, DeliveryService, NewTask, creation::lets_through};
-use crate::model::{Device, Product, Resource, TargetFilter};
+use crate::model::{DeviceName, Product, Resource, TargetFilter};
 
 /// Blocks of devices that are looked at to say how many a filter lets through.
 const COUNTED_BLOCKS: usize = 5;
@@ -154,12 +154,12 @@ impl DeliveryService {
                     .iter()
                     .filter_map(|row| row.device_name.parse().ok())
                     .collect();
-                let found = self.inner.registry.devices_by_ids(&legal).await?;
+                let found = self.inner.registry.names_by_ids(&legal).await?;
                 (
                     rows,
                     found
                         .into_iter()
-                        .map(|device| (device.id.to_string(), device))
+                        .map(|device| (device.device_id.to_string(), device))
                         .collect(),
                 )
             }
@@ -171,7 +171,7 @@ impl DeliveryService {
                 let found = self
                     .inner
                     .registry
-                    .devices_by_node_ids(&product.id, &legal)
+                    .names_by_node_ids(&product.id, &legal)
                     .await?;
                 (
                     rows,
@@ -191,7 +191,7 @@ impl DeliveryService {
 fn pick(
     product: &Product,
     rows: Vec<TargetRow>,
-    devices: &HashMap<String, Device>,
+    devices: &HashMap<String, DeviceName>,
 ) -> Result<Vec<(DeviceId, NodeId)>, DeliveryError> {
     let mut seen = HashSet::with_capacity(rows.len());
     let mut picked = Vec::with_capacity(rows.len());
@@ -207,7 +207,7 @@ fn pick(
                 "the device is of another product than the resource",
             ),
             Some(device) => {
-                picked.push((device.id.clone(), device.node_id.clone()));
+                picked.push((device.device_id.clone(), device.node_id.clone()));
                 continue;
             }
             None if DeviceId::new(&row.device_name).is_err() => (

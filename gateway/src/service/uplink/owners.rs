@@ -9,15 +9,15 @@ use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
 use quick_cache::sync::Cache;
 
 use crate::{
-    model::{Device, DeviceName},
+    model::DeviceName,
     store::{StoreError, registry::Registry},
 };
 
 /// Where a device's ids stand in a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place<'a> {
-    /// Product and node id.
-    Node(&'a str, &'a str),
+    /// Product and node id, with a `/` between.
+    Node(&'a str),
     /// The id in the whole gateway.
     Device(&'a str),
 }
@@ -61,7 +61,7 @@ impl Owners {
         topic: &str,
     ) -> Result<Option<Arc<DeviceName>>, StoreError> {
         match place(topic) {
-            Some(Place::Node(product, node)) => self.of_node(product, node).await,
+            Some(Place::Node(name)) => self.of_node(name).await,
             Some(Place::Device(id)) => match DeviceId::new(id) {
                 Ok(id) => self.of_id(&id).await,
                 Err(_) => Ok(None),
@@ -76,29 +76,28 @@ impl Owners {
             return Ok(Some(known));
         }
         let changes = self.changes.load(Ordering::SeqCst);
-        let device = self.registry.device(id).await?;
+        let found = self.registry.names_by_ids(&[id.as_str()]).await?;
+        let device = found.into_iter().next();
         Ok(device.map(|device| self.keep(id.as_str(), device, changes)))
     }
 
-    async fn of_node(
-        &self,
-        product: &str,
-        node: &str,
-    ) -> Result<Option<Arc<DeviceName>>, StoreError> {
-        let key = format!("{product}/{node}");
-        if let Some(known) = self.known.get(key.as_str()) {
+    async fn of_node(&self, name: &str) -> Result<Option<Arc<DeviceName>>, StoreError> {
+        if let Some(known) = self.known.get(name) {
             return Ok(Some(known));
         }
+        let Some((product, node)) = name.split_once('/') else {
+            return Ok(None);
+        };
         let (Ok(product), Ok(node)) = (ProductId::new(product), NodeId::new(node)) else {
             return Ok(None);
         };
         let changes = self.changes.load(Ordering::SeqCst);
         let found = self
             .registry
-            .devices_by_node_ids(&product, &[node.as_str()])
+            .names_by_node_ids(&product, &[node.as_str()])
             .await?;
         let device = found.into_iter().next();
-        Ok(device.map(|device| self.keep(&key, device, changes)))
+        Ok(device.map(|device| self.keep(name, device, changes)))
     }
 
     /// Forgets a device that was deleted.
@@ -115,12 +114,8 @@ impl Owners {
         self.known.clear();
     }
 
-    fn keep(&self, key: &str, device: Device, changes: u64) -> Arc<DeviceName> {
-        let name = Arc::new(DeviceName {
-            device_id: device.id,
-            product_id: device.product_id,
-            node_id: device.node_id,
-        });
+    fn keep(&self, key: &str, name: DeviceName, changes: u64) -> Arc<DeviceName> {
+        let name = Arc::new(name);
         self.known.insert(key.into(), Arc::clone(&name));
         // One that was deleted since it was read is not kept.
         if self.changes.load(Ordering::SeqCst) != changes {
@@ -138,13 +133,16 @@ fn place(topic: &str) -> Option<Place<'_>> {
     if topic.starts_with('$') {
         let mut rests = TENCENT.iter().filter_map(|begin| topic.strip_prefix(begin));
         let rest = rests.next()?;
-        let (product, rest) = rest.split_once('/')?;
-        let node = rest.split_once('/').map_or(rest, |(node, _)| node);
-        return Some(Place::Node(product, node));
+        let name = second_slash(rest).map_or(Some(rest), |end| rest.get(..end))?;
+        return name.contains('/').then_some(Place::Node(name));
     }
-    let (product, rest) = topic.split_once('/')?;
-    let (node, below) = rest.split_once('/')?;
-    (!below.is_empty()).then_some(Place::Node(product, node))
+    let end = second_slash(topic)?;
+    let has_more = topic.len() > end + 1;
+    topic.get(..end).filter(|_| has_more).map(Place::Node)
+}
+
+fn second_slash(topic: &str) -> Option<usize> {
+    topic.match_indices('/').nth(1).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -153,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_topic_names_its_device() {
-        let node = Some(Place::Node("P", "d"));
+        let node = Some(Place::Node("P/d"));
         for (topic, expected) in [
             ("P/d/data", node),
             ("P/d/a/b", node),
@@ -172,6 +170,7 @@ mod tests {
             ("$resource/down/service/P/d", None),
             ("$resource/down/chunk/P/d/x/0", None),
             ("$SYS/x/y", None),
+            ("$ota/update/P", None),
             ("P/d", None),
             ("P/d/", None),
             ("P", None),

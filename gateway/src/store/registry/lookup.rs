@@ -1,9 +1,10 @@
 //! Many devices at once, by what names them.
 
 use headgate_protocol::identity::{DeviceId, NodeId, ProductId};
+use sqlx::any::AnyRow;
 
 use crate::{
-    model::{AuthKind, CredentialSlot, Device, PskEncoding},
+    model::{AuthKind, CredentialSlot, Device, DeviceName, PskEncoding},
     store::{
         StoreError,
         registry::{
@@ -109,26 +110,53 @@ impl Registry {
         Ok(found)
     }
 
-    /// The devices of a product that have these node ids, in any order; unknown ones are absent. One query for
-    /// each [`BLOCK`].
-    pub async fn devices_by_node_ids<S: AsRef<str> + Sync>(
+    /// What the devices of these ids are called, in any order; unknown ids are absent. One query for each [`BLOCK`].
+    pub async fn names_by_ids<S: AsRef<str> + Sync>(
+        &self,
+        ids: &[S],
+    ) -> Result<Vec<DeviceName>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for block in ids.chunks(BLOCK) {
+            let mut sql = Sql::new(SELECT_NAME);
+            sql.push(" WHERE id IN ").texts(block);
+            for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
+                found.push(read_name(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the devices of a product that have these node ids are called, in any order; unknown ones are absent. One
+    /// query for each [`BLOCK`].
+    pub async fn names_by_node_ids<S: AsRef<str> + Sync>(
         &self,
         product: &ProductId,
         node_ids: &[S],
-    ) -> Result<Vec<Device>, StoreError> {
+    ) -> Result<Vec<DeviceName>, StoreError> {
         let mut found = Vec::with_capacity(node_ids.len());
         for block in node_ids.chunks(BLOCK) {
-            let mut sql = Sql::new(SELECT);
+            let mut sql = Sql::new(SELECT_NAME);
             sql.push(" WHERE product_id = ")
                 .bind(product.as_str())
                 .push(" AND node_id IN ")
                 .texts(block);
             for row in &sql.build(self.dialect)?.fetch_all(&self.read).await? {
-                found.push(device::read(row)?);
+                found.push(read_name(row)?);
             }
         }
         Ok(found)
     }
+}
+
+const SELECT_NAME: &str = "SELECT id, product_id, node_id FROM device";
+
+fn read_name(row: &AnyRow) -> Result<DeviceName, StoreError> {
+    let fields = Fields(row);
+    Ok(DeviceName {
+        device_id: fields.parsed("id")?,
+        product_id: fields.parsed("product_id")?,
+        node_id: fields.parsed("node_id")?,
+    })
 }
 
 /// Adds the secret and the fingerprint of a row to its device.

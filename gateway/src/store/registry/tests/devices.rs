@@ -227,10 +227,17 @@ pub(super) async fn one_query_finds_many_devices_with_both_credentials() {
     assert_eq!(fixture.devices_by_ids(&names).await.unwrap().len(), 1_030);
     let nodes: Vec<String> = (0..2_000).map(|node| format!("n{node}")).collect();
     let found = fixture
-        .devices_by_node_ids(&product.id, &nodes)
+        .names_by_node_ids(&product.id, &nodes)
         .await
         .unwrap();
     assert_eq!(found.len(), 1_030);
+    let mut by_id = fixture.names_by_ids(&names).await.unwrap();
+    assert_eq!(by_id.len(), 1_030);
+    let first = by_id.swap_remove(0);
+    assert_eq!(
+        first.device_id.as_str(),
+        format!("{}_{}", first.product_id, first.node_id)
+    );
     assert_eq!(
         fixture.devices_by_alias::<&str>(&[]).await.unwrap().len(),
         0
