@@ -4,7 +4,7 @@
 #   cluster.sh <headgate> <swarm> <moto_server>
 #
 # DEVICES (300) a node take SIZE (256KiB) and stay for REST (30) seconds; COST_DEVICES (DEVICES, and 3000 at most) a node
-# say what one costs; TAKEOVERS (1000) and SESSIONS (1000) of single devices. Prints a table: bar, what was measured,
+# say what one costs; TAKEOVERS (1000) and SESSIONS (1000) of single devices. PARTS says which of these. Prints a table: bar, what was measured,
 # verdict; exit code 1 where a bar is missed, 2 where there is nothing to measure. Ends after LIMIT (900) seconds.
 set -eu
 
@@ -17,8 +17,10 @@ COST_DEVICES=${COST_DEVICES:-$((DEVICES < 3000 ? DEVICES : 3000))}
 TAKEOVERS=${TAKEOVERS:-1000}
 SESSIONS=${SESSIONS:-1000}
 LIMIT=${LIMIT:-900}
+PARTS=${PARTS:-cost single_devices fleet killed_node}
 BASE=${BASE:-19000}
-export BASE
+NODES=3
+export BASE NODES
 DIR=$(mktemp -d)
 MISSED=0
 
@@ -75,26 +77,30 @@ bar() {
 # swarm COMMAND NODE DEVICES OPTIONS...: devices of a product of the node's own, made where they are missing.
 swarm() {
 	command=$1 node=$2 devices=$3; shift 3
-	"$SWARM" "$command" --host 127.0.0.1 --port $((BASE + node * 100 + 83)) \
-		--http-url "http://127.0.0.1:$((BASE + node * 100 + 80))" --data-dir "$DIR/cluster/node1" \
+	at=$((BASE + (NODES == 1 ? 1 : node) * 100))
+	"$SWARM" "$command" --host 127.0.0.1 --port $((at + 83)) \
+		--http-url "http://127.0.0.1:$((at + 80))" --data-dir "$DIR/cluster/node1" \
 		--product "swarm$node" --devices "$devices" --threads 1 --attempts 100 --timeout "${LIMIT}s" --keep "$@"
 }
 
-# start COMMAND NODES DEVICES OPTIONS...: a swarm at each node, in the background.
+# start COMMAND DEVICES OPTIONS...: three swarms in the background, one at each node where there are three.
 start() {
-	command=$1 nodes=$2 devices=$3; shift 3
+	command=$1 devices=$2; shift 2
 	SWARMS= node=1
-	while [ "$node" -le "$nodes" ]; do
+	while [ "$node" -le 3 ]; do
 		swarm "$command" "$node" "$devices" "$@" >"$DIR/swarm$node" 2>&1 &
 		SWARMS="$SWARMS $!"
 		node=$((node + 1))
 	done
 }
 
-# ended: waits for the swarms; says how many of them saw a wrong or a missing byte.
+# ended: waits for the swarms; says how many of them saw a wrong or a missing byte, and what those printed.
 ended() {
-	WRONG=0
-	for one in $SWARMS; do wait "$one" || WRONG=$((WRONG + 1)); done
+	WRONG=0 node=0
+	for one in $SWARMS; do
+		node=$((node + 1))
+		wait "$one" || { WRONG=$((WRONG + 1)); echo "swarm $node:" >&2; tail -n 25 "$DIR/swarm$node" >&2; }
+	done
 	SWARMS=
 }
 
@@ -104,6 +110,9 @@ metric() {
 		curl -fsS -m 10 "http://127.0.0.1:$((BASE + node * 100 + 64))/metrics" 2>/dev/null || true
 	done | sed -n "s/^$1\({.*}\)* \([0-9.e+]*\)\$/\2/p" | awk '{ sum += $1 } END { printf "%d", sum }'
 }
+
+# has PART: whether it is to be measured.
+has() { case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac; }
 
 # reached WHAT COUNT SECONDS COMMAND...: until the command prints so much.
 reached() {
@@ -124,15 +133,27 @@ sql() { psql -h 127.0.0.1 -p $((BASE + 32)) -U headgate -d registry -qtAX -c "$1
 done_deliveries() { sql "SELECT COUNT(*) FROM delivery WHERE state = 3 AND task_id IN (SELECT id FROM task WHERE created_at > $SINCE)"; }
 now() { echo $(($(date +%s) * 1000)); }
 
-# cost NODES: processor time of the nodes for one device that connects and takes the resource.
+# cost: processor time of the nodes for one device that connects and takes the resource. The same devices come to
+# one node and to three.
 cost() {
-	NODES=$1 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up" 2>&1 || died "the cluster does not start"
+	cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up" 2>&1 || died "the cluster does not start"
 	# Devices are registered before what is measured.
-	start connect "$1" "$COST_DEVICES" --hold 1s; ended
+	start connect "$COST_DEVICES" --hold 1s; ended
 	before=$(seconds)
-	start deliver "$1" "$COST_DEVICES" --size "$SIZE"; ended
+	start deliver "$COST_DEVICES" --size "$SIZE"; ended
 	[ "$WRONG" = 0 ] || died "a delivery failed"
-	part "$(less "$(seconds)" "$before")" $(($1 * COST_DEVICES))
+	part "$(less "$(seconds)" "$before")" $((3 * COST_DEVICES))
+}
+
+compared() {
+	ALONE=$(NODES=1; cost)
+	cluster down "$DIR/cluster" >/dev/null
+	say "one node: $ALONE ms of processor time per device"
+	THREE=$(cost)
+	say "three nodes: $THREE ms of processor time per device"
+	bar "cost per device, one node, $((3 * COST_DEVICES)) devices" "$ALONE" "" ms
+	bar "cost per device, three nodes, $COST_DEVICES devices each" "$THREE" "" ms
+	bar "cost per device, three nodes against one" "$(echo "$THREE $ALONE" | awk '{ printf "%.2f", $1 / $2 }')" 1.15 ""
 }
 
 fleet() {
@@ -141,11 +162,11 @@ fleet() {
 	# What nodes ask of Redis though no device does anything is theirs.
 	idle=$(calls); sleep 10; idle=$(($(calls) - idle))
 	# In one go the devices would be registered while others connect.
-	start connect 3 "$DEVICES" --hold 1s; ended
+	start connect "$DEVICES" --hold 1s; ended
 	say "$all devices are registered"
 	sleep 2
 	calls=$(calls) memory=$(memory) from=$(date +%s)
-	start deliver 3 "$DEVICES" --size "$SIZE" --hold $((REST + 20))s
+	start deliver "$DEVICES" --size "$SIZE" --hold $((REST + 20))s
 	reached "devices connect" "$all" 300 metric headgate_connections
 	took=$(($(date +%s) - from))
 	asked=$(calls)
@@ -166,13 +187,13 @@ fleet() {
 killed_node() {
 	all=$((3 * DEVICES))
 	SINCE=$(now)
-	start deliver 3 "$DEVICES" --size "$SIZE"
+	start deliver "$DEVICES" --size "$SIZE"
 	reached "half of the deliveries" $((all / 2)) 600 done_deliveries
 	read -r pid _ <"$DIR/cluster/node2.pid"
 	kill -KILL "$pid"
 	say "node 2 is killed"
 	sleep 1
-	NODES=3 cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >>"$DIR/up" 2>&1 || died "the killed node does not start"
+	cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >>"$DIR/up" 2>&1 || died "the killed node does not start"
 	ended
 	bar "deliveries done, a node killed at half of them" "$(done_deliveries)" "" ""
 	bar "deliveries missing, a node killed" $((all - $(done_deliveries))) 0 ""
@@ -192,17 +213,14 @@ single_devices() {
 }
 
 say "$DEVICES devices a node, $(nproc) processors, $(ulimit -n) open files a process"
-ALONE=$(cost 1)
-cluster down "$DIR/cluster" >/dev/null
-say "one node: $ALONE ms of processor time per device"
-THREE=$(cost 3)
-say "three nodes: $THREE ms of processor time per device"
-bar "cost per device, one node, $COST_DEVICES devices" "$ALONE" "" ms
-bar "cost per device, three nodes, $COST_DEVICES devices each" "$THREE" "" ms
-bar "cost per device, three nodes against one" "$(echo "$THREE $ALONE" | awk '{ printf "%.2f", $1 / $2 }')" 1.15 ""
-single_devices
-fleet
-killed_node
+if has cost; then
+	compared
+else
+	cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up" 2>&1 || died "the cluster does not start"
+fi
+for part in single_devices fleet killed_node; do
+	if has "$part"; then $part; fi
+done
 say "done"
 printf '| %-56s | %-16s | %-10s | %-7s |\n' bar measured "at most" verdict
 printf '|%s|%s|%s|%s|\n' ---------------------------------------------------------- ------------------ ------------ ---------
