@@ -1,5 +1,5 @@
 // The console's one script. Every page works without it; what it adds: progress of uploads, devices to choose from while
-// one types, how a task gets on and what passes between a device and the gateway while one looks at it.
+// one types, how a task gets on, what passes between a device and the gateway and how all is while one looks at it.
 "use strict";
 
 /** Sends a form with a file and shows how far it is; the page that answers takes this one's place. */
@@ -178,12 +178,37 @@ function listen(part) {
   addEventListener("pagehide", () => source.close());
 }
 
+/** This page as it is now, or nothing. It is nobody's doing, so it does not make the session last. */
+async function now() {
+  const headers = { accept: "text/html", "x-headgate-refresh": "1" };
+  const answer = await fetch(location.href, { headers }).catch(() => null);
+  // The session has ended: the sign-in says so, and leads back.
+  if (answer && answer.redirected) location.reload();
+  if (!answer || !answer.ok || answer.redirected) return null;
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
+
+/** Keeps parts of the page as they are now, while it is looked at; one that somebody is at work in is left as it is. */
+function refresh(parts) {
+  if (!parts.length) return;
+  const isInUse = (part) => part.contains(document.activeElement) || (!getSelection().isCollapsed && getSelection().containsNode(part, true));
+  const timer = setTimeout(async () => {
+    const page = document.hidden ? null : await now();
+    for (const part of page ? [...parts, document.querySelector("footer")] : []) {
+      const fresh = part.id ? page.getElementById(part.id) : page.querySelector("footer");
+      if (!fresh || fresh.innerHTML === part.innerHTML || isInUse(part)) continue;
+      part.replaceChildren(...document.adoptNode(fresh).childNodes);
+    }
+    refresh(parts);
+  }, 5000);
+  addEventListener("pagehide", () => clearTimeout(timer), { once: true });
+}
+
 /** Keeps a part of the page that is going on as it is, until it has ended or someone is at work on it. */
 function again(part) {
   const timer = setTimeout(async () => {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
-    if (!answer || !answer.ok || part.querySelector("details[open]") || part.contains(document.activeElement)) return again(part);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const page = await now();
+    if (!page || part.querySelector("details[open]") || part.contains(document.activeElement)) return again(part);
     const fresh = document.adoptNode(page.getElementById(part.id));
     part.replaceWith(fresh);
     if (fresh.dataset.again !== undefined) again(fresh);
@@ -199,6 +224,7 @@ function enliven(part) {
   part.querySelectorAll("[data-live]").forEach(watch);
   part.querySelectorAll("[data-messages]").forEach(listen);
   part.querySelectorAll("[data-again]").forEach(again);
+  refresh(part.querySelectorAll("[data-fresh]"));
 }
 
 enliven(document);

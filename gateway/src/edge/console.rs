@@ -10,10 +10,12 @@ mod applications;
 mod assets;
 mod audit;
 mod batches;
+mod call;
 mod deliver;
 mod devices;
-mod erase;
+
 mod fault;
+mod field;
 mod form;
 mod headers;
 mod layout;
@@ -44,7 +46,7 @@ use axum::{
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::fault::Fault;
+use self::{call::Routes, fault::Fault};
 use super::http::{ApiState, request_id};
 use crate::{
     service::auth::OperatorSessions,
@@ -71,7 +73,7 @@ pub struct Console {
 /// The console at `/`, and the API below `/api`.
 pub fn router(console: Console, api: Router) -> Router {
     let console = Arc::new(console);
-    let within = Router::new()
+    let within = Routes::new()
         .merge(overview::routes())
         .merge(resources::routes())
         .merge(deliver::routes())
@@ -87,11 +89,12 @@ pub fn router(console: Console, api: Router) -> Router {
         .merge(audit::routes())
         .merge(account::routes())
         .merge(sign_in::routes_within())
+        .done()
         .fallback(async || Fault::no_page())
         .method_not_allowed_fallback(async || Fault::no_page())
         .layer(from_fn_with_state(Arc::clone(&console), session::enter));
     let pages = Router::new()
-        .merge(sign_in::routes())
+        .merge(sign_in::routes().done())
         .merge(within)
         .with_state(console)
         .merge(assets::routes())

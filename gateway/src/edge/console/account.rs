@@ -4,17 +4,15 @@ use std::{net::SocketAddr, sync::Arc};
 
 use askama::Template;
 use axum::{
-    Router,
     extract::{ConnectInfo, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use zeroize::Zeroizing;
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, Posted},
     layout::{Layout, Place, render_with, see},
@@ -26,8 +24,10 @@ use super::{
 use crate::service::{account::AccountError, auth::SignInError};
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/account", get(erase(page)).post(erase(change_password)))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/account", page)
+        .post("/account", change_password)
 }
 
 #[derive(Template)]

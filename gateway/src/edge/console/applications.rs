@@ -6,20 +6,13 @@ mod change;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    http::StatusCode,
-    middleware::from_fn,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use headgate_protocol::identity::AppId;
 
 use self::bindings::Report;
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Choice, Errors, PathOf, choices},
     layout::{Layout, Place, render, render_with},
@@ -29,7 +22,6 @@ use super::{
     text::{TEXTS, Texts, fill},
 };
 use crate::{
-    edge::http::linger::linger,
     model::{Application, CredentialSlot},
     service::AppFilter,
 };
@@ -38,30 +30,25 @@ use crate::{
 const FILTERS: &[&str] = &["text"];
 
 /// The routes of this file and of those below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
-    let streamed = Router::new()
-        .route("/applications/{id}/import", post(erase(bindings::import)))
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(linger));
-    Router::new()
+pub(super) fn routes() -> Routes {
+    let streamed = Routes::new()
+        .post("/applications/{id}/import", bindings::import)
+        .streamed();
+    Routes::new()
         .merge(streamed)
-        .route("/applications", get(erase(list)).post(erase(change::add)))
-        .route("/applications/new", get(erase(change::add_page)))
-        .route("/applications/{id}", get(erase(one)))
-        .route(
-            "/applications/{id}/edit",
-            get(erase(change::edit_page)).post(erase(change::edit)),
-        )
-        .route("/applications/{id}/enable", post(erase(change::enable)))
-        .route("/applications/{id}/disable", post(erase(change::disable)))
-        .route("/applications/{id}/secret", post(erase(change::secret)))
-        .route(
-            "/applications/{id}/delete",
-            get(erase(change::delete_page)).post(erase(change::delete)),
-        )
-        .route("/applications/{id}/bind", post(erase(bindings::bind)))
-        .route("/applications/{id}/unbind", post(erase(bindings::unbind)))
+        .get("/applications", list)
+        .post("/applications", change::add)
+        .get("/applications/new", change::add_page)
+        .get("/applications/{id}", one)
+        .get("/applications/{id}/edit", change::edit_page)
+        .post("/applications/{id}/edit", change::edit)
+        .post("/applications/{id}/enable", change::enable)
+        .post("/applications/{id}/disable", change::disable)
+        .post("/applications/{id}/secret", change::secret)
+        .get("/applications/{id}/delete", change::delete_page)
+        .post("/applications/{id}/delete", change::delete)
+        .post("/applications/{id}/bind", bindings::bind)
+        .post("/applications/{id}/unbind", bindings::unbind)
 }
 
 #[derive(Template)]

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use askama::Template;
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{extract::State, response::Response};
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     layout::{Layout, Place, render},
     paging::{ListQuery, Rows},
@@ -24,8 +24,8 @@ const FILTERS: &[&str] = &["actor", "action", "subject", "since", "until"];
 const DAY: Duration = Duration::from_hours(24);
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/audit", get(erase(list)))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/audit", list)
 }
 
 #[derive(Template)]

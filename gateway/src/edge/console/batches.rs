@@ -6,17 +6,14 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     http::StatusCode,
-    middleware::from_fn,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, Upload, sentence},
     layout::{Layout, Place, render_with, see},
@@ -28,7 +25,6 @@ use super::{
 use crate::{
     edge::http::{
         batches::csv_headers,
-        linger::linger,
         problem::Kind,
         upload::{self, Announced},
     },
@@ -37,19 +33,18 @@ use crate::{
 };
 
 /// The routes of this file and of the one below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
-    let streamed = Router::new()
-        .route("/batches", get(erase(list)).post(erase(add)))
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(linger));
-    Router::new()
+pub(super) fn routes() -> Routes {
+    let streamed = Routes::new()
+        .get("/batches", list)
+        .post("/batches", add)
+        .streamed();
+    Routes::new()
         .merge(streamed)
-        .route("/batches/template.csv", get(erase(template)))
-        .route("/batches/{id}", get(erase(one::page)))
-        .route("/batches/{id}/result.csv", get(erase(one::result)))
-        .route("/batches/{id}/confirm", post(erase(one::confirm)))
-        .route("/batches/{id}/delete", post(erase(one::delete)))
+        .get("/batches/template.csv", template)
+        .get("/batches/{id}", one::page)
+        .get("/batches/{id}/result.csv", one::result)
+        .post("/batches/{id}/confirm", one::confirm)
+        .post("/batches/{id}/delete", one::delete)
 }
 
 #[derive(Template)]
@@ -179,6 +174,6 @@ fn refused(error: RegistrationError) -> Result<(StatusCode, String), Fault> {
     }
 }
 
-async fn template(_visit: Visit) -> Response {
-    (csv_headers("devices.csv"), TEMPLATE).into_response()
+async fn template(_visit: Visit) -> Result<Response, Fault> {
+    Ok((csv_headers("devices.csv"), TEMPLATE).into_response())
 }

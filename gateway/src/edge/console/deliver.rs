@@ -9,17 +9,15 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 
 use self::draft::{Draft, FIELDS, Kind, WrongRow};
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, Posted, Upload},
     layout::{Layout, Place, render, render_with, see},
@@ -47,17 +45,18 @@ const SUGGESTIONS: u32 = 10;
 const MAX_FIELDS_BYTES: usize = 64 * 1024;
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
+pub(super) fn routes() -> Routes {
     // Each has a limit of its own.
-    let large = Router::new()
-        .route("/deliver/preview", post(erase(preview)))
-        .route("/deliver", get(erase(page)).post(erase(start)))
-        .route("/deliver/change", post(erase(change)))
-        .layer(DefaultBodyLimit::disable());
-    Router::new()
+    let large = Routes::new()
+        .post("/deliver/preview", preview)
+        .get("/deliver", page)
+        .post("/deliver", start)
+        .post("/deliver/change", change)
+        .unlimited();
+    Routes::new()
         .merge(large)
-        .route("/deliver/devices", get(erase(suggest)))
-        .route("/deliver/template.csv", get(erase(template)))
+        .get("/deliver/devices", suggest)
+        .get("/deliver/template.csv", template)
 }
 
 #[derive(Template)]
@@ -446,7 +445,7 @@ async fn suggest(
 }
 
 /// `GET /deliver/template.csv`
-async fn template(_visit: Visit) -> Response {
+async fn template(_visit: Visit) -> Result<Response, Fault> {
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (
@@ -454,5 +453,5 @@ async fn template(_visit: Visit) -> Response {
             "attachment; filename=\"devices.csv\"",
         ),
     ];
-    (headers, device_csv::TEMPLATE).into_response()
+    Ok((headers, device_csv::TEMPLATE).into_response())
 }

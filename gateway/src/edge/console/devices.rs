@@ -10,18 +10,12 @@ mod register;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    middleware::from_fn,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, response::Response};
 use headgate_protocol::identity::AppId;
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Choice, choices},
     layout::{Layout, Place, render},
@@ -31,7 +25,6 @@ use super::{
     text::{TEXTS, Texts},
 };
 use crate::{
-    edge::http::linger::linger,
     model::{Device, Paged},
     service::DeviceFilter,
 };
@@ -40,35 +33,27 @@ use crate::{
 const FILTERS: &[&str] = &["text", "product", "status", "app"];
 
 /// The routes of this file and of those below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    // Forms with a file have a limit of their own; the rest of a refused one is read, so that its sender hears why.
-    let with_file = Router::new()
-        .route("/devices", get(erase(list)).post(erase(register::add)))
-        .route(
-            "/devices/{id}/fingerprint",
-            post(erase(credentials::fingerprint)),
-        )
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(linger));
-    Router::new()
+pub(super) fn routes() -> Routes {
+    let with_file = Routes::new()
+        .get("/devices", list)
+        .post("/devices", register::add)
+        .post("/devices/{id}/fingerprint", credentials::fingerprint)
+        .streamed();
+    Routes::new()
         .merge(with_file)
-        .route("/devices/new", get(erase(register::page)))
-        .route("/devices/{id}", get(erase(details::page)))
-        .route("/devices/{id}/live", get(erase(messages::events)))
-        .route(
-            "/devices/{id}/edit",
-            get(erase(change::edit_page)).post(erase(change::edit)),
-        )
-        .route(
-            "/devices/{id}/delete",
-            get(erase(change::delete_page)).post(erase(change::delete)),
-        )
-        .route("/devices/{id}/freeze", post(erase(change::freeze)))
-        .route("/devices/{id}/unfreeze", post(erase(change::unfreeze)))
-        .route("/devices/{id}/kick", post(erase(change::kick)))
-        .route("/devices/{id}/credentials", get(erase(credentials::page)))
-        .route("/devices/{id}/secret", post(erase(credentials::secret)))
-        .route("/devices/{id}/clear", post(erase(credentials::clear)))
+        .get("/devices/new", register::page)
+        .get("/devices/{id}", details::page)
+        .get("/devices/{id}/live", messages::events)
+        .get("/devices/{id}/edit", change::edit_page)
+        .post("/devices/{id}/edit", change::edit)
+        .get("/devices/{id}/delete", change::delete_page)
+        .post("/devices/{id}/delete", change::delete)
+        .post("/devices/{id}/freeze", change::freeze)
+        .post("/devices/{id}/unfreeze", change::unfreeze)
+        .post("/devices/{id}/kick", change::kick)
+        .get("/devices/{id}/credentials", credentials::page)
+        .post("/devices/{id}/secret", credentials::secret)
+        .post("/devices/{id}/clear", credentials::clear)
 }
 
 #[derive(Template)]

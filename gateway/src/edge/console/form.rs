@@ -5,16 +5,17 @@
 
 use std::borrow::Cow;
 
-use axum::{
-    body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{Uri, request::Parts},
-};
+use axum::{body::Body, extract::Request, http::Uri};
 use http_body_util::Limited;
 use multer::Field;
 use serde::de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer};
 
-use super::{fault::Fault, session::Visit, text::TEXTS};
+use super::{
+    call::{Call, Part},
+    fault::Fault,
+    session::Visit,
+    text::TEXTS,
+};
 use crate::{
     edge::http::{
         extract::{buffer, media_type},
@@ -61,37 +62,31 @@ impl Posted {
         max_bytes: usize,
     ) -> Result<Self, Fault> {
         let request = request.map(|body| Body::new(Limited::new(body, max_bytes)));
-        Self::read(request, &()).await?.of_session(visit)
+        Self::of_session(request, visit).await
     }
 
-    fn of_session(self, visit: &Visit) -> Result<Self, Fault> {
-        if visit.session.made(self.raw(TOKEN)) {
-            Ok(self)
+    /// Reads a form, within the limit of its route.
+    ///
+    /// # Errors
+    /// The fault of a form that was not made for this session, or is too large.
+    pub(super) async fn of_session(request: Request, visit: &Visit) -> Result<Self, Fault> {
+        let form = Self::read(request).await?;
+        if visit.session.made(form.raw(TOKEN)) {
+            Ok(form)
         } else {
             Err(Fault::forged())
         }
     }
 
     /// Reads a body of `application/x-www-form-urlencoded`.
-    pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Self, Fault> {
+    pub(super) async fn read(request: Request) -> Result<Self, Fault> {
         let is_form =
             media_type(request.headers()).as_deref() == Some("application/x-www-form-urlencoded");
         if !is_form {
             return Err(Fault::bad_request(TEXTS.fault.no_form));
         }
-        let body = buffer(request, state).await?;
+        let body = buffer(request, &()).await?;
         Ok(Self(form_urlencoded::parse(&body).into_owned().collect()))
-    }
-}
-
-impl<S: Send + Sync> FromRequest<S> for Posted {
-    type Rejection = Fault;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
-        let (mut parts, body) = request.into_parts();
-        let visit = Visit::from_request_parts(&mut parts, state).await?;
-        let request = Request::from_parts(parts, body);
-        Self::read(request, state).await?.of_session(&visit)
     }
 }
 
@@ -177,14 +172,9 @@ impl Errors {
 #[derive(Debug)]
 pub(super) struct PathOf<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathOf<T> {
-    type Rejection = Fault;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
-        let found = Path::from_request_parts(parts, state).await;
-        found
-            .map(|Path(part)| Self(part))
-            .map_err(|_| Fault::no_page())
+impl<T: DeserializeOwned> Part for PathOf<T> {
+    fn of(call: &mut Call) -> Result<Self, Fault> {
+        word(call.named()).map(Self).ok_or_else(Fault::no_page)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What every page has around it: navigation, who is signed in, what was just done.
 
+use std::fmt;
+
 use askama::Template;
 use axum::{
     http::{StatusCode, header},
@@ -206,7 +208,19 @@ impl Bare {
     }
 }
 
+/// All of a page before what it is about: the same for each, and written once.
+#[derive(Debug, Template)]
+#[template(path = "console/top.html")]
+pub(super) struct Top<'a> {
+    layout: &'a Layout,
+}
+
 impl Layout {
+    /// What stands before what the page is about.
+    pub(super) const fn top(&self) -> Top<'_> {
+        Top { layout: self }
+    }
+
     /// The surroundings of one page. `title` is also the page's first heading.
     pub(super) fn new(visit: &Visit, place: Place, title: impl Into<String>) -> Self {
         let actor = &visit.session.actor;
@@ -241,15 +255,38 @@ impl Layout {
     }
 }
 
+/// A template of any type: what askama has for that brings all other ways of rendering with it.
+pub(super) trait Html {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// What the template met.
+    fn write_to(&self, html: &mut dyn fmt::Write) -> askama::Result<()>;
+
+    /// How long it may become, in bytes: a guess.
+    fn usual_bytes(&self) -> usize;
+}
+
+impl<T: Template> Html for T {
+    fn write_to(&self, html: &mut dyn fmt::Write) -> askama::Result<()> {
+        self.render_into(html)
+    }
+
+    fn usual_bytes(&self) -> usize {
+        T::SIZE_HINT
+    }
+}
+
 /// A page.
-pub(super) fn render(page: &impl Template) -> Response {
+pub(super) fn render(page: &dyn Html) -> Response {
     render_with(StatusCode::OK, page)
 }
 
 /// A page that is an answer of another kind: 422 shows a form again with what is wrong in it.
-pub(super) fn render_with(status: StatusCode, page: &impl Template) -> Response {
-    match page.render() {
-        Ok(html) => (
+pub(super) fn render_with(status: StatusCode, page: &dyn Html) -> Response {
+    let mut html = String::with_capacity(page.usual_bytes());
+    match page.write_to(&mut html) {
+        Ok(()) => (
             status,
             [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
             html,

@@ -3,17 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Router,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, PathOf, Posted},
     layout::{Layout, Place, render_with, see},
@@ -25,14 +19,12 @@ use super::{
 use crate::service::node::{NodeError, NodeHealth};
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new()
-        .route("/nodes", get(erase(list)))
-        .route(
-            "/nodes/{id}/drain",
-            get(erase(drain_page)).post(erase(drain)),
-        )
-        .route("/nodes/{id}/reload", post(erase(reload)))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/nodes", list)
+        .get("/nodes/{id}/drain", drain_page)
+        .post("/nodes/{id}/drain", drain)
+        .post("/nodes/{id}/reload", reload)
 }
 
 #[derive(Template)]
@@ -71,8 +63,8 @@ impl Node {
     }
 }
 
-async fn list(State(console): State<Arc<Console>>, visit: Visit) -> Response {
-    list_of(&console, &visit, StatusCode::OK, Errors::default())
+async fn list(State(console): State<Arc<Console>>, visit: Visit) -> Result<Response, Fault> {
+    Ok(list_of(&console, &visit, StatusCode::OK, Errors::default()))
 }
 
 fn list_of(console: &Console, visit: &Visit, status: StatusCode, errors: Errors) -> Response {

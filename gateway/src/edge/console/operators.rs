@@ -3,18 +3,12 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Router,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use zeroize::Zeroizing;
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Choice, Errors, PathOf, Posted, choices},
     layout::{Layout, Place, render, render_with, see},
@@ -36,14 +30,16 @@ use crate::{
 const FIELDS: &[&str] = &["name", "role", "password", "password_again"];
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new()
-        .route("/operators", get(erase(list)).post(erase(add)))
-        .route("/operators/new", get(erase(add_page)))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/operators", list)
+        .post("/operators", add)
+        .get("/operators/new", add_page)
         // Behind a part of its own: an operator may be called "new".
-        .route("/operators/named/{name}", get(erase(one)).post(erase(edit)))
-        .route("/operators/named/{name}/password", post(erase(password)))
-        .route("/operators/named/{name}/delete", post(erase(delete)))
+        .get("/operators/named/{name}", one)
+        .post("/operators/named/{name}", edit)
+        .post("/operators/named/{name}/password", password)
+        .post("/operators/named/{name}/delete", delete)
 }
 
 #[derive(Template)]
@@ -145,9 +141,15 @@ async fn list(
     Ok(render(&page))
 }
 
-async fn add_page(visit: Admin) -> Response {
+async fn add_page(visit: Admin) -> Result<Response, Fault> {
     let role = Role::Operator.as_str();
-    new_form(&visit, StatusCode::OK, "", role, Errors::default())
+    Ok(new_form(
+        &visit,
+        StatusCode::OK,
+        "",
+        role,
+        Errors::default(),
+    ))
 }
 
 fn new_form(

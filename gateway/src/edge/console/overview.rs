@@ -5,12 +5,12 @@ mod chart;
 use std::{fmt::Display, sync::Arc};
 
 use askama::Template;
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{extract::State, response::Response};
 
 use self::chart::Chart;
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     layout::{Layout, Place, render},
     session::Visit,
@@ -30,8 +30,8 @@ const SHOWN_TASKS: u32 = 10;
 const SOON_DAYS: u64 = 30;
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/", get(erase(page)))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/", page)
 }
 
 #[derive(Template)]

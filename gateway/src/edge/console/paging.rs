@@ -2,12 +2,14 @@
 //!
 //! By key, never by number: a page costs the same wherever it is, and stays as it is while rows come and go.
 
-use axum::{
-    extract::FromRequestParts,
-    http::{Uri, request::Parts},
-};
+use askama::Template;
+use axum::http::Uri;
 
-use super::fault::Fault;
+use super::{
+    call::{Call, Part},
+    fault::Fault,
+    text::{TEXTS, common::Common},
+};
 use crate::model::{Page, Paged};
 
 /// Rows of a page.
@@ -23,7 +25,7 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    fn of(uri: &Uri) -> Self {
+    fn read(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default();
         let values = form_urlencoded::parse(query.as_bytes()).into_owned();
         Self {
@@ -112,8 +114,9 @@ pub(super) struct Rows<R> {
     pub(super) is_filtered: bool,
 }
 
-/// Addresses of other pages of a list.
-#[derive(Debug)]
+/// Addresses of other pages of a list, and the links to them.
+#[derive(Debug, Template)]
+#[template(path = "console/pages.html")]
 pub(super) struct Ways {
     /// The first one, unless this is it.
     pub(super) first: Option<String>,
@@ -121,11 +124,16 @@ pub(super) struct Ways {
     pub(super) next: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
-    type Rejection = Fault;
+impl Ways {
+    /// The words of the links.
+    const fn words() -> &'static Common {
+        &TEXTS.common
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Fault> {
-        Ok(Self::of(&parts.uri))
+impl Part for ListQuery {
+    fn of(call: &mut Call) -> Result<Self, Fault> {
+        Ok(Self::read(call.uri()))
     }
 }
 
@@ -138,7 +146,7 @@ mod tests {
         let uri: Uri = "/resources?text=a%26b&product=&after=k&note=x"
             .parse()
             .expect("a path");
-        let query = ListQuery::of(&uri);
+        let query = ListQuery::read(&uri);
         assert_eq!(query.value("text"), "a&b");
         assert_eq!(query.page().cursor.as_deref(), Some("k"));
         let found = Paged {

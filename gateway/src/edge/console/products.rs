@@ -5,12 +5,12 @@ mod change;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{extract::State, response::Response};
 use headgate_protocol::identity::ProductId;
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::PathOf,
     layout::{Layout, Place, render},
@@ -22,19 +22,16 @@ use super::{
 use crate::model::{AuthKind, CredentialForm, Product, Transports};
 
 /// The routes of this file and of the one below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new()
-        .route("/products", get(erase(list)).post(erase(change::add)))
-        .route("/products/new", get(erase(change::add_page)))
-        .route("/products/{id}", get(erase(one)))
-        .route(
-            "/products/{id}/edit",
-            get(erase(change::edit_page)).post(erase(change::edit)),
-        )
-        .route(
-            "/products/{id}/delete",
-            get(erase(change::delete_page)).post(erase(change::delete)),
-        )
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/products", list)
+        .post("/products", change::add)
+        .get("/products/new", change::add_page)
+        .get("/products/{id}", one)
+        .get("/products/{id}/edit", change::edit_page)
+        .post("/products/{id}/edit", change::edit)
+        .get("/products/{id}/delete", change::delete_page)
+        .post("/products/{id}/delete", change::delete)
 }
 
 #[derive(Template)]

@@ -6,17 +6,14 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
-    middleware::from_fn,
     response::Response,
-    routing::get,
 };
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
@@ -26,10 +23,7 @@ use super::{
     text::{TEXTS, Texts, fill},
 };
 use crate::{
-    edge::http::{
-        content::{self, Stored},
-        linger::linger,
-    },
+    edge::http::content::{self, Stored},
     model::{DeliveryState, Id, Page, Resource},
     service::{ResourceFilter, TaskFilter},
 };
@@ -38,28 +32,21 @@ use crate::{
 const FILTERS: &[&str] = &["text", "product"];
 
 /// The routes of this file and of those below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    // What is streamed has a limit of its own; the rest of a refused upload is read, so that its sender hears why.
-    let streamed = Router::new()
-        .route("/resources", get(erase(list)).post(erase(change::add)))
-        .route(
-            "/resources/{id}/content",
-            get(erase(download)).post(erase(change::replace)),
-        )
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(linger));
-    Router::new()
+pub(super) fn routes() -> Routes {
+    let streamed = Routes::new()
+        .get("/resources", list)
+        .post("/resources", change::add)
+        .get("/resources/{id}/content", download)
+        .post("/resources/{id}/content", change::replace)
+        .streamed();
+    Routes::new()
         .merge(streamed)
-        .route("/resources/new", get(erase(change::add_page)))
-        .route("/resources/{id}", get(erase(one)))
-        .route(
-            "/resources/{id}/edit",
-            get(erase(change::edit_page)).post(erase(change::edit)),
-        )
-        .route(
-            "/resources/{id}/delete",
-            get(erase(change::delete_page)).post(erase(change::delete)),
-        )
+        .get("/resources/new", change::add_page)
+        .get("/resources/{id}", one)
+        .get("/resources/{id}/edit", change::edit_page)
+        .post("/resources/{id}/edit", change::edit)
+        .get("/resources/{id}/delete", change::delete_page)
+        .post("/resources/{id}/delete", change::delete)
 }
 
 #[derive(Template)]

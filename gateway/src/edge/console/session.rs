@@ -3,16 +3,22 @@
 //! [`enter`] lets in who is signed in and sends the others to the sign-in. Handlers take a [`Visit`], or
 //! [`Operator`] around one where the page needs that role.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, Method, Uri, header, request::Parts, uri::Authority},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 
-use super::{Console, fault::Fault, form::query_value, layout::redirect};
+use super::{
+    Console,
+    call::{Call, Part},
+    fault::Fault,
+    form::query_value,
+    layout::redirect,
+};
 use crate::{model::Role, service::auth::OperatorSession};
 
 /// The cookie under TLS: browsers take it from this host alone, and never send it without TLS.
@@ -20,16 +26,31 @@ const SECURE_COOKIE: &str = "__Host-headgate";
 /// The cookie without TLS, which takes no such prefix.
 const PLAIN_COOKIE: &str = "headgate";
 
+/// The header of what the script asks for by itself: it does not make the session last.
+const REFRESH: &str = "x-headgate-refresh";
+
 /// A stream of events lasts so long: the browser opens the next one, if its operator may still come in.
 pub(super) const STREAM_LASTS: Duration = Duration::from_mins(5);
 
-/// One look at a page by someone who is signed in.
+/// One look at a page by someone who is signed in. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Visit {
+pub(super) struct Visit(Arc<Visited>);
+
+/// What a visit is.
+#[derive(Debug)]
+pub(super) struct Visited {
     /// Who.
     pub(super) session: OperatorSession,
     /// A code of what was just done.
     pub(super) notice: Option<String>,
+}
+
+impl Deref for Visit {
+    type Target = Visited;
+
+    fn deref(&self) -> &Visited {
+        &self.0
+    }
 }
 
 /// A visit of someone who may change devices, resources and tasks.
@@ -50,7 +71,11 @@ pub(super) async fn enter(
         return Fault::forged().into_response();
     }
     let token = cookie(request.headers(), console.is_secure);
-    let session = match console.sessions.session(token.unwrap_or_default()).await {
+    let is_asked_for = !request.headers().contains_key(REFRESH);
+    let session = console
+        .sessions
+        .session(token.unwrap_or_default(), is_asked_for);
+    let session = match session.await {
         Ok(session) => session,
         Err(error) => return Fault::from(error).into_response(),
     };
@@ -61,7 +86,8 @@ pub(super) async fn enter(
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     session.actor.origin = peer.map(|peer| peer.ip());
     let notice = query_value(request.uri(), "note");
-    request.extensions_mut().insert(Visit { session, notice });
+    let visited = Visited { session, notice };
+    request.extensions_mut().insert(Visit(Arc::new(visited)));
     next.run(request).await
 }
 
@@ -142,9 +168,11 @@ const fn cookie_name(is_secure: bool) -> &'static str {
     }
 }
 
-// In every page: what goes on within is not to be repeated there.
-#[inline(never)]
-fn visit_of(parts: &Parts, needed: Role) -> Result<Visit, Fault> {
+/// The visit that [`enter`] left with a request, if its operator has the role that is `needed`.
+///
+/// # Errors
+/// The fault of a request of someone who has not, or is not signed in.
+pub(super) fn visit_of(parts: &Parts, needed: Role) -> Result<Visit, Fault> {
     let visit = parts
         .extensions
         .get::<Visit>()
@@ -155,22 +183,14 @@ fn visit_of(parts: &Parts, needed: Role) -> Result<Visit, Fault> {
     Ok(visit.clone())
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
-    type Rejection = Fault;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Fault> {
-        visit_of(parts, Role::Viewer)
-    }
-}
-
 /// Lets a handler ask for a role by the type of its argument.
 macro_rules! role {
     ($type:ident) => {
-        impl<S: Send + Sync> FromRequestParts<S> for $type {
-            type Rejection = Fault;
+        impl Part for $type {
+            const ROLE: Option<Role> = Some(Role::$type);
 
-            async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Fault> {
-                visit_of(parts, Role::$type).map(Self)
+            fn of(call: &mut Call) -> Result<Self, Fault> {
+                call.visit(Role::$type).map(Self)
             }
         }
     };

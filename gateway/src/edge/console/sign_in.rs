@@ -4,16 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use askama::Template;
 use axum::{
-    Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, Posted, query_value},
     layout::{Bare, redirect, render_with},
@@ -27,18 +25,16 @@ use crate::service::auth::SignInError;
 const MAX_FORM_BYTES: usize = 16 * 1024;
 
 /// The routes for strangers.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route(
-        "/sign-in",
-        get(erase(page))
-            .post(erase(sign_in))
-            .layer(DefaultBodyLimit::max(MAX_FORM_BYTES)),
-    )
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/sign-in", page)
+        .post("/sign-in", sign_in)
+        .at_most(MAX_FORM_BYTES)
 }
 
 /// The routes for those who are signed in.
-pub(super) fn routes_within() -> Router<Arc<Console>> {
-    Router::new().route("/sign-out", post(erase(sign_out)))
+pub(super) fn routes_within() -> Routes {
+    Routes::new().post("/sign-out", sign_out)
 }
 
 #[derive(Template)]
@@ -82,7 +78,7 @@ async fn sign_in(
     if is_foreign(request.method(), request.headers()) {
         return Err(Fault::forged());
     }
-    let form = Posted::read(request, &()).await?;
+    let form = Posted::read(request).await?;
     let (name, next) = (form.text("name"), local(form.raw("next")));
     let signed_in = console
         .sessions

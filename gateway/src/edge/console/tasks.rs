@@ -9,19 +9,13 @@ mod words;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    http::StatusCode,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 
 pub(super) use self::words::in_plain_words;
 use self::{row::DeliveryRow, words::why_task};
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Errors, PathOf},
     layout::{Layout, Place, render, render_with},
@@ -40,25 +34,25 @@ use crate::{
 const FILTERS: &[&str] = &["run", "product"];
 
 /// The routes of this file and of those below.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    let chosen = Router::new()
-        .route("/tasks/{id}/chosen", post(erase(control::chosen)))
-        .layer(DefaultBodyLimit::max(control::MAX_CHOSEN_BYTES));
-    Router::new()
+pub(super) fn routes() -> Routes {
+    let chosen = Routes::new()
+        .post("/tasks/{id}/chosen", control::chosen)
+        .at_most(control::MAX_CHOSEN_BYTES);
+    Routes::new()
         .merge(chosen)
-        .route("/tasks", get(erase(list)))
-        .route("/tasks/{id}", get(erase(one)))
-        .route("/tasks/{id}/live", get(erase(live::events)))
-        .route("/tasks/{id}/report.csv", get(erase(export)))
-        .route("/tasks/{id}/pause", post(erase(control::pause)))
-        .route("/tasks/{id}/resume", post(erase(control::resume)))
-        .route("/tasks/{id}/promote", post(erase(control::promote)))
-        .route("/tasks/{id}/cancel", post(erase(control::cancel)))
-        .route("/tasks/{id}/retry", post(erase(control::retry)))
-        .route("/tasks/{id}/delete", post(erase(control::delete)))
-        .route("/deliveries/{id}", get(erase(delivery::page)))
-        .route("/deliveries/{id}/cancel", post(erase(delivery::cancel)))
-        .route("/deliveries/{id}/retry", post(erase(delivery::retry)))
+        .get("/tasks", list)
+        .get("/tasks/{id}", one)
+        .get("/tasks/{id}/live", live::events)
+        .get("/tasks/{id}/report.csv", export)
+        .post("/tasks/{id}/pause", control::pause)
+        .post("/tasks/{id}/resume", control::resume)
+        .post("/tasks/{id}/promote", control::promote)
+        .post("/tasks/{id}/cancel", control::cancel)
+        .post("/tasks/{id}/retry", control::retry)
+        .post("/tasks/{id}/delete", control::delete)
+        .get("/deliveries/{id}", delivery::page)
+        .post("/deliveries/{id}/cancel", delivery::cancel)
+        .post("/deliveries/{id}/retry", delivery::retry)
 }
 
 #[derive(Template)]

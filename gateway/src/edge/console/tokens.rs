@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
+use axum::{extract::State, http::StatusCode, response::Response};
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{Choice, Errors, PathOf, Posted},
     layout::{Layout, Place, render, render_with, see},
@@ -25,14 +25,13 @@ use crate::{
 };
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new()
-        .route("/tokens", get(erase(list)).post(erase(add)))
-        .route("/tokens/new", get(erase(add_page)))
-        .route(
-            "/tokens/{id}/revoke",
-            get(erase(revoke_page)).post(erase(revoke)),
-        )
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/tokens", list)
+        .post("/tokens", add)
+        .get("/tokens/new", add_page)
+        .get("/tokens/{id}/revoke", revoke_page)
+        .post("/tokens/{id}/revoke", revoke)
 }
 
 #[derive(Template)]
@@ -105,8 +104,8 @@ async fn list(
     Ok(render(&page))
 }
 
-async fn add_page(visit: Admin) -> Response {
-    new_form(&visit, StatusCode::OK, Draft::default())
+async fn add_page(visit: Admin) -> Result<Response, Fault> {
+    Ok(new_form(&visit, StatusCode::OK, Draft::default()))
 }
 
 fn new_form(Admin(visit): &Admin, status: StatusCode, draft: Draft) -> Response {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{Router, extract::State, http::HeaderMap, response::Response, routing::get};
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use super::{
     Console,
-    erase::erase,
+    call::Routes,
     fault::Fault,
     form::{PathOf, Posted},
     layout::{Layout, Place, render, see},
@@ -29,14 +29,12 @@ use crate::{
 const FILTERS: &[&str] = &["device", "product", "name", "state"];
 
 /// The routes of this file.
-pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new()
-        .route("/uploads", get(erase(list)))
-        .route("/uploads/{id}/content", get(erase(download)))
-        .route(
-            "/uploads/{id}/delete",
-            get(erase(delete_page)).post(erase(delete)),
-        )
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/uploads", list)
+        .get("/uploads/{id}/content", download)
+        .get("/uploads/{id}/delete", delete_page)
+        .post("/uploads/{id}/delete", delete)
 }
 
 #[derive(Template)]

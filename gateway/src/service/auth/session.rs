@@ -194,11 +194,16 @@ impl OperatorSessions {
         SignInError::Refused
     }
 
-    /// The session of a token; `None`: it is over, or there never was one.
+    /// The session of a token; `None`: it is over, or there never was one. What `is_used` makes it last: what a page asks
+    /// for by itself is no use.
     ///
     /// # Errors
     /// [`AuthError::Store`].
-    pub async fn session(&self, token: &str) -> Result<Option<OperatorSession>, AuthError> {
+    pub async fn session(
+        &self,
+        token: &str,
+        is_used: bool,
+    ) -> Result<Option<OperatorSession>, AuthError> {
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Ok(None);
         }
@@ -208,7 +213,7 @@ impl OperatorSessions {
             return Ok(None);
         };
         let now = Millis::now();
-        if now.since(row.seen_at) >= TOUCH_INTERVAL {
+        if is_used && now.since(row.seen_at) >= TOUCH_INTERVAL {
             registry.touch_operator_session(&digest, now).await?;
         }
         Ok(Some(OperatorSession {
@@ -330,17 +335,17 @@ mod tests {
         assert!(!sessions.has_been_used().await.unwrap());
         let token = sessions.sign_in("admin", &password, HERE).await.unwrap();
         assert!(sessions.has_been_used().await.unwrap());
-        let session = sessions.session(&token).await.unwrap().unwrap();
+        let session = sessions.session(&token, true).await.unwrap().unwrap();
         assert_eq!(session.actor.role, Role::Admin);
         assert!(session.made(session.form_token()));
         assert!(!session.made("") && !session.made(&token));
         let other = sessions.sign_in("admin", &password, HERE).await.unwrap();
-        let other = sessions.session(&other).await.unwrap().unwrap();
+        let other = sessions.session(&other, true).await.unwrap().unwrap();
         assert!(!session.made(other.form_token()), "each its own");
         sessions.sign_out(&session).await.unwrap();
-        assert!(sessions.session(&token).await.unwrap().is_none());
+        assert!(sessions.session(&token, true).await.unwrap().is_none());
         for wrong in ["", "x", password.as_str(), &"x".repeat(100)] {
-            assert!(sessions.session(wrong).await.unwrap().is_none());
+            assert!(sessions.session(wrong, true).await.unwrap().is_none());
         }
     }
 
@@ -364,8 +369,29 @@ mod tests {
             while Millis::now().since(begun) < Duration::from_millis(2) {
                 tokio::task::yield_now().await;
             }
-            assert!(sessions.session(&token).await.unwrap().is_none());
+            assert!(sessions.session(&token, true).await.unwrap().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn only_use_makes_a_session_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sessions, password) = stage(&dir, ConsoleConfig::default()).await;
+        let token = sessions.sign_in("admin", &password, HERE).await.unwrap();
+        let (registry, digest) = (&sessions.inner.registry, digest(&token));
+        let before = Millis::now().before(Duration::from_mins(30)).unwrap();
+        registry
+            .touch_operator_session(&digest, before)
+            .await
+            .unwrap();
+        let seen = async || {
+            let row = registry.operator_session(&digest, sessions.bounds()).await;
+            row.unwrap().unwrap().seen_at
+        };
+        assert!(sessions.session(&token, false).await.unwrap().is_some());
+        assert_eq!(seen().await, before);
+        assert!(sessions.session(&token, true).await.unwrap().is_some());
+        assert!(seen().await > before);
     }
 
     #[tokio::test]
@@ -378,8 +404,8 @@ mod tests {
         let (sessions, password) = stage(&dir, config).await;
         let first = sessions.sign_in("admin", &password, HERE).await.unwrap();
         let second = sessions.sign_in("admin", &password, HERE).await.unwrap();
-        assert!(sessions.session(&first).await.unwrap().is_none());
-        assert!(sessions.session(&second).await.unwrap().is_some());
+        assert!(sessions.session(&first, true).await.unwrap().is_none());
+        assert!(sessions.session(&second, true).await.unwrap().is_some());
     }
 
     #[tokio::test]

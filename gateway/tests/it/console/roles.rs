@@ -123,10 +123,16 @@ fn routed(directory: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a source file");
-        let routes = text.split(".route(").skip(1);
-        let quoted =
-            routes.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
-        found.extend(quoted.map(str::to_owned));
+        for way in [".route(", ".get(", ".post("] {
+            let routes = text.split(way).skip(1);
+            let quoted =
+                routes.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+            found.extend(
+                quoted
+                    .filter(|path| path.starts_with('/'))
+                    .map(str::to_owned),
+            );
+        }
     }
 }
 

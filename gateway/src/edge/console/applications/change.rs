@@ -52,15 +52,15 @@ fn new_form(
 }
 
 /// `GET /applications/new`
-pub(super) async fn add_page(visit: Operator) -> Response {
+pub(super) async fn add_page(visit: Operator) -> Result<Response, Fault> {
     let nothing = String::new;
-    new_form(
+    Ok(new_form(
         &visit,
         StatusCode::OK,
         nothing(),
         nothing(),
         Errors::default(),
-    )
+    ))
 }
 
 /// `POST /applications`

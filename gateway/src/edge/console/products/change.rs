@@ -193,8 +193,8 @@ fn filters(text: &str) -> Vec<String> {
 }
 
 /// `GET /products/new`
-pub(super) async fn add_page(visit: Admin) -> Response {
-    form_of(&visit, StatusCode::OK, Draft::usual(), None)
+pub(super) async fn add_page(visit: Admin) -> Result<Response, Fault> {
+    Ok(form_of(&visit, StatusCode::OK, Draft::usual(), None))
 }
 
 /// The form, of a new product or of one that was so when `revision` was its time.

@@ -1,6 +1,6 @@
 //! What is done to a task: held, let go, ended, tried again, deleted.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 
@@ -20,23 +20,34 @@ use crate::{
 /// Bytes of a form with every row of a page chosen.
 pub(super) const MAX_CHOSEN_BYTES: usize = 64 * 1024;
 
-/// Carries a change through to its end, also when the browser goes away meanwhile, and shows the task.
-async fn carry_out<T, F>(
+/// A change under way.
+pub(super) type Change = Pin<Box<dyn Future<Output = Result<(), DeliveryError>> + Send>>;
+
+/// What a change is made with, and who makes it.
+pub(super) fn parties(console: &Console, Operator(visit): &Operator) -> (DeliveryService, Actor) {
+    let delivery = console.services.delivery.clone();
+    (delivery, visit.session.actor.clone())
+}
+
+/// Carries a change through to its end, also when the browser goes away meanwhile.
+pub(super) async fn through(
+    console: &Console,
+    change: Change,
+) -> Result<Result<(), DeliveryError>, Fault> {
+    let done = console.services.shutdown.spawn(change).await;
+    done.map_err(|error| Fault::internal(&error))
+}
+
+/// Carries a change of a task through, and shows the task.
+async fn carry_out(
     console: &Console,
     Operator(visit): &Operator,
     id: Id,
     notice: &'static str,
-    change: impl FnOnce(DeliveryService, Actor) -> F,
-) -> Result<Response, Fault>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, DeliveryError>> + Send + 'static,
-{
-    let services = &console.services;
-    let change = change(services.delivery.clone(), visit.session.actor.clone());
-    let done = services.shutdown.spawn(change).await;
-    match done.map_err(|error| Fault::internal(&error))? {
-        Ok(_) => Ok(see(&format!("/tasks/{id}"), notice)),
+    change: Change,
+) -> Result<Response, Fault> {
+    match through(console, change).await? {
+        Ok(()) => Ok(see(&format!("/tasks/{id}"), notice)),
         Err(DeliveryError::Conflict(why)) => {
             let errors = Errors::one("", why);
             let query = ListQuery::plain(&format!("/tasks/{id}"));
@@ -56,7 +67,8 @@ macro_rules! action {
             PathOf($id): PathOf<Id>,
             _form: Posted,
         ) -> Result<Response, Fault> {
-            let change = |$delivery: DeliveryService, $actor: Actor| async move { $change.await };
+            let ($delivery, $actor) = parties(&console, &visit);
+            let change = Box::pin(async move { $change.await.map(drop) });
             carry_out(&console, &visit, $id, $notice, change).await
         }
     };
@@ -111,19 +123,17 @@ pub(super) async fn chosen(
         return details(&console, &visit.0, id, &query, status, errors).await;
     }
     let these = Chosen::These(ids);
-    match form.text("do") {
+    let (delivery, actor) = parties(&console, &visit);
+    let (notice, change): (_, Change) = match form.text("do") {
         "cancel" => {
-            let change = |delivery: DeliveryService, actor: Actor| async move {
-                delivery.cancel_task(&actor, id, these).await
-            };
-            carry_out(&console, &visit, id, "canceled", change).await
+            let change = async move { delivery.cancel_task(&actor, id, these).await.map(drop) };
+            ("canceled", Box::pin(change))
         }
         "retry" => {
-            let change = |delivery: DeliveryService, actor: Actor| async move {
-                delivery.retry_task(&actor, id, these).await
-            };
-            carry_out(&console, &visit, id, "retried", change).await
+            let change = async move { delivery.retry_task(&actor, id, these).await.map(drop) };
+            ("retried", Box::pin(change))
         }
-        _ => Err(Fault::bad_request(TEXTS.fault.no_form)),
-    }
+        _ => return Err(Fault::bad_request(TEXTS.fault.no_form)),
+    };
+    carry_out(&console, &visit, id, notice, change).await
 }

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{extract::State, response::Response};
 
-use super::{Console, Fault, Visit, row::DeliveryRow, words::why_failed};
+use super::{
+    Console, Fault, Visit,
+    control::{parties, through},
+    row::DeliveryRow,
+    words::why_failed,
+};
 use crate::{
     edge::console::{
         form::{PathOf, Posted},
@@ -83,10 +88,9 @@ pub(super) async fn cancel(
     PathOf(id): PathOf<Id>,
     _form: Posted,
 ) -> Result<Response, Fault> {
-    let (delivery, actor) = (console.services.delivery.clone(), visit.0.session.actor);
-    let change = async move { delivery.cancel_delivery(&actor, id).await };
-    let done = console.services.shutdown.spawn(change).await;
-    done.map_err(|error| Fault::internal(&error))??;
+    let (delivery, actor) = parties(&console, &visit);
+    let change = async move { delivery.cancel_delivery(&actor, id).await.map(drop) };
+    through(&console, Box::pin(change)).await??;
     Ok(see(&format!("/deliveries/{id}"), "canceled"))
 }
 
@@ -97,9 +101,8 @@ pub(super) async fn retry(
     PathOf(id): PathOf<Id>,
     _form: Posted,
 ) -> Result<Response, Fault> {
-    let (delivery, actor) = (console.services.delivery.clone(), visit.0.session.actor);
-    let change = async move { delivery.retry_delivery(&actor, id).await };
-    let done = console.services.shutdown.spawn(change).await;
-    done.map_err(|error| Fault::internal(&error))??;
+    let (delivery, actor) = parties(&console, &visit);
+    let change = async move { delivery.retry_delivery(&actor, id).await.map(drop) };
+    through(&console, Box::pin(change)).await??;
     Ok(see(&format!("/deliveries/{id}"), "retried"))
 }
