@@ -69,7 +69,7 @@ connected() { [ $(($(metric 1 headgate_connections) + $(metric 2 headgate_connec
 tries=0
 until connected; do
 	tries=$((tries + 1))
-	[ "$tries" -lt 600 ] || { cat "$DIR/talk" "$DIR/take"; exit 1; }
+	[ "$tries" -lt 600 ] && kill -0 "$TALK" && kill -0 "$TAKE" || { cat "$DIR/talk" "$DIR/take"; exit 1; }
 	sleep 0.2
 done
 for node in 1 2 3; do restart "$node"; done

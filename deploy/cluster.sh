@@ -126,8 +126,9 @@ start_balancer() {
 	module=$(ls /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib64/nginx/modules/ngx_stream_module.so 2>/dev/null | head -n 1)
 	{
 		[ -z "$module" ] || echo "load_module $module;"
-		echo "daemon off; pid $DIR/nginx.pid.own; error_log $DIR/balancer.log; worker_processes 1;"
-		echo "events { worker_connections 8192; } stream {"
+		echo "daemon off; pid $DIR/nginx.pid.own; error_log $DIR/balancer.log; worker_processes 4;"
+		# Two for each device.
+		echo "events { worker_connections 16384; } stream {"
 		for kind in "mqtt 83" "http 80" "files 43" "coap 56"; do
 			set -- $kind
 			how= udp=
@@ -140,12 +141,13 @@ start_balancer() {
 				node=$((node + 1))
 			done
 			echo "}"
-			echo "server { listen 127.0.0.1:$((BASE + $2))$udp; proxy_pass $1; proxy_timeout 1h; }"
+			echo "server { listen 127.0.0.1:$((BASE + $2))$udp reuseport; proxy_pass $1; proxy_timeout 1h; }"
 		done
 		echo "}"
 	} >"$DIR/balancer.conf"
 	if nginx -t -q -c "$DIR/balancer.conf" 2>"$DIR/balancer.test"; then
 		run balancer nginx -c "$DIR/balancer.conf"
+		until_done balancer curl -sS -o "$DIR/balancer.test" "http://127.0.0.1:$((BASE + 80))/"
 		say "balancer  MQTT over TLS 127.0.0.1:$((BASE + 83))  CoAP 127.0.0.1:$((BASE + 56))  HTTP http://127.0.0.1:$((BASE + 80))"
 	else
 		say "no balancer: this nginx has no stream module (apt-get install libnginx-mod-stream)"

@@ -54,7 +54,7 @@ async fn deliver_over(
     let plan = Plan {
         version: swarm::version(args.common.mqtt),
         product: args.common.product.clone(),
-        resource_name: "res".into(),
+        resource_name: Some("res".into()),
         expected: Arc::new(expected),
         verify: args.verify,
         mode: args.mode,

@@ -29,8 +29,8 @@ pub(crate) struct Plan {
     pub(crate) version: ProtocolVersion,
     /// Product of all devices.
     pub(crate) product: String,
-    /// Name of the resource that is delivered; another one is declined.
-    pub(crate) resource_name: String,
+    /// Name of the resource that is delivered; another one is declined. `None`: any is it.
+    pub(crate) resource_name: Option<String>,
     /// Its bytes.
     pub(crate) expected: Arc<Expected>,
     /// How they are checked.
@@ -43,6 +43,15 @@ pub(crate) struct Plan {
     pub(crate) chunk: u32,
     /// How much later acknowledgements leave.
     pub(crate) rtt: Duration,
+}
+
+impl Plan {
+    /// Whether a resource of this name is the one.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.resource_name
+            .as_deref()
+            .is_none_or(|wanted| name == wanted)
+    }
 }
 
 /// What the driver has to do.
@@ -339,13 +348,19 @@ impl Transfer {
         announced: Announced,
         out: &mut BytesMut,
     ) -> Result<(), DeviceError> {
-        if announced.name != self.plan.resource_name {
+        if !self.plan.wants(&announced.name) {
             // What an earlier run left behind must not keep this one waiting.
             let declined = message::report_end(&announced, Some("not wanted"));
             self.unanswered += 1;
             return self.say(&declined, QoS::AtLeastOnce, out);
         }
         let again = self.is_current(&announced.transfer);
+        if self.phase == Phase::Ended && self.said_done && again {
+            // What was said on a connection that ended was not heard, or not yet where this one leads.
+            self.unanswered += 1;
+            let done = message::report_end(&announced, None);
+            return self.say(&done, QoS::AtLeastOnce, out);
+        }
         if self.phase == Phase::Ended || (again && self.phase != Phase::Waiting) {
             return Ok(());
         }
@@ -373,7 +388,7 @@ impl Transfer {
     }
 
     fn on_nothing_waits(&mut self) {
-        // `done` was written on a connection that ended before the answer: the gateway has it.
+        // `done` was written on a connection that ended before the answer: as far as is known here the gateway has it.
         if self.said_done {
             self.end(Ok(()));
         }

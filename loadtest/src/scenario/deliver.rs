@@ -61,7 +61,7 @@ pub(crate) async fn run(
         content,
         swarm,
     };
-    run.run(provision, &resource, identities).await
+    run.run(provision, resource.as_deref(), identities).await
 }
 
 /// The resource's bytes and digests.
@@ -82,18 +82,22 @@ async fn content(args: &DeliverArgs) -> Result<Content, RunError> {
     }
 }
 
-/// Product, devices and resource; gives the resource's id and name.
+/// Product, devices and, unless somebody else delivers, resource; gives the resource's id and name.
 async fn prepare(
     args: &DeliverArgs,
     provision: &mut Provision,
     identities: &[Identity],
     content: &Content,
-) -> Result<(String, String), RunError> {
+) -> Result<(Option<String>, Option<String>), RunError> {
     ensure_devices(provision, identities, args.common.seed).await?;
-    Ok(provision.ensure_resource(content).await?)
+    if args.wait {
+        return Ok((None, None));
+    }
+    let (resource, name) = provision.ensure_resource(content).await?;
+    Ok((Some(resource), Some(name)))
 }
 
-fn plan(args: &DeliverArgs, content: &Content, resource_name: String) -> Plan {
+fn plan(args: &DeliverArgs, content: &Content, resource_name: Option<String>) -> Plan {
     Plan {
         version: swarm::version(args.common.mqtt),
         product: args.common.product.clone(),
@@ -119,7 +123,7 @@ impl Run<'_> {
     async fn run(
         self,
         mut provision: Provision,
-        resource: &str,
+        resource: Option<&str>,
         identities: Vec<Identity>,
     ) -> Result<Report, RunError> {
         let common = &self.args.common;
@@ -138,7 +142,9 @@ impl Run<'_> {
         let task_at = Instant::now();
         let mut created = Ok(());
         if waited == Waited::Reached {
-            created = provision.create_tasks(resource, &identities).await;
+            if let Some(resource) = resource {
+                created = provision.create_tasks(resource, &identities).await;
+            }
             if created.is_ok() {
                 waited = tokio::select! {
                     biased;
@@ -156,7 +162,7 @@ impl Run<'_> {
         let bytes = self.swarm.stats.bytes.get();
         let server = server.map(|watch| watch.finish(u64::from(common.devices), bytes));
         let counts = match (&created, waited) {
-            (Ok(()), Waited::Reached) => self.settled_counts(&provision).await,
+            (Ok(()), Waited::Reached) if !self.args.wait => self.settled_counts(&provision).await,
             _ => None,
         };
         self.conclude(tasks, provision, waited).await;
@@ -192,7 +198,8 @@ impl Run<'_> {
             self.swarm.stats.problem("cancel", || error.to_string());
         }
         stop(&self.swarm, tasks).await;
-        clean_up(provision, common.keep, &self.swarm).await;
+        let keep = common.keep || self.args.wait;
+        clean_up(provision, keep, &self.swarm).await;
     }
 
     const fn odds(&self) -> Odds {
@@ -249,8 +256,11 @@ impl Run<'_> {
     }
 
     /// Waits until the gateway has nothing left to deliver and devices had time to learn it: those
-    /// that still wait then would wait in vain.
+    /// that still wait then would wait in vain. For ever where somebody else delivers.
     async fn await_given_up(&self, provision: &Provision) {
+        if self.args.wait {
+            return std::future::pending().await;
+        }
         loop {
             sleep(GIVEN_UP_INTERVAL).await;
             let Ok(counts) = provision.counts().await else {

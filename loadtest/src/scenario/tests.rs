@@ -47,6 +47,23 @@ async fn a_run_removes_what_it_made() {
 }
 
 #[tokio::test]
+async fn devices_take_what_somebody_else_delivers() {
+    let api = FakeApi::start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let content = Content::generated(1, 100_000).unwrap();
+    io::copy(&mut content.reader(), &mut file.as_file()).unwrap();
+    let line = format!("deliver -c 3 --wait --file {}", file.path().display());
+    let report = run(&api, Fault::None, &line).await.unwrap();
+    assert!(report.ok, "{report}");
+    let delivery = report.delivery.unwrap();
+    assert_eq!(delivery.bytes, 300_000);
+    assert_eq!(delivery.gateway_counts, None);
+    // A product and three devices, which whoever delivers may want to look at.
+    let made = api.made.lock();
+    assert_eq!((made.posts, made.deletes), (4, 0));
+}
+
+#[tokio::test]
 async fn keep_makes_the_next_run_find_everything() {
     let api = FakeApi::start().await;
     let line = "deliver -c 7 --size 100000 --keep";

@@ -97,7 +97,7 @@ impl Taking {
         let read: MaybeAnnounced = serde_json::from_slice(&told.payload)
             .map_err(|error| DeviceError::Unexpected(format!("what waits: {error}")))?;
         let announced = read.into_announced();
-        let announced = announced.filter(|all| all.name == self.plan.resource_name);
+        let announced = announced.filter(|all| self.plan.wants(&all.name));
         let expected = &self.plan.expected;
         match &announced {
             Some(said) if said.size != expected.size => {

@@ -46,7 +46,7 @@ impl Bench {
         let mut plan = Plan {
             version: ProtocolVersion::V311,
             product: "p".into(),
-            resource_name: "res".into(),
+            resource_name: Some("res".into()),
             expected: Arc::new(expected),
             verify: Verify::Sha256,
             mode: Mode::Window,
@@ -290,6 +290,15 @@ fn nothing_waiting_after_done_means_that_it_was_taken() {
         .on_json(&json!({"type": "get_download_task_rsp"}))
         .unwrap();
     assert!(matches!(bench.ended(), Some(Ok(()))));
+
+    // And where it was not taken after all, it is said again.
+    bench.written();
+    bench.announce("download", "t1").unwrap();
+    let (messages, _) = bench.written();
+    let said = of_kind(&messages, "report_download_progress");
+    assert_eq!(said[0]["progress"]["state"], "done");
+    bench.answer_report();
+    assert!(bench.ended().is_none());
 }
 
 #[test]
