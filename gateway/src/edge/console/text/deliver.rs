@@ -13,7 +13,7 @@ texts! {
         to: "To which devices",
         one: "One device",
         csv: "The devices of a CSV",
-        filter: "All devices that fit a filter",
+        filter: "All devices, or those that fit a filter",
         device: "Device",
         device_hint: "Its node id (Tencent: DeviceName). Type two characters to search.",
         device_missing: "Name a device.",
