@@ -109,7 +109,7 @@ test-tools: test-clients $(CLIENTS)/prometheus/made
 		{ $(call install,postgresql); }
 	$(call need,chromium,chromium fonts-dejavu-core)
 	$(call need,mosquitto sqlite3,mosquitto sqlite3)
-	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl coap-client-gnutls openssl redis-server redis-cli,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server)
+	$(call need,mosquitto_sub mosquitto_pub curl jq systemd-analyze coap-client-notls coap-client-openssl coap-client-gnutls openssl redis-server redis-cli faketime,mosquitto-clients curl jq ca-certificates systemd libcoap3-bin openssl redis-server faketime)
 	@ls /usr/include/mosquitto.h /usr/include/coap3/coap.h /usr/include/openssl/evp.h >/dev/null 2>&1 || \
 		{ $(call install,libmosquitto-dev libcoap3-dev libssl-dev); }
 	@ls /usr/lib/nginx/modules/ngx_stream_module.so >/dev/null 2>&1 || { $(call install,nginx-light libnginx-mod-stream); }

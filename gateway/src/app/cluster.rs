@@ -87,7 +87,10 @@ pub(super) async fn open(
     );
     if let Some(cluster) = &cluster {
         let this = nodes.clone();
-        cluster.start(move || this.record(), shutdown).await?;
+        let registry = stores.registry.clock().await?;
+        cluster
+            .start(move || this.record(), registry, shutdown)
+            .await?;
     }
     Ok((cluster, nodes, reloads))
 }

@@ -1,5 +1,7 @@
 //! Points in time as the registry stores them and the API shows them.
 
+mod clock;
+
 use std::{
     fmt,
     str::FromStr,
@@ -20,11 +22,6 @@ pub struct Millis(i64);
 pub struct InvalidTime;
 
 impl Millis {
-    /// The system clock's time.
-    pub fn now() -> Self {
-        SystemTime::now().into()
-    }
-
     /// Takes stored milliseconds.
     pub const fn from_i64(millis: i64) -> Self {
         Self(millis)

@@ -307,7 +307,10 @@ impl Heard {
                 None => Ended::Deleted,
                 Some(found) if !found.enabled => Ended::Disabled,
                 Some(found) if found.updated_at >= since => Ended::SecretReset,
-                Some(_) => continue,
+                Some(_) => {
+                    parts.uplink.revoke_unheard(&app).await?;
+                    continue;
+                }
             };
             parts.uplink.on_ended_elsewhere(&app, ended);
         }

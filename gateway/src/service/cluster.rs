@@ -6,6 +6,7 @@
 //! none of this. Invariants: what is told is a hint: the truth is in the stores; a handler asks no question
 //! ([`Cluster::ask`]) and waits for nobody but the stores; what waits for a node is bounded by the store.
 
+mod clock;
 mod inbox;
 mod lease;
 mod query;

@@ -20,6 +20,7 @@ mod retained;
 mod share;
 mod sightings;
 mod subscribers;
+mod unheard;
 mod writer;
 
 use std::{
@@ -684,8 +685,9 @@ impl Uplink {
     }
 
     /// The applications that have sessions or streams here.
-    pub(in crate::service) fn apps(&self) -> Vec<AppId> {
-        self.inner.subscribers.apps()
+    pub(in crate::service) fn apps(&self) -> HashSet<AppId> {
+        let sessions = self.inner.subscribers.apps().into_iter();
+        sessions.chain(self.inner.histories.apps()).collect()
     }
 
     /// An application was ended by another node, which sees to the stores.

@@ -10,6 +10,7 @@ mod announce;
 mod blocks;
 mod book;
 mod check;
+mod hold;
 mod journal;
 mod live;
 mod put;
@@ -198,8 +199,8 @@ impl fmt::Debug for Inner {
 }
 
 impl UploadService {
-    /// The service over a spool directory, with every upload that was in progress where it stood. Its tasks run until
-    /// `shutdown` stops.
+    /// The service over a spool directory, with every upload that was in progress where it stood; of several nodes each
+    /// has those that devices come to it with. Its tasks run until `shutdown` stops.
     ///
     /// # Errors
     /// What the stores say.
@@ -249,8 +250,11 @@ impl UploadService {
         let _already = self.inner.links.set(links);
     }
 
-    /// Takes up what was in progress, and removes files that no record names.
+    /// Takes up what was in progress, of several nodes only what is here, and removes files that no record names.
     async fn load(&self) -> Result<(), StoreError> {
+        if self.inner.registry.is_shared() {
+            return self.inner.load_own().await;
+        }
         let rows = self.inner.registry.open_uploads().await?;
         let spool = self.inner.spool.clone();
         let loaded = blocking(&self.inner.shutdown, move || {
@@ -382,9 +386,12 @@ impl Inner {
         self.close(upload, end);
         let change = UploadChange::Delete {
             id: upload.id,
+            claim: Some(upload.claim()),
             audit: None,
         };
         match self.journal.commit(change).await {
+            // Another node has it by now, or it was ended there.
+            Ok(deleted) if !deleted.found => return upload.answer(code),
             Ok(deleted) => self.delete_blobs(deleted.freed).await,
             Err(error) => {
                 tracing::error!(%error, upload = %upload.id, "the end of an upload was not recorded");

@@ -61,7 +61,7 @@ pub use target::TargetDevice;
 pub use task::TaskFilter;
 pub use task_edit::TaskEdited;
 pub use token::TokenRow;
-pub use upload::{StoredUpload, UploadChange, UploadFilter, UploadLimits};
+pub use upload::{OpenUpload, StoredUpload, UploadChange, UploadFilter, UploadLimits, UploadNote};
 pub use version::NewVersion;
 
 use self::{dialect::Dialect, tx::Tx};

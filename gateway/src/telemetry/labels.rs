@@ -136,6 +136,8 @@ labels! {
         Deleted = "deleted",
         /// Its device announced other bytes under its name, or too many uploads.
         Replaced = "replaced",
+        /// Its device went on with it at another node.
+        Moved = "moved",
         /// It was not taken when it was announced: size, quota, room.
         Refused = "refused",
     }

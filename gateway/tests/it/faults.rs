@@ -2,7 +2,7 @@
 //! are cut off, slowed, stopped and crashed, in an order that a seed gives: in the end every device has the bytes,
 //! once, every history is in order, and every message that was acknowledged came to the application.
 
-mod cluster;
+pub(crate) mod cluster;
 mod device;
 mod listener;
 

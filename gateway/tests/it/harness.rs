@@ -9,6 +9,7 @@ mod coap;
 mod command;
 mod daemon;
 mod events;
+mod failover;
 mod gateway;
 mod http;
 mod identity;

@@ -1,11 +1,15 @@
 //! Several nodes of one gateway, each a process, on the same stores.
 
 mod clients;
+mod clock;
 mod failures;
 mod messages;
 mod operators;
 mod refused;
 mod shared;
+mod stores;
+mod uploads;
+mod wires;
 
 use std::path::PathBuf;
 

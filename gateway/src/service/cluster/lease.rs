@@ -1,10 +1,13 @@
 //! Keeping the lease, and noticing who comes and goes.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Cluster, FORGET, Inner, LiveNode, NodeRecord, PROTOCOL, earlier};
+use super::{Cluster, FORGET, Inner, LiveNode, NodeRecord, PROTOCOL, clock, earlier};
 use crate::{
     model::Millis,
     shutdown::Shutdown,
@@ -15,17 +18,19 @@ use crate::{
 const BEATS: u32 = 3;
 
 impl Cluster {
-    /// Renews the lease from here on, with what `status` says, and looks once who is there.
+    /// Renews the lease from here on, with what `status` says, and looks once who is there. `registry` is what time it is
+    /// to the registry's server.
     ///
     /// # Errors
     /// [`StoreError::Refused`] beside nodes that speak otherwise; else what the store says.
     pub async fn start(
         &self,
         status: impl Fn() -> NodeRecord + Send + Sync + 'static,
+        registry: Millis,
         shutdown: &Shutdown,
     ) -> Result<(), StoreError> {
         let _second = self.inner.status.set(Box::new(status));
-        self.inner.beat().await?;
+        clock::begin(self.inner.beat().await?, registry);
         self.inner.show();
         for node in &*self.live() {
             let record = &node.record;
@@ -66,7 +71,7 @@ impl Inner {
         loop {
             tick.tick().await;
             match self.beat().await {
-                Ok(()) => {
+                Ok(_) => {
                     self.check.pass();
                     self.changed.notify_one();
                     self.say_unsaid().await;
@@ -81,20 +86,22 @@ impl Inner {
         }
     }
 
-    /// Renews the lease, and takes note of who is there.
-    async fn beat(&self) -> Result<(), StoreError> {
+    /// Renews the lease, and takes note of who is there; gives what time it is to the store.
+    async fn beat(&self) -> Result<Millis, StoreError> {
         let number = self.store.number();
         let seen = {
             let seen = self.seen.lock();
             (seen.0 == Some(number)).then(|| seen.1.clone())
         };
         let (record, asked) = (self.record(), Millis::now());
+        let begun = Instant::now();
         let beat = self.store.beat(&record, &seen.unwrap_or_default()).await?;
+        clock::keep(beat.time, begun.elapsed(), &self.metrics);
         self.alive.store(asked.as_i64(), Ordering::Release);
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.inbox.set(gauge(beat.waiting));
         *self.rows.lock() = beat.nodes;
-        Ok(())
+        Ok(beat.time)
     }
 
     /// Tells the others to forget what they keep, where a change could not be told.

@@ -18,12 +18,13 @@ use headgate_protocol::{
 
 use super::{
     Ended, Refusal, UploadService,
+    hold::Standing,
     journal::NotChanged,
     live::{LiveUpload, Phase, same_content},
     now,
 };
 use crate::{
-    model::{Id, Upload},
+    model::{Id, Millis, Upload},
     service::link::Purpose,
     store::registry::UploadChange,
     telemetry::metrics::UploadEnd,
@@ -64,26 +65,36 @@ impl UploadService {
         who: Uploader<'_>,
         task: &CreateUploadTask,
     ) -> Result<Created, Refusal> {
-        let open = self.inner.book.of_device(who.device_id);
-        let same_name = open.iter().find(|upload| upload.name == task.name);
-        if let Some(upload) =
-            same_name.filter(|known| known.is_of(task.size, task.md5, task.sha256))
-        {
-            return Ok(self.created(who, task, upload));
+        let open = self.inner.standing(who.device_id).await?;
+        let same_name = open.iter().find(|known| known.upload.name == task.name);
+        let is_same =
+            |known: &&Standing| same_content(&known.upload, task.size, task.md5, task.sha256);
+        if let Some(known) = same_name.filter(is_same) {
+            let held = match &known.live {
+                Some(live) => Some(Arc::clone(live)),
+                None => {
+                    self.inner
+                        .hold(known.upload.id, Some(who.device_id))
+                        .await?
+                }
+            };
+            return match held {
+                Some(upload) => Ok(self.created(who, task, &upload)),
+                None => Err(Refusal::busy("the upload has just ended", 1)),
+            };
         }
         if task.by_chunks
             && let Some(stored) = self.stored_before(who.device_id, task).await?
         {
             return Ok(self.already_stored(task, &stored));
         }
-        let refused = self.admit(task, &open, same_name).await;
+        let refused = self.admit(task, &open, same_name.is_some()).await;
         let make_room = refused.inspect_err(|_| {
             let ended = &self.inner.metrics.uploads;
             ended.ended(UploadEnd::Refused).inc();
         })?;
         if let Some(silent) = make_room {
-            let (end, code) = (UploadEnd::Replaced, UploadResultCode::TimeOut);
-            self.inner.drop_upload(&silent, end, code).await;
+            self.end_silent(&silent).await;
         }
         let upload = Upload {
             id: self.inner.registry.next_id(),
@@ -101,7 +112,7 @@ impl UploadService {
         };
         let change = UploadChange::Announce {
             upload: upload.clone(),
-            instead_of: same_name.map(|replaced| replaced.id),
+            instead_of: same_name.map(|replaced| replaced.upload.id),
             limits: self.inner.limits(),
         };
         self.inner.journal.commit(change).await.map_err(|error| {
@@ -111,7 +122,7 @@ impl UploadService {
                 NotChanged::Failed => Refusal::busy("the registry is not available", 10),
             }
         })?;
-        if let Some(replaced) = same_name {
+        if let Some(replaced) = same_name.and_then(|known| known.live.as_ref()) {
             self.inner.close(replaced, UploadEnd::Replaced);
             replaced.answer(UploadResultCode::FileNotExist);
         }
@@ -131,9 +142,9 @@ impl UploadService {
     async fn admit(
         &self,
         task: &CreateUploadTask,
-        open: &[Arc<LiveUpload>],
-        same_name: Option<&Arc<LiveUpload>>,
-    ) -> Result<Option<Arc<LiveUpload>>, Refusal> {
+        open: &[Standing],
+        has_place: bool,
+    ) -> Result<Option<Standing>, Refusal> {
         let config = &self.inner.config;
         if task.size > config.max_size_bytes {
             return Err(TOO_LARGE);
@@ -144,7 +155,7 @@ impl UploadService {
         if !room.unwrap_or(false) {
             return Err(Refusal::NO_SPACE);
         }
-        if same_name.is_some() {
+        if has_place {
             return Ok(None);
         }
         if self.inner.book.len() >= config.max_open {
@@ -153,19 +164,42 @@ impl UploadService {
         if open.len() < config.max_open_per_device {
             return Ok(None);
         }
-        let at = now();
-        let silent = open
-            .iter()
-            .filter(|upload| {
-                upload.phase() == Phase::Receiving && at.since(upload.moved_at()) >= SILENT
-            })
-            .min_by_key(|upload| upload.moved_at());
-        match silent {
-            Some(silent) => Ok(Some(Arc::clone(silent))),
+        let (at, never) = (now(), Millis::from_i64(0));
+        // The device is here: what it left at another node is silent.
+        let moved_at =
+            |known: &&Standing| known.live.as_ref().map_or(never, |live| live.moved_at());
+        let is_silent = |known: &&Standing| {
+            let phase = known
+                .live
+                .as_ref()
+                .map_or(Phase::Receiving, |live| live.phase());
+            phase == Phase::Receiving && at.since(moved_at(known)) >= SILENT
+        };
+        match open.iter().filter(is_silent).min_by_key(moved_at) {
+            Some(silent) => Ok(Some(silent.clone())),
             None => Err(Refusal::busy(
                 "too many uploads of this device are in progress",
                 60,
             )),
+        }
+    }
+
+    /// Ends an upload that has to make room.
+    async fn end_silent(&self, silent: &Standing) {
+        let (end, code) = (UploadEnd::Replaced, UploadResultCode::TimeOut);
+        if let Some(live) = &silent.live {
+            return self.inner.drop_upload(live, end, code).await;
+        }
+        let change = UploadChange::Delete {
+            id: silent.upload.id,
+            claim: None,
+            audit: None,
+        };
+        match self.inner.journal.commit(change).await {
+            Ok(deleted) => self.inner.delete_blobs(deleted.freed).await,
+            Err(error) => {
+                tracing::error!(%error, upload = %silent.upload.id, "the end of an upload was not recorded");
+            }
         }
     }
 
@@ -250,12 +284,8 @@ impl UploadService {
         transfer: &str,
     ) -> Result<(Option<UploadState>, Option<Ended>), Refusal> {
         let id: Id = transfer.parse().map_err(|_| Refusal::UNKNOWN)?;
-        if let Some(upload) = self.inner.book.get(id) {
-            return if upload.device_id == *device {
-                Ok((Some(upload.state()), None))
-            } else {
-                Err(Refusal::UNKNOWN)
-            };
+        if let Some(upload) = self.inner.hold(id, Some(device)).await? {
+            return Ok((Some(upload.state()), None));
         }
         let whole = |offset| UploadState {
             transfer: transfer.to_owned(),
@@ -283,15 +313,36 @@ impl UploadService {
     }
 
     /// Takes a report of the device; the receipt is what it is answered with.
-    pub fn report(&self, device: &DeviceId, report: &UploadReport) -> Receipt {
-        let open = self.inner.book.of_device(device);
-        let meant = open.iter().find(|upload| match &report.transfer {
-            Some(transfer) => upload.transfer() == transfer,
-            None => report.name.as_ref().is_none_or(|name| *name == upload.name),
+    pub async fn report(&self, device: &DeviceId, report: &UploadReport) -> Receipt {
+        let open = match self.inner.standing(device).await {
+            Ok(open) => open,
+            Err(refusal) => {
+                return Receipt {
+                    result_code: -1,
+                    result_msg: refusal.message.to_owned(),
+                };
+            }
+        };
+        let meant = open.iter().find(|known| match &report.transfer {
+            Some(transfer) => known.upload.id.to_string() == *transfer,
+            None => report
+                .name
+                .as_ref()
+                .is_none_or(|name| *name == known.upload.name),
         });
-        let Some(upload) = meant else {
+        let Some(known) = meant else {
             // One that is stored, or a report that comes again because its receipt was lost.
             return Receipt::ok();
+        };
+        let Some(upload) = &known.live else {
+            return if matches!(report.state, UploadReportState::Done) {
+                Receipt {
+                    result_code: -1,
+                    result_msg: "incomplete: ask where it stands".to_owned(),
+                }
+            } else {
+                Receipt::ok()
+            };
         };
         match report.state {
             UploadReportState::Done

@@ -7,11 +7,30 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headgate_protocol::{identity::DeviceId, transfer::upload::UploadResultCode};
 
-use super::{Inner, Refusal, UploadService, live::LiveUpload};
+use super::{Inner, Refusal, UploadService, hold::Standing, live::LiveUpload};
 use crate::{store::spool::SpoolState, telemetry::metrics::UploadChunk};
 
 impl UploadService {
-    /// The upload in progress to which a device gave this name.
+    /// The upload in progress to which a device gave this name, in this node's hands from here on.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it cannot be looked up now.
+    pub async fn hold_named(
+        &self,
+        device: &DeviceId,
+        name: &str,
+    ) -> Result<Option<Arc<LiveUpload>>, Refusal> {
+        let open = self.inner.standing(device).await?;
+        match open.into_iter().find(|known| known.upload.name == name) {
+            Some(Standing {
+                live: Some(live), ..
+            }) => Ok(Some(live)),
+            Some(known) => self.inner.hold(known.upload.id, Some(device)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The upload in progress to which a device gave this name, where this node has it in hand.
     pub fn open_named(&self, device: &DeviceId, name: &str) -> Option<Arc<LiveUpload>> {
         let mut open = self.inner.book.of_device(device).into_iter();
         open.find(|upload| upload.name == name)

@@ -27,11 +27,31 @@ impl Book {
         of_device.push(upload.id);
     }
 
-    pub(super) fn remove(&self, upload: &LiveUpload) {
+    /// Takes one up unless there is one of its id; gives the one that there is then, and whether it is new.
+    pub(super) fn enter(&self, upload: Arc<LiveUpload>) -> (Arc<LiveUpload>, bool) {
         let mut index = self.0.lock();
-        if index.by_id.remove(&upload.id).is_none() {
+        let known = index
+            .by_id
+            .get(&upload.id)
+            .filter(|known| !known.is_closed());
+        if let Some(known) = known {
+            return (Arc::clone(known), false);
+        }
+        if index.by_id.insert(upload.id, Arc::clone(&upload)).is_none() {
+            let of_device = index.by_device.entry(upload.device_id.clone()).or_default();
+            of_device.push(upload.id);
+        }
+        (upload, true)
+    }
+
+    pub(super) fn remove(&self, upload: &Arc<LiveUpload>) {
+        let mut index = self.0.lock();
+        // Another one of its id may have been taken up since it ended.
+        let is_there = index.by_id.get(&upload.id);
+        if !is_there.is_some_and(|known| Arc::ptr_eq(known, upload)) {
             return;
         }
+        index.by_id.remove(&upload.id);
         if let Some(of_device) = index.by_device.get_mut(&upload.device_id) {
             of_device.retain(|id| *id != upload.id);
             if of_device.is_empty() {

@@ -19,6 +19,9 @@ use crate::{
 /// Bytes that are read from the spool at a time.
 const READ_BYTES: u64 = 1024 * 1024;
 
+/// How often an upload that is whole here is taken back from other nodes before it is left to them.
+const MAX_TAKES: usize = 5;
+
 /// Why a whole upload could not be checked; it is tried again.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
@@ -168,27 +171,53 @@ impl Inner {
 
     /// Records a blob that is what was announced; `None` where the upload was ended meanwhile.
     async fn record(
-        &self,
-        upload: &LiveUpload,
+        self: &Arc<Self>,
+        upload: &Arc<LiveUpload>,
         blob: StoredBlob,
     ) -> Result<Option<UploadResultCode>, CheckError> {
-        let change = UploadChange::Store {
-            id: upload.id,
-            blob: blob.id,
-            digests: blob.digests,
-            at: Millis::now(),
-        };
-        let stored = match self.journal.commit(change).await {
-            Ok(stored) => stored,
-            // Whether it was recorded is not known. If it was, the blob is named and stays, and the next try
-            // finds the same; if not, the next start removes it.
-            Err(error) => return Err(error.into()),
-        };
-        if stored.blob != Some(blob.id) {
-            self.delete_blobs([blob.id]).await;
+        for _ in 0..MAX_TAKES {
+            let change = UploadChange::Store {
+                id: upload.id,
+                claim: upload.claim(),
+                blob: blob.id,
+                digests: blob.digests.clone(),
+                at: Millis::now(),
+            };
+            // Where it fails, whether it was recorded is not known. If it was, the blob is named and stays, and the
+            // next try finds that; if not, the next start removes it.
+            let stored = self.journal.commit(change).await?;
+            if stored.found {
+                if stored.blob != Some(blob.id) {
+                    self.delete_blobs([blob.id]).await;
+                }
+                self.delete_blobs(stored.freed).await;
+                return Ok(Some(UploadResultCode::Stored));
+            }
+            match self.registry.upload(upload.id).await? {
+                Some(known) if known.blob.is_some() => {
+                    if known.blob != Some(blob.id) {
+                        self.delete_blobs([blob.id]).await;
+                    }
+                    return Ok(Some(UploadResultCode::Stored));
+                }
+                // Another node has taken it. The bytes that are whole and right here are stored all the same: they
+                // are what the device announced.
+                Some(_) => {
+                    if let Some(claim) = self.registry.claim_upload(upload.id).await? {
+                        upload.claimed(claim);
+                    }
+                }
+                None => {
+                    // Deleted, by way of another node it may be.
+                    self.delete_blobs([blob.id]).await;
+                    self.close(upload, UploadEnd::Deleted);
+                    upload.answer(UploadResultCode::FileNotExist);
+                    return Ok(None);
+                }
+            }
         }
-        self.delete_blobs(stored.freed).await;
-        Ok(stored.found.then_some(UploadResultCode::Stored))
+        self.delete_blobs([blob.id]).await;
+        Err(NotChanged::Failed.into())
     }
 }
 

@@ -3,7 +3,10 @@
 //! Two locks. `progress` is held for moments, by anyone; `file` is held while the disk is written and only on
 //! threads for blocking work. Where both are held, `file` was taken first.
 
-use std::ops::Deref;
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use headgate_protocol::transfer::{message::UploadState, ranges::Ranges, upload::UploadResultCode};
 use parking_lot::Mutex;
@@ -21,6 +24,8 @@ pub struct LiveUpload {
     transfer: Box<str>,
     progress: Mutex<Progress>,
     file: Mutex<SpoolState>,
+    /// The last taking of it that this node knows of.
+    claim: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -74,6 +79,7 @@ impl LiveUpload {
                 waiter: None,
             }),
             file: Mutex::new(state),
+            claim: AtomicI64::new(0),
             upload,
         }
     }
@@ -81,6 +87,16 @@ impl LiveUpload {
     /// Its id as text.
     pub fn transfer(&self) -> &str {
         &self.transfer
+    }
+
+    /// By which taking of it this node has it.
+    pub(super) fn claim(&self) -> i64 {
+        self.claim.load(Ordering::Acquire)
+    }
+
+    /// This node has taken it.
+    pub(super) fn claimed(&self, claim: i64) {
+        self.claim.fetch_max(claim, Ordering::AcqRel);
     }
 
     /// Bytes that are in the spool.
@@ -115,11 +131,6 @@ impl LiveUpload {
 
     pub(super) fn set_chunk_size(&self, bytes: u32) {
         self.progress.lock().chunk_size = bytes;
-    }
-
-    /// Whether it is what the device announces now: the same bytes, as far as digests were given.
-    pub(super) fn is_of(&self, size: u64, md5: Option<[u8; 16]>, sha256: Option<[u8; 32]>) -> bool {
-        same_content(&self.upload, size, md5, sha256)
     }
 
     /// Works with the file; blocks while someone else does.

@@ -88,7 +88,8 @@ impl UploadService {
             inner: Arc::clone(&self.inner),
             target,
         };
-        if let Some(upload) = self.inner.book.get(link.id) {
+        let held = self.inner.hold(link.id, None).await;
+        if let Some(upload) = held.map_err(|_refused| FileRefusal::Unavailable)? {
             return Ok(grant(Target::Open(upload)));
         }
         match self.inner.registry.upload(link.id).await {

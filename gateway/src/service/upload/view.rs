@@ -1,15 +1,18 @@
 //! Uploads as operators see them: listed, read, deleted.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use headgate_protocol::transfer::upload::UploadResultCode;
 
-use super::{UploadService, journal::NotChanged};
+use super::{LiveUpload, UploadService, journal::NotChanged};
 use crate::{
     model::{Actor, BlobId, Id, InvalidField, Millis, Page, Paged, Upload},
     service::UploadFilter,
-    store::{StoreError, registry::UploadChange},
+    store::{
+        StoreError,
+        registry::{UploadChange, UploadNote},
+    },
     telemetry::metrics::UploadEnd,
 };
 
@@ -61,7 +64,8 @@ impl UploadService {
         page: &Page,
     ) -> Result<Paged<UploadStanding>, UploadError> {
         let page = self.inner.registry.uploads(filter, page).await?;
-        Ok(page.map(|upload| self.standing(upload)))
+        let notes = self.notes(&page.items).await?;
+        Ok(page.map(|upload| self.shown(upload, &notes)))
     }
 
     /// The upload of an id.
@@ -70,7 +74,9 @@ impl UploadService {
     /// [`UploadError::NotFound`].
     pub async fn upload(&self, id: Id) -> Result<UploadStanding, UploadError> {
         let upload = self.inner.registry.upload(id).await?;
-        Ok(self.standing(upload.ok_or(UploadError::NotFound)?))
+        let upload = upload.ok_or(UploadError::NotFound)?;
+        let notes = self.notes(std::slice::from_ref(&upload)).await?;
+        Ok(self.shown(upload, &notes))
     }
 
     /// Reads a range of a stored upload's bytes: exactly that range.
@@ -100,6 +106,7 @@ impl UploadService {
         }
         let change = UploadChange::Delete {
             id,
+            claim: None,
             audit: Some(actor.did("upload.delete", id, subject)),
         };
         let deleted = match self.inner.journal.commit(change).await {
@@ -122,15 +129,28 @@ impl UploadService {
         }
     }
 
-    fn standing(&self, upload: Upload) -> UploadStanding {
-        let live = self.inner.book.get(upload.id);
-        let received = match &live {
-            Some(live) => live.received(),
-            None if upload.blob.is_some() => upload.size,
-            None => 0,
+    /// What other nodes noted of the unfinished among these that they have.
+    async fn notes(&self, uploads: &[Upload]) -> Result<HashMap<Id, UploadNote>, UploadError> {
+        if !self.inner.registry.is_shared() {
+            return Ok(HashMap::new());
+        }
+        let open = uploads.iter().filter(|upload| upload.blob.is_none());
+        let ids: Vec<_> = open.map(|upload| upload.id).collect();
+        Ok(self.inner.registry.upload_notes(&ids).await?)
+    }
+
+    fn shown(&self, upload: Upload, notes: &HashMap<Id, UploadNote>) -> UploadStanding {
+        let note = notes.get(&upload.id);
+        let is_newest = |live: &Arc<LiveUpload>| note.is_none_or(|note| live.claim() >= note.claim);
+        let live = self.inner.book.get(upload.id).filter(is_newest);
+        let received = match (&live, note) {
+            (Some(live), _) => live.received(),
+            (None, _) if upload.blob.is_some() => upload.size,
+            (None, note) => note.map_or(0, |note| note.received),
         };
+        let moved_at = live.map(|live| live.moved_at());
         UploadStanding {
-            moved_at: live.map(|live| live.moved_at()),
+            moved_at: moved_at.or_else(|| note.map(|note| note.at)),
             received,
             upload,
         }

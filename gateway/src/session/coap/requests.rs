@@ -113,7 +113,7 @@ impl CoapServer {
             }
             (Code::GET, ["u", name]) => {
                 let name = (*name).to_owned();
-                self.get_upload(now, &asked, id, &name);
+                self.get_upload(asked, id, name);
             }
             (Code::POST, ["d", rest @ ..]) => {
                 let rest: Vec<_> = rest.iter().map(|level| (*level).to_owned()).collect();

@@ -117,22 +117,27 @@ impl CoapServer {
     }
 
     /// `GET /u/{name}`: where an unfinished upload stands.
-    pub(super) fn get_upload(&mut self, now: Instant, asked: &Asked, id: RdId, name: &str) {
+    pub(super) fn get_upload(&self, asked: Asked, id: RdId, name: String) {
         let Some(registration) = self.registrations.get(id) else {
             return;
         };
-        let device = &registration.device.device_id;
-        let response = match self.node.uploads.open_named(device, name) {
-            Some(upload) => {
-                let standing = json!({"offset": upload.offset(), "size": upload.size});
-                match body::encode(asked.message.accept(), &standing) {
-                    Some((format, body)) => Response::new(Code::CONTENT).with_content(format, body),
-                    None => Response::new(Code::NOT_ACCEPTABLE),
+        let (uploads, device) = (self.node.uploads.clone(), registration.device.clone());
+        self.spawn(async move {
+            let response = match uploads.hold_named(&device.device_id, &name).await {
+                Ok(Some(upload)) => {
+                    let standing = json!({"offset": upload.offset(), "size": upload.size});
+                    match body::encode(asked.message.accept(), &standing) {
+                        Some((format, body)) => {
+                            Response::new(Code::CONTENT).with_content(format, body)
+                        }
+                        None => Response::new(Code::NOT_ACCEPTABLE),
+                    }
                 }
-            }
-            None => Response::new(Code::NOT_FOUND),
-        };
-        self.answer(now, asked, response);
+                Ok(None) => Response::new(Code::NOT_FOUND),
+                Err(refusal) => refused(refusal),
+            };
+            Done::Uploaded(asked, id, None, response)
+        });
     }
 }
 

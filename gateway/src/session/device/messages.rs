@@ -102,7 +102,7 @@ impl DeviceSession {
             }
             UpMessage::CreateUploadTask(task) => self.create_upload(&task).await,
             UpMessage::GetUploadState { transfer } => self.answer_upload_state(&transfer).await,
-            UpMessage::ReportUploadProgress(report) => self.answer_upload_report(&report),
+            UpMessage::ReportUploadProgress(report) => self.answer_upload_report(&report).await,
             UpMessage::Unknown(kind) => {
                 let error = TransferError {
                     transfer: String::new(),

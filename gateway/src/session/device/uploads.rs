@@ -254,12 +254,13 @@ impl DeviceSession {
         }
     }
 
-    pub(super) fn answer_upload_report(&mut self, report: &UploadReport) {
+    pub(super) async fn answer_upload_report(&mut self, report: &UploadReport) {
         let receipt = self
             .link
             .node
             .uploads
-            .report(&self.device.device_id, report);
+            .report(&self.device.device_id, report)
+            .await;
         self.tell(
             &DownMessage::ReportUploadProgressRsp(receipt),
             Sent::Message,

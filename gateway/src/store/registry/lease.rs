@@ -51,6 +51,17 @@ impl Registry {
         Ok(())
     }
 
+    /// What time it is to the database.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn clock(&self) -> Result<Millis, StoreError> {
+        let mut sql = Sql::new("SELECT ");
+        sql.push(self.dialect.now()).push(" AS now");
+        let row = sql.build(self.dialect)?.fetch_one(&self.read).await?;
+        Fields(&row).time("now")
+    }
+
     /// The database's own time.
     pub(super) async fn server_time(&self, tx: &mut super::Tx) -> Result<Millis, StoreError> {
         let mut sql = Sql::new("SELECT ");

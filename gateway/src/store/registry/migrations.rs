@@ -131,4 +131,9 @@ const FILES: &[(i64, &str, &str)] = &[
         include_str!("migrations/0017_nodes_of_tasks.sql"),
     ),
     (19, "lists", include_str!("migrations/0019_lists.sql")),
+    (
+        22,
+        "upload_claims",
+        include_str!("migrations/0022_upload_claims.sql"),
+    ),
 ];

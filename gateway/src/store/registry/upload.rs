@@ -3,8 +3,12 @@
 //! Changes come in batches of one transaction, since thousands of devices announce and finish at once. How much
 //! there is in all stands in a row of its own that every change keeps right.
 
+mod claim;
+
 use headgate_protocol::identity::{DeviceId, ProductId};
 use sqlx::any::AnyRow;
+
+pub use self::claim::{OpenUpload, UploadNote};
 
 use crate::{
     model::{AuditEntry, BlobId, Digests, Id, Millis, Page, Paged, Upload, UploadPhase},
@@ -47,6 +51,8 @@ pub enum UploadChange {
     Store {
         /// Which.
         id: Id,
+        /// The taking of it by which it is done: another node's is in the way of it.
+        claim: i64,
         /// Where its bytes are.
         blob: BlobId,
         /// What is known of them.
@@ -58,6 +64,8 @@ pub enum UploadChange {
     Delete {
         /// Which.
         id: Id,
+        /// An unfinished one only where this is still the last taking of it; `None`: whoever has it.
+        claim: Option<i64>,
         /// Who did that, where somebody asked for it.
         audit: Option<AuditEntry>,
     },
@@ -115,12 +123,27 @@ impl Registry {
                 },
                 UploadChange::Store {
                     id,
+                    claim,
                     blob,
                     digests,
                     at,
-                } => Ok(store(&mut tx, *id, *blob, digests, *at).await?),
-                UploadChange::Delete { id, audit } => {
-                    let deleted = delete(&mut tx, *id).await?;
+                } => {
+                    if is_held(&mut tx, *id, *claim).await? {
+                        Ok(store(&mut tx, *id, *blob, digests, *at).await?)
+                    } else {
+                        Ok(StoredUpload::default())
+                    }
+                }
+                UploadChange::Delete { id, claim, audit } => {
+                    let may = match claim {
+                        Some(claim) => is_held(&mut tx, *id, *claim).await?,
+                        None => true,
+                    };
+                    let deleted = if may {
+                        delete(&mut tx, *id).await?
+                    } else {
+                        StoredUpload::default()
+                    };
                     if let Some(audit) = audit.as_ref().filter(|_| deleted.found) {
                         self.record_in(&mut tx, audit).await?;
                     }
@@ -288,21 +311,31 @@ fn within(unit: &'static str, value: u64, limit: u64) -> Result<(), StoreError> 
 }
 
 async fn insert(tx: &mut Tx, upload: &Upload) -> Result<(), StoreError> {
-    sqlx::query(
+    let mut sql = Sql::new(
         "INSERT INTO device_resource (id, account_id, device_id, product_id, node_id, name, version, state, size, \
-         md5, sha256, created_at) VALUES ($1, 1, $2, $3, $4, $5, 0, 0, $6, $7, $8, $9)",
-    )
-    .bind(upload.id.as_i64())
-    .bind(upload.device_id.as_str())
-    .bind(upload.product_id.as_str())
-    .bind(upload.node_id.as_str())
-    .bind(upload.name.as_str())
-    .bind(stored(upload.size))
-    .bind(upload.md5.map(Vec::from))
-    .bind(upload.sha256.map(Vec::from))
-    .bind(upload.created_at.as_i64())
-    .execute(&mut **tx)
-    .await?;
+         md5, sha256, created_at, noted_at) VALUES (",
+    );
+    sql.bind(upload.id.as_i64())
+        .push(", 1, ")
+        .bind(upload.device_id.as_str())
+        .push(", ")
+        .bind(upload.product_id.as_str())
+        .push(", ")
+        .bind(upload.node_id.as_str())
+        .push(", ")
+        .bind(upload.name.as_str())
+        .push(", 0, 0, ")
+        .bind(stored(upload.size))
+        .push(", ")
+        .bind(upload.md5.map(Vec::from))
+        .push(", ")
+        .bind(upload.sha256.map(Vec::from))
+        .push(", ")
+        .bind(upload.created_at.as_i64())
+        .push(", ")
+        .push(tx.dialect().now())
+        .push(")");
+    sql.build(tx.dialect())?.execute(&mut **tx).await?;
     Ok(())
 }
 
@@ -387,6 +420,16 @@ async fn delete(tx: &mut Tx, id: Id) -> Result<StoredUpload, StoreError> {
         }
     }
     Ok(outcome)
+}
+
+/// Whether an upload is not stored yet and this is the last taking of it.
+async fn is_held(tx: &mut Tx, id: Id, claim: i64) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT claim FROM device_resource WHERE id = $1 AND state = 0")
+        .bind(id.as_i64())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let held = row.map(|row| Fields(&row).int("claim")).transpose()?;
+    Ok(held == Some(claim))
 }
 
 /// The size of an upload that has not been stored meanwhile.

@@ -23,7 +23,7 @@ use super::{
     },
 };
 use crate::{
-    model::{Id, Message},
+    model::{Id, Message, Millis},
     store::StoreError,
 };
 
@@ -70,6 +70,8 @@ pub struct Beat {
     pub waiting: usize,
     /// Every node, those too that died and have not been seen off.
     pub nodes: Vec<NodeRow>,
+    /// What time it is to the server.
+    pub time: Millis,
 }
 
 /// What a node was told.

@@ -21,6 +21,8 @@ pub struct ClusterMetrics {
     pub unconfirmed: IntCounter,
     /// Devices of dead nodes that this one saw off.
     pub reaped: IntCounter,
+    /// Seconds by which this machine's clock is ahead of the sessions' server's.
+    pub clock_offset: IntGauge,
 }
 
 impl ClusterMetrics {
@@ -53,6 +55,10 @@ impl ClusterMetrics {
             reaped: make.counter(
                 "cluster_devices_reaped_total",
                 "Devices of dead nodes that this one saw off.",
+            ),
+            clock_offset: make.gauge(
+                "cluster_clock_offset_seconds",
+                "Seconds by which this machine's clock is ahead of the sessions' server's.",
             ),
         }
     }

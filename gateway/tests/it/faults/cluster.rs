@@ -279,7 +279,7 @@ fn socket_of(database: &str) -> Target {
 }
 
 /// A store's address for whoever goes there through a proxy.
-fn by_way_of(proxy: &Proxy, url: &str) -> String {
+pub(crate) fn by_way_of(proxy: &Proxy, url: &str) -> String {
     let (who, place) = url.split_once('@').expect("credentials");
     let path = place.split_once('/').map_or("", |(_, path)| path);
     let name = path.split('?').next().expect("a name");

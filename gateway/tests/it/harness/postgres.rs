@@ -17,10 +17,10 @@ use tempfile::TempDir;
 /// The server; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Postgres {
-    programs: PathBuf,
-    process: Mutex<Child>,
-    dir: TempDir,
-    databases: AtomicUsize,
+    pub(super) programs: PathBuf,
+    pub(super) process: Mutex<Child>,
+    pub(super) dir: TempDir,
+    pub(super) databases: AtomicUsize,
 }
 
 impl Postgres {
@@ -116,7 +116,7 @@ impl Postgres {
         command
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         let begun = Instant::now();
         while !self
             .psql("postgres")
@@ -138,13 +138,15 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // The server ends its processes by itself only when it is told to go: it is not to be killed.
         let process = self.process.get_mut();
-        send(process.id(), Signal::QUIT);
+        if process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            send(process.id(), Signal::QUIT);
+        }
         let _ = process.wait();
     }
 }
 
 /// Starts the server on a directory that has its databases.
-fn serve(programs: &Path, dir: &Path) -> Child {
+pub(super) fn serve(programs: &Path, dir: &Path) -> Child {
     let owner = geteuid().is_root().then_some(NOBODY);
     let mut command = as_user(&programs.join("postgres"), owner);
     command.arg("-D").arg(dir.join("data")).arg("-k").arg(dir);
@@ -181,7 +183,7 @@ fn programs() -> PathBuf {
 }
 
 /// A command that does not run as root, as which PostgreSQL refuses to.
-fn as_user(program: &Path, user: Option<u32>) -> Command {
+pub(super) fn as_user(program: &Path, user: Option<u32>) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -194,13 +196,13 @@ fn as_user(program: &Path, user: Option<u32>) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.output().expect("it runs");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
 }
 
-const USER: &str = "headgate";
-const PASSWORD: &str = "hunter2";
+pub(super) const USER: &str = "headgate";
+pub(super) const PASSWORD: &str = "hunter2";
 /// The user and group of nobody.
-const NOBODY: u32 = 65_534;
+pub(super) const NOBODY: u32 = 65_534;

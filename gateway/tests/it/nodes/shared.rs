@@ -2,7 +2,7 @@
 
 use headgate_protocol::{
     coap::{Code, Szx},
-    mqtt::{ProtocolVersion, QoS, ReasonCode},
+    mqtt::{Packet, ProtocolVersion, QoS, ReasonCode},
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,9 @@ use tokio::task::spawn_blocking;
 use super::{Cluster, has, lists};
 use crate::{
     cli::{headgate, text},
-    harness::{Client, Coap, Gateway, Login, Proxy, Site, Target, content, json_of, until},
+    harness::{
+        Client, Coap, Gateway, Login, Proxy, Site, Target, connect, content, json_of, log_of, until,
+    },
     retained::{retain, subscribed},
     wills::delayed,
 };
@@ -257,4 +259,72 @@ async fn a_node_that_missed_a_change_ends_who_may_not_go_on() {
     assert!(says(&b, &Login::of(&frozen).over(V5)).await.is_error());
     b.stop().await;
     a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_of_a_device_that_was_unbound_unheard_is_not_delivered() {
+    let mut cluster = Cluster::new();
+    let a = cluster.node("a").await;
+    let (b, to_redis) = apart(&mut cluster, "b").await;
+    let [gone, stays] = a.devices(["d", "e"]).await;
+    let app = a.app("app", &[&gone, &stays]).await;
+    cluster.age();
+    // One message at a time: the others wait, in memory and of the kept session in the store.
+    let mut hears = Vec::new();
+    for (name, secs) in [("1", 0), ("2", 600)] {
+        let mut login = Login::application(&app, &format!("app:app:{name}")).over(V5);
+        if secs > 0 {
+            login = login.keeping(secs);
+        }
+        let mut client = Client::open(&b).await;
+        client.speak(V5);
+        client.send(&one_at_a_time(&login)).await;
+        assert_eq!(client.connack().await.reason, ReasonCode::Success);
+        client.subscribe(&["#"], QoS::AtLeastOnce).await;
+        client.acknowledges = false;
+        hears.push(client);
+    }
+    let mut first = Client::log_in(&b, &Login::of(&stays).over(V5)).await;
+    let mut second = Client::log_in(&b, &Login::of(&gone).over(V5)).await;
+    first.publish("P/e/x", b"1").await;
+    second.publish("P/d/x", b"2").await;
+    first.publish("P/e/x", b"3").await;
+    let mut unacknowledged = Vec::new();
+    for client in &mut hears {
+        let message = client.message().await;
+        assert_eq!(&message.payload[..], b"1");
+        unacknowledged.push(message.packet_id.expect("QoS 1"));
+    }
+    // Taken for dead, it is not told.
+    to_redis.cut(true);
+    lists(&a, &[("a", "ready")]).await;
+    a.api(Method::DELETE, "/apps/app/devices/P_d", None)
+        .await
+        .ok(204);
+    let before = b.metric("headgate_cluster_missed_total").await;
+    to_redis.mend();
+    b.metric_is_more_than("headgate_cluster_missed_total", before)
+        .await;
+    let log = log_of(&b.data_dir);
+    until("the look at bindings", || async {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        said.contains("unbound unheard").then_some(())
+    })
+    .await;
+    for (client, packet_id) in hears.iter_mut().zip(unacknowledged) {
+        client.acknowledge(packet_id).await;
+        assert_eq!(&client.message().await.payload[..], b"3");
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+/// A CONNECT of a client that takes one message at QoS 1 at a time.
+fn one_at_a_time(login: &Login) -> Packet {
+    let Packet::Connect(mut packet) = connect(login) else {
+        unreachable!("a CONNECT")
+    };
+    let properties = packet.properties.get_or_insert_default();
+    properties.receive_maximum = Some(std::num::NonZeroU16::MIN);
+    Packet::Connect(packet)
 }

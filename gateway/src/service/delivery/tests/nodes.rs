@@ -188,6 +188,41 @@ async fn a_delivery_moves_with_its_device_and_the_node_before_changes_nothing_mo
 }
 
 #[tokio::test]
+async fn done_is_refused_by_a_node_that_does_not_have_the_delivery() {
+    let nodes = Nodes::start::<2>(once()).await;
+    let (a, b) = (nodes.node(0), nodes.node(1));
+    a.arrives("p_d1", 1);
+    let task = a.task(&["p_d1"]).await.expect("made").task.id;
+    let delivery = a.offered("p_d1").await;
+    a.delivery.on_announced(&delivery).await;
+    a.transfer(&delivery, 0, SIZE).await;
+    let done = |transfer: Option<String>| DownloadReport {
+        transfer,
+        name: Some("fw".to_owned()),
+        state: DownloadState::Done,
+        percent: None,
+        result_code: 0,
+        result_msg: String::new(),
+    };
+    // Told by its transfer, by its name, and by a device that has just come and is looked up.
+    for report in [done(Some(delivery.transfer.to_string())), done(None)] {
+        let receipt = b.delivery.report(&id("p_d1"), &report).await;
+        assert_eq!(receipt.result_code, -1, "{receipt:?}");
+        assert!(receipt.result_msg.starts_with("try again"), "{receipt:?}");
+    }
+    assert_eq!(a.state(&delivery).await.0, DeliveryState::Delivering);
+    // Another device's word counts for nothing.
+    let others = done(Some(delivery.transfer.to_string()));
+    assert_eq!(b.delivery.report(&id("p_d2"), &others).await.result_code, 0);
+    assert_eq!(a.state(&delivery).await.0, DeliveryState::Delivering);
+    // Once it is recorded, it is taken for what comes again, at any node.
+    assert_eq!(a.report("p_d1", DownloadState::Done).await, 0);
+    let again = done(Some(delivery.transfer.to_string()));
+    assert_eq!(b.delivery.report(&id("p_d1"), &again).await.result_code, 0);
+    a.ends(task, RunState::Finished).await;
+}
+
+#[tokio::test]
 async fn a_device_goes_on_at_its_cursor_wherever_it_comes_next() {
     let nodes = Nodes::start::<2>(once()).await;
     let (a, b) = (nodes.node(0), nodes.node(1));

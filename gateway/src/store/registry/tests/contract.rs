@@ -52,6 +52,7 @@ contract! {
         quotas_hold_per_device_and_in_all_and_a_refusal_holds_up_no_other,
         a_stored_upload_takes_the_place_of_the_one_of_its_name,
         equal_bytes_are_kept_once_whoever_has_them,
+        what_an_older_claim_wants_is_refused,
         lists_are_cut_by_what_is_asked_and_go_on_where_they_ended,
     }
     tasks {

@@ -49,6 +49,7 @@ async fn store(fixture: &Fixture, id: Id, blob: u8, content: u8, size: u64) -> S
     let version = version(blob, content, size);
     let change = UploadChange::Store {
         id,
+        claim: 0,
         blob: version.blob,
         digests: version.digests,
         at: at(9),
@@ -58,9 +59,12 @@ async fn store(fixture: &Fixture, id: Id, blob: u8, content: u8, size: u64) -> S
 
 async fn delete(fixture: &Fixture, id: Id) -> StoredUpload {
     let audit = Some(audit("upload.delete"));
-    one(fixture, UploadChange::Delete { id, audit })
-        .await
-        .unwrap()
+    let change = UploadChange::Delete {
+        id,
+        claim: None,
+        audit,
+    };
+    one(fixture, change).await.unwrap()
 }
 
 pub(super) async fn quotas_hold_per_device_and_in_all_and_a_refusal_holds_up_no_other() {
@@ -127,6 +131,49 @@ pub(super) async fn a_stored_upload_takes_the_place_of_the_one_of_its_name() {
         !store(&fixture, first.id, 3, 3, 10).await.found,
         "it is gone"
     );
+}
+
+pub(super) async fn what_an_older_claim_wants_is_refused() {
+    let fixture = Fixture::new().await;
+    let upload = upload(&fixture, "a", "x", 10);
+    assert!(announce(&fixture, &upload, None).await);
+    let open = fixture.open_upload(upload.id).await.unwrap().unwrap();
+    assert_eq!((open.claim, &open.upload), (0, &upload));
+    assert_eq!(fixture.claim_upload(upload.id).await.unwrap(), Some(1));
+    // The node before may neither store it, nor end it, nor say how far it is.
+    assert!(!store(&fixture, upload.id, 1, 1, 10).await.found);
+    let end = |claim| UploadChange::Delete {
+        id: upload.id,
+        claim: Some(claim),
+        audit: None,
+    };
+    assert!(!one(&fixture, end(0)).await.unwrap().found);
+    let notes = [(upload.id, 0, 7), (upload.id, 1, 5)];
+    fixture.note_uploads(&notes).await.unwrap();
+    let notes = fixture.upload_notes(&[upload.id]).await.unwrap();
+    let note = notes[&upload.id];
+    assert_eq!((note.claim, note.received), (1, 5));
+    // Who noted something a moment ago has it.
+    let long = std::time::Duration::from_mins(1);
+    assert_eq!(fixture.abandoned_uploads(long, 9).await.unwrap(), []);
+    let of_device = fixture.open_uploads_of(&upload.device_id).await.unwrap();
+    assert_eq!(of_device.len(), 1);
+    let version = version(1, 1, 10);
+    let change = UploadChange::Store {
+        id: upload.id,
+        claim: 1,
+        blob: version.blob,
+        digests: version.digests,
+        at: at(9),
+    };
+    assert!(one(&fixture, change.clone()).await.unwrap().found);
+    // Told twice, since the first answer was lost: it stays as it is.
+    assert!(!one(&fixture, change).await.unwrap().found);
+    let stored = fixture.upload(upload.id).await.unwrap().unwrap();
+    assert_eq!(stored.blob, Some(version.blob));
+    assert_eq!(fixture.open_upload(upload.id).await.unwrap(), None);
+    assert_eq!(fixture.claim_upload(upload.id).await.unwrap(), None);
+    assert!(!one(&fixture, end(1)).await.unwrap().found, "it is stored");
 }
 
 pub(super) async fn equal_bytes_are_kept_once_whoever_has_them() {

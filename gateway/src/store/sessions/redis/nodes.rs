@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{RedisSessions, form, persistent::named, refused};
 use crate::{
-    model::{Id, Message},
+    model::{Id, Message, Millis},
     store::{
         StoreError,
         sessions::{Beat, NodeNumber, NodeRow, SessionKey, StoredWill, Told},
@@ -71,7 +71,7 @@ impl RedisSessions {
     ) -> Result<Beat, StoreError> {
         let mut call = self.call(&self.scripts.beat);
         call.arg(millis(self.node.lease)).arg(record).arg(seen);
-        let (waiting, nodes): (usize, Vec<NodeAnswer>) = call.run().await?;
+        let (waiting, nodes, time): (usize, Vec<NodeAnswer>, i64) = call.run().await?;
         let row = |(number, name, record, is_alive)| NodeRow {
             number: NodeNumber(number),
             name,
@@ -81,6 +81,7 @@ impl RedisSessions {
         Ok(Beat {
             waiting,
             nodes: nodes.into_iter().map(row).collect(),
+            time: Millis::from_i64(time),
         })
     }
 

@@ -1,5 +1,5 @@
 -- Lease in ms, what is known of this node, the last of its messages that it has seen
--- -> how many wait for it; number, name, what is known, whether it has its lease (1) of each node
+-- -> how many wait for it; number, name, what is known, whether it has its lease (1) of each node; the time in ms
 local lease, record, seen = arg(), arg(), arg()
 redis.call('PEXPIRE', B .. ':lease:' .. me, lease)
 redis.call('HSET', B .. ':node:' .. me, 'r', record)
@@ -12,4 +12,6 @@ for _, node in ipairs(redis.call('SMEMBERS', B .. ':nodes')) do
   local known = redis.call('HMGET', B .. ':node:' .. node, 'n', 'r')
   nodes[#nodes + 1] = { node, known[1] or '', known[2] or '', is_alive(node) and 1 or 0 }
 end
-return { redis.call('XLEN', inbox), nodes }
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+return { redis.call('XLEN', inbox), nodes, now }

@@ -1,0 +1,121 @@
+//! One delivery over two nodes and two wires: begun by MQTT at one, ended by CoAP over DTLS at the other, and back.
+
+use headgate_protocol::coap::{Code, Szx};
+use serde_json::json;
+
+use super::{Cluster, has};
+use crate::harness::{Client, Coap, Device, Gateway, content, json_of, until};
+
+const SIZE: usize = 200_000;
+/// Where wire and node are changed: chunks of MQTT are 15 blocks.
+const HALF: usize = 92_160;
+const SECRET: &str = "00112233445566778899aabbccddeeff";
+
+/// Two nodes, and a device that may come to each by either wire, with a delivery.
+async fn stage(cluster: &mut Cluster, bytes: &[u8]) -> (Gateway, Gateway, Device, String) {
+    let secured = [("HEADGATE__COAPS__LISTEN", "127.0.0.1:0".to_owned())];
+    let (a, b) = (
+        cluster.node_with("a", &secured).await,
+        cluster.node_with("b", &secured).await,
+    );
+    let product = json!({"transports": {"mqtt": true, "coap": true}});
+    a.product("W", &product).await;
+    let body = json!({
+        "product_id": "W", "node_id": "w1", "secret": SECRET, "psk_encoding": "hex",
+    });
+    a.post("/devices", &body).await;
+    let device = Device {
+        id: "W_w1".to_owned(),
+        node: "w1".to_owned(),
+        product: "W".to_owned(),
+        secret: SECRET.to_owned(),
+    };
+    let resource = a.resource("W", "firmware", bytes).await;
+    let task = b.task(&resource, &[&device]).await;
+    (a, b, device, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_began_by_mqtt_at_one_node_ends_by_coap_at_the_other() {
+    let mut cluster = Cluster::new();
+    let bytes = content(SIZE);
+    let (a, b, device, task) = stage(&mut cluster, &bytes).await;
+    let mut client = Client::listening(&a, &device).await;
+    let announced = client.announced().await;
+    client.want(&device, &announced.transfer, 0, 2).await;
+    let mut have = Vec::new();
+    client.take_until(&mut have, HALF).await;
+    client.ping().await;
+    drop(client);
+    // How far it is is written down when its connection is gone.
+    has(&b, "a", "devices", 0).await;
+    until("a checkpoint", || async {
+        (cluster.stores.redis.command(&["HLEN", "{headgate}:cursor"]) == "1").then_some(())
+    })
+    .await;
+    let mut coap = Coap::secure(&b, "w1", SECRET).await;
+    coap.register("w1").await;
+    let told = waits(&mut coap).await;
+    assert_eq!(told["transfer"], json!(announced.transfer), "the same one");
+    assert!(told["acked"].as_u64() >= Some(61_440), "{told}");
+    have.truncate(HALF);
+    let rest = coap
+        .fetch(&announced.transfer, (HALF as u64, u64::MAX), Szx::MAX)
+        .await;
+    have.extend(rest);
+    assert!(have == bytes, "other bytes");
+    let path = format!("t/{}", announced.transfer);
+    let done = coap.post(&path, &json!({"state": "done"})).await;
+    assert_eq!(done.code, Code::CHANGED);
+    for node in [&a, &b] {
+        node.delivery_in("delivered", &task, &device).await;
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_began_by_coap_at_one_node_ends_by_mqtt_at_the_other() {
+    let mut cluster = Cluster::new();
+    let bytes = content(SIZE);
+    let (a, b, device, task) = stage(&mut cluster, &bytes).await;
+    let mut coap = Coap::secure(&a, "W_w1", SECRET).await;
+    coap.register("w1").await;
+    let told = waits(&mut coap).await;
+    let transfer = told["transfer"].as_str().expect("an id").to_owned();
+    let mut have = coap.fetch(&transfer, (0, HALF as u64), Szx::MAX).await;
+
+    let mut client = Client::listening(&b, &device).await;
+    let announced = client.announced().await;
+    assert_eq!(announced.transfer, transfer, "the same one");
+    let at = have.len();
+    client.want(&device, &transfer, at as u64, 8).await;
+    client.take_until(&mut have, SIZE).await;
+    assert!(have == bytes, "other bytes");
+    // What went out at the other node is written down there within a moment.
+    let mut receipt = client.report(&device, &transfer, "done").await;
+    while receipt["result_code"] == -1 && receipt["result_msg"].as_str().is_some_and(is_again) {
+        receipt = client.report(&device, &transfer, "done").await;
+    }
+    assert_eq!(receipt["result_code"], 0, "{receipt}");
+    for node in [&a, &b] {
+        node.delivery_in("delivered", &task, &device).await;
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
+fn is_again(told: &str) -> bool {
+    told.starts_with("try again")
+}
+
+/// What the device is offered: a node that it has just come to looks it up first.
+async fn waits(coap: &mut Coap) -> serde_json::Value {
+    for _ in 0..1_000 {
+        let told = json_of(&coap.get("t").await);
+        if !told["transfer"].is_null() {
+            return told;
+        }
+    }
+    unreachable!("nothing is offered")
+}
