@@ -4,8 +4,8 @@
 #
 #   rolling.sh <headgate> <swarm> <moto_server>
 #
-# DEVICES (10000) take SIZE (256KiB) each; TALKERS (1000) publish a message a second each, for LENGTH (180) seconds, which an
-# application hears. Devices come through the balancer (nginx with its stream module), as they would. Exit code 1 where a bar is missed.
+# DEVICES (10000) take SIZE (256KiB) each and read READ (3KiB) a second of it; TALKERS (1000) publish a message a second each, for
+# LENGTH (240) seconds, which an application hears. Devices come through the balancer (nginx with its stream module), as they would. Exit code 1 where a bar is missed.
 set -eu
 
 HEADGATE=$1 SWARM=$2 MOTO=$3
@@ -13,7 +13,7 @@ HERE=$(cd "$(dirname "$0")/.." && pwd)
 DEVICES=${DEVICES:-10000}
 TALKERS=${TALKERS:-1000}
 SIZE=${SIZE:-256KiB}
-LENGTH=${LENGTH:-180}
+LENGTH=${LENGTH:-240}
 BASE=${BASE:-19500}
 export BASE NODES=3
 DIR=$(mktemp -d)
@@ -62,10 +62,10 @@ through_balancer telemetry rolling-talk -c "$TALKERS" -R 500 -I 1000 -q 1 --list
 	--json "$DIR/talk.json" --fail-if 'failed=0,lost=0' >"$DIR/talk" 2>&1 &
 TALK=$!
 # Slow links: the roll-out is to last as long as the restarts.
-through_balancer deliver rolling-take -c "$DEVICES" -R 500 --size "$SIZE" --rtt "${RTT:-300ms}" --json "$DIR/take.json" >"$DIR/take" 2>&1 &
+through_balancer deliver rolling-take -c "$DEVICES" -R 500 --size "$SIZE" --slow-fraction 1 --slow-bps "${READ:-3KiB}" --json "$DIR/take.json" >"$DIR/take" 2>&1 &
 TAKE=$!
 SWARMS="$TALK $TAKE"
-connected() { [ $(($(metric 1 headgate_connections) + $(metric 2 headgate_connections) + $(metric 3 headgate_connections))) -gt "$TALKERS" ]; }
+connected() { [ $(($(metric 1 headgate_connections) + $(metric 2 headgate_connections) + $(metric 3 headgate_connections))) -gt $((TALKERS + DEVICES * 99 / 100)) ]; }
 tries=0
 until connected; do
 	tries=$((tries + 1))
