@@ -161,12 +161,13 @@ fleet() {
 	SINCE=$(now)
 	# What nodes ask of Redis though no device does anything is theirs.
 	idle=$(calls); sleep 10; idle=$(($(calls) - idle))
-	# In one go the devices would be registered while others connect.
+	# In one go the devices would be registered while others connect. They stay so long that the slowest swarm is done and
+	# has rested before the first goes.
 	start connect "$DEVICES" --hold 1s; ended
 	say "$all devices are registered"
 	sleep 2
 	calls=$(calls) memory=$(memory) from=$(date +%s)
-	start deliver "$DEVICES" --size "$SIZE" --hold $((REST + 20))s
+	start deliver "$DEVICES" --size "$SIZE" --hold $((REST + 60))s
 	reached "devices connect" "$all" 300 metric headgate_connections
 	took=$(($(date +%s) - from))
 	asked=$(calls)
