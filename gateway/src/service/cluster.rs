@@ -115,6 +115,8 @@ struct Inner {
     nodes: RwLock<Arc<[LiveNode]>>,
     /// Every node, as of the last beat.
     rows: Mutex<Vec<NodeRow>>,
+    /// Which process of the store answered the first beat with this lease, and which the last.
+    processes: Mutex<(Option<String>, String)>,
     /// There was a beat.
     changed: Notify,
     /// Since when other nodes have not been told of a change: they are to forget what they keep.
@@ -161,6 +163,7 @@ impl Cluster {
             config,
             nodes: RwLock::new(Arc::default()),
             rows: Mutex::default(),
+            processes: Mutex::default(),
             changed: Notify::new(),
             unsaid: Mutex::default(),
             sure: AtomicI64::new(Millis::now().as_i64()),

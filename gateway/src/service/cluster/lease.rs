@@ -17,6 +17,11 @@ use crate::{
 /// Beats in one lease: two may be lost.
 const BEATS: u32 = 3;
 
+/// Why a node needs another lease.
+const ENDED: &str = "the lease of this node has ended";
+const FORGOTTEN: &str =
+    "the session store restarted or failed over, and may have lost what it was told last";
+
 impl Cluster {
     /// Renews the lease from here on, with what `status` says, and looks once who is there. `registry` is what time it is
     /// to the registry's server.
@@ -71,12 +76,13 @@ impl Inner {
         loop {
             tick.tick().await;
             match self.beat().await {
+                Ok(_) if self.may_be_forgotten() => self.rejoin(FORGOTTEN).await,
                 Ok(_) => {
                     self.check.pass();
                     self.changed.notify_one();
                     self.say_unsaid().await;
                 }
-                Err(StoreError::Fenced) => self.rejoin().await,
+                Err(StoreError::Fenced) => self.rejoin(ENDED).await,
                 Err(error) => {
                     tracing::warn!(%error, "the lease of this node could not be renewed");
                     self.check
@@ -101,7 +107,17 @@ impl Inner {
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.inbox.set(gauge(beat.waiting));
         *self.rows.lock() = beat.nodes;
+        let mut processes = self.processes.lock();
+        processes.0.get_or_insert_with(|| beat.process.clone());
+        processes.1 = beat.process;
         Ok(beat.time)
+    }
+
+    /// Whether another process of the store answers than when this node took its lease: a restart, or a replica that
+    /// took over, may have lost where clients are, while the lease is still there.
+    fn may_be_forgotten(&self) -> bool {
+        let (first, last) = &*self.processes.lock();
+        first.as_ref().is_some_and(|first| first != last)
     }
 
     /// Tells the others to forget what they keep, where a change could not be told.
@@ -115,16 +131,20 @@ impl Inner {
         }
     }
 
-    /// Others took this node for dead, or the store forgot it: it is another one from now on.
-    async fn rejoin(&self) {
+    /// Others took this node for dead, or the store forgot it or may have: it is another one from now on.
+    async fn rejoin(&self, why: &'static str) {
         self.metrics.leases_lost.inc();
-        self.check.fail("the lease of this node has ended");
+        self.check.fail(why);
         // Before it has another one, by which it hears everything again.
         let sure = Millis::from_i64(self.sure.load(Ordering::Acquire));
         earlier(&self.doubt, sure);
         match self.store.join(&self.record()).await {
             Ok(None) => {
-                tracing::warn!("the lease of this node had ended: it has a new one");
+                self.processes.lock().0 = None;
+                tracing::warn!(
+                    why,
+                    "this node has a new lease, and says again who is with it"
+                );
                 self.has_rejoined.store(true, Ordering::Release);
                 self.changed.notify_one();
             }

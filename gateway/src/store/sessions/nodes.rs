@@ -72,6 +72,9 @@ pub struct Beat {
     pub nodes: Vec<NodeRow>,
     /// What time it is to the server.
     pub time: Millis,
+    /// Which process answers, by a name of its own; empty where it does not say. Another one than before, after a restart
+    /// or in a replica's place, may lack what was written last.
+    pub process: String,
 }
 
 /// What a node was told.

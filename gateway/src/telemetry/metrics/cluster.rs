@@ -46,7 +46,7 @@ impl ClusterMetrics {
             ),
             leases_lost: make.counter(
                 "cluster_leases_lost_total",
-                "Times that this node found its lease ended.",
+                "Times that this node took another lease: its own had ended, or Redis was started again or failed over.",
             ),
             unconfirmed: make.counter(
                 "cluster_unconfirmed_total",

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 /// The server; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    process: Mutex<Child>,
-    port: u16,
-    settings: Vec<String>,
-    dir: TempDir,
+    pub(super) process: Mutex<Child>,
+    pub(super) port: u16,
+    pub(super) settings: Vec<String>,
+    pub(super) dir: TempDir,
 }
 
 impl Redis {
@@ -59,7 +59,7 @@ impl Redis {
         self.wait();
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         let begun = Instant::now();
         while self.command(&["PING"]) != "PONG" {
             assert!(begun.elapsed() < Duration::from_mins(1), "no answer");
@@ -106,7 +106,7 @@ impl Drop for Redis {
     }
 }
 
-fn run(dir: &Path, port: u16, settings: &[String]) -> Child {
+pub(super) fn run(dir: &Path, port: u16, settings: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
         .args(["--requirepass", PASSWORD, "--save", ""])

@@ -1,16 +1,17 @@
-//! Stores that fail over, or are slow, under two nodes.
+//! Stores that fail over, lose what they wrote, or are slow, under two nodes.
 
 use std::time::Duration;
 
-use headgate_protocol::mqtt::{QoS, ReasonCode};
+use headgate_protocol::mqtt::{ProtocolVersion, QoS, ReasonCode};
 use serde_json::json;
 
-use super::Cluster;
+use super::{Cluster, has, lists};
 use crate::{
     faults::cluster::by_way_of,
     harness::{Client, Device, Gateway, Login, Proxy, Target, content, until},
 };
 
+const V5: ProtocolVersion = ProtocolVersion::V5;
 const SIZE: usize = 200_000;
 const HALF: usize = 92_160;
 
@@ -139,6 +140,75 @@ async fn a_bucket_that_is_slow_holds_up_what_is_not_in_memory_and_nothing_else()
     assert!(device.take_all(&d, &told).await == bytes);
     reports(&mut device, &d, &told.transfer).await;
     a.delivery_in("delivered", &task, &d).await;
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_fail_over_and_lose_writes_double_nothing_and_lose_no_delivery() {
+    let mut cluster = Cluster::new();
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    let devices = a.devices(["d", "e", "f"]).await;
+    let [moves, sleeps, takes] = &devices;
+    let app = a.app("app", &[moves, sleeps]).await;
+    cluster.age();
+    let bytes = content(SIZE);
+    let resource = a.resource("P", "firmware", &bytes).await;
+    let task = a.task(&resource, &[takes]).await;
+    let mut taking = Client::listening(&a, takes).await;
+    let told = taking.announced().await;
+    let login = Login::of(moves).over(V5).keeping(600);
+    let mut device = Client::log_in(&a, &login).await;
+    device.subscribe(&["P/d/down"], QoS::AtLeastOnce).await;
+    let mut hears = Client::log_in(&b, &Login::application(&app, "app:app")).await;
+    hears.subscribe(&["P/d/up"], QoS::AtLeastOnce).await;
+    // Waits for a device that is away: the replica has it.
+    assert_eq!(hears.publish("P/e/x", b"kept").await, ReasonCode::Success);
+    let replica = cluster.stores.redis.copy();
+    // From here on everything is lost: that the device moved, and what it had and has acknowledged.
+    let mut device_at_b = Client::log_in(&b, &login).await;
+    assert_eq!(device.closed().await, Some(ReasonCode::SessionTakenOver));
+    assert_eq!(hears.publish("P/d/down", b"1").await, ReasonCode::Success);
+    assert_eq!(&device_at_b.message().await.payload[..], b"1");
+    device_at_b.ping().await;
+    taking.want(takes, &told.transfer, 0, 8).await;
+    let mut have = Vec::new();
+    taking.take_until(&mut have, HALF).await;
+    cluster.stores.redis.fail_over(&replica);
+    for node in [&a, &b] {
+        lists(node, &[("a", "ready"), ("b", "ready")]).await;
+        is_ready(node).await;
+    }
+    // Both say again who is with them. Of the session that moved, the store knows less than its client does: that one
+    // comes again, and goes on with what is there.
+    let said = device_at_b.closed().await;
+    assert_eq!(said, Some(ReasonCode::SessionTakenOver));
+    let mut device_at_b = Client::open(&b).await;
+    assert!(device_at_b.introduce(&login).await.session_present);
+    has(&a, "b", "devices", 1).await;
+    let shown = until("where it is", || async {
+        let shown = a
+            .api(hyper::Method::GET, "/devices/P_d/session", None)
+            .await;
+        (shown.status == 200).then(|| shown.ok(200))
+    })
+    .await;
+    assert_eq!(shown["node"], "b");
+    // The delivery never noticed, and is recorded.
+    taking.take_until(&mut have, SIZE).await;
+    assert!(have == bytes, "the bytes differ");
+    reports(&mut taking, takes, &told.transfer).await;
+    a.delivery_in("delivered", &task, takes).await;
+    // Messages find their way, each once, and none of before comes again.
+    for payload in [b"2", b"3"] {
+        while hears.publish("P/d/down", payload).await != ReasonCode::Success {}
+        assert_eq!(&device_at_b.message().await.payload[..], payload);
+    }
+    assert!(device_at_b.ping().await.is_empty());
+    // What the replica had is there.
+    let mut sleeper = Client::log_in(&a, &Login::of(sleeps).over(V5)).await;
+    sleeper.subscribe(&["P/e/x"], QoS::AtLeastOnce).await;
+    assert_eq!(&sleeper.message().await.payload[..], b"kept");
     b.stop().await;
     a.stop().await;
 }

@@ -71,7 +71,8 @@ impl RedisSessions {
     ) -> Result<Beat, StoreError> {
         let mut call = self.call(&self.scripts.beat);
         call.arg(millis(self.node.lease)).arg(record).arg(seen);
-        let (waiting, nodes, time): (usize, Vec<NodeAnswer>, i64) = call.run().await?;
+        let (waiting, nodes, time, process): (usize, Vec<NodeAnswer>, i64, String) =
+            call.run().await?;
         let row = |(number, name, record, is_alive)| NodeRow {
             number: NodeNumber(number),
             name,
@@ -82,6 +83,7 @@ impl RedisSessions {
             waiting,
             nodes: nodes.into_iter().map(row).collect(),
             time: Millis::from_i64(time),
+            process,
         })
     }
 

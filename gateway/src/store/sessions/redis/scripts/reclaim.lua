@@ -5,7 +5,8 @@ while at < #ARGV do
   local name, epoch, id = arg(), arg(), arg()
   local held = redis.call('HGET', B .. ':dev', name)
   local node = held and held:match('^%d+')
-  local is_ours = not node or node == me or held:match('%d+$') == epoch or not is_alive(node)
+  -- A claim that is newer than what stands here was lost.
+  local is_ours = not node or node == me or tonumber(held:match('%d+$')) <= tonumber(epoch) or not is_alive(node)
   if is_ours and id ~= '' and redis.call('HGET', B .. ':s:' .. id, 'e') ~= epoch then
     is_ours = false
   end
