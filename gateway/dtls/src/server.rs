@@ -289,6 +289,11 @@ impl Server {
         })
     }
 
+    /// Says this node's number ([`ServerConfig::node`]) where that is known later; before the first datagram.
+    pub fn set_node(&mut self, number: u16) {
+        self.config.node = number;
+    }
+
     /// Encrypts a message to a peer; a frozen session is thawed for it.
     ///
     /// # Errors

@@ -50,11 +50,11 @@ impl Sockets {
         [address(&self.plain), address(&self.secure)]
     }
 
-    /// Serves devices.
+    /// Serves devices, as the node with this place among all.
     pub(super) fn serve(
         self,
         config: &Config,
-        node: &Arc<Node>,
+        (node, place): (&Arc<Node>, u16),
         sealer: &Sealer,
         edges: &Shutdown,
     ) -> Result<(), StartError> {
@@ -73,12 +73,13 @@ impl Sockets {
             let stop = edges.clone();
             let store = coap::SessionStore::new(&config.data_dir, sealer.clone());
             edges.spawn(async move {
+                let dtls = dtls.of_node(place);
                 dtls.serve(socket, server, &settings, store, metrics, stop)
                     .await;
             });
         }
         #[cfg(not(feature = "coaps"))]
-        let _unused = (self.secure, sealer, settings, metrics);
+        let _unused = (self.secure, sealer, settings, metrics, place);
         Ok(())
     }
 }

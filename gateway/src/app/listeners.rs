@@ -46,6 +46,8 @@ pub(super) struct Served {
     pub(super) api: ApiState,
     pub(super) console: Console,
     pub(super) node: Arc<Node>,
+    /// The place of this node among all; 0 alone.
+    pub(super) place: u16,
     pub(super) sealer: Sealer,
     pub(super) readiness: Readiness,
     /// Operators who have the certificates looked at.
@@ -123,6 +125,7 @@ impl Listeners {
             api,
             console,
             node,
+            place,
             sealer,
             readiness,
             reloads,
@@ -149,7 +152,7 @@ impl Listeners {
             let (node, gate, stop) = (Arc::clone(&node), gate.clone(), edges.clone());
             edges.spawn(mqtt::serve(listener, setup, node, gate, stop));
         }
-        self.coap.serve(config, &node, &sealer, &edges)?;
+        self.coap.serve(config, (&node, place), &sealer, &edges)?;
         if let Some(listener) = self.files {
             let source = DeviceFiles::new(node.delivery.clone(), node.uploads.clone());
             let acceptor = tls.http_acceptor();

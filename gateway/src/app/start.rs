@@ -241,6 +241,7 @@ impl App {
             console: console::open(&config, operators, &api, &metrics, &readiness),
             api,
             node: Arc::clone(&node),
+            place: cluster.as_ref().map_or(0, Cluster::place),
             sealer,
             readiness: readiness.clone(),
             reloads,

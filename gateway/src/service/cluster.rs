@@ -197,6 +197,11 @@ impl Cluster {
         self.inner.store.number()
     }
 
+    /// Its place among the nodes, as [`NodeStore::place`] says.
+    pub fn place(&self) -> u16 {
+        self.inner.store.place()
+    }
+
     /// The nodes that live, this one among them, as they were at the last beat: by name.
     pub fn live(&self) -> Arc<[LiveNode]> {
         Arc::clone(&self.inner.nodes.read())

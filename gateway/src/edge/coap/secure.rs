@@ -87,6 +87,13 @@ impl Secure {
         Ok(Self { dtls })
     }
 
+    /// As the node with this number: the first two bytes of every Connection ID, 0 for a gateway alone.
+    #[must_use]
+    pub fn of_node(mut self, number: u16) -> Self {
+        self.dtls.set_node(number);
+        self
+    }
+
     /// Serves devices until the node drains.
     pub async fn serve(
         self,

@@ -268,6 +268,12 @@ impl NodeStore {
         self.store.node_number()
     }
 
+    /// Its place among the nodes, 1 to 65,535: no two that live have the same, and a name keeps it over its starts. It
+    /// stands in the Connection IDs of DTLS.
+    pub fn place(&self) -> u16 {
+        self.store.place()
+    }
+
     /// Takes a lease again, under a new number, which says so of itself; `Some`: another node of this name has one for so
     /// long.
     ///

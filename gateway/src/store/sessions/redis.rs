@@ -18,7 +18,7 @@ mod will;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ pub(super) struct RedisSessions {
     node: Arc<NodeEntry>,
     /// This node's number, until its lease ends.
     number: Arc<AtomicI64>,
+    /// Its place among the nodes, which its name keeps.
+    place: Arc<AtomicU16>,
 }
 
 impl RedisSessions {
@@ -66,6 +68,7 @@ impl RedisSessions {
             registry: registry.into(),
             node: Arc::new(node),
             number: Arc::default(),
+            place: Arc::default(),
         };
         store.own(prefix).await?;
         store.join_at_start().await?;

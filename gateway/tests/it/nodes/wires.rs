@@ -1,7 +1,11 @@
 //! One delivery over two nodes and two wires: begun by MQTT at one, ended by CoAP over DTLS at the other, and back.
 
+use std::time::{Duration, Instant};
+
+use headgate_dtls::{Client as DtlsClient, ClientConfig, ClientOutput, Credential};
 use headgate_protocol::coap::{Code, Szx};
 use serde_json::json;
+use tokio::{net::UdpSocket, time::timeout};
 
 use super::{Cluster, has};
 use crate::harness::{Client, Coap, Device, Gateway, content, json_of, until};
@@ -118,4 +122,53 @@ async fn waits(coap: &mut Coap) -> serde_json::Value {
         }
     }
     unreachable!("nothing is offered")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_id_tells_which_node_gave_it() {
+    let mut cluster = Cluster::new();
+    let (a, b, _, _) = stage(&mut cluster, b"bytes").await;
+    let (at_a, at_b) = (numbered(&a).await, numbered(&b).await);
+    assert!(at_a > 0 && at_b > 0 && at_a != at_b, "{at_a} and {at_b}");
+    b.stop().await;
+    a.stop().await;
+}
+
+/// The first two bytes of the Connection ID that a device is given: its records bear it, behind type, version and number.
+async fn numbered(gateway: &Gateway) -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let address = gateway.ports.coaps.expect("a CoAPS listener");
+    socket.connect(address).await.expect("an address");
+    let key = hex::decode(SECRET).expect("hexadecimal").into();
+    let credential = Credential::Psk {
+        identity: b"w1".to_vec(),
+        key,
+    };
+    let config = ClientConfig {
+        with_cid: true,
+        ..ClientConfig::default()
+    };
+    let mut client = DtlsClient::connect(&config, &credential, Instant::now()).expect("a client");
+    let mut datagram = [0; 2_048];
+    loop {
+        while let Some(output) = client.poll_output() {
+            if let ClientOutput::Transmit(record) = output {
+                socket.send(&record).await.expect("sent");
+            }
+        }
+        if client.is_connected() {
+            break;
+        }
+        let come = timeout(Duration::from_secs(10), socket.recv(&mut datagram)).await;
+        let length = come.expect("an answer").expect("received");
+        client.handle_datagram(Instant::now(), &datagram[..length]);
+    }
+    client
+        .send(Instant::now(), &[0x40, 0, 0, 1])
+        .expect("a session");
+    let Some(ClientOutput::Transmit(record)) = client.poll_output() else {
+        panic!("nothing was sent");
+    };
+    assert_eq!(record[0], 25, "a record with a Connection ID");
+    u16::from_be_bytes([record[11], record[12]])
 }

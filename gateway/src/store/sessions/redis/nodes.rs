@@ -44,7 +44,7 @@ impl RedisSessions {
         self.own(self.tag.trim_matches(['{', '}'])).await?;
         let script: &Script = &self.scripts.join;
         let mut connection = self.connection.clone();
-        let (number, left): (i64, u64) = script
+        let (number, left, place): (i64, u64, u16) = script
             .key(&self.tag)
             .arg(&self.node.name)
             .arg(&self.node.instance)
@@ -57,11 +57,16 @@ impl RedisSessions {
             return Ok(Some(Duration::from_millis(left)));
         }
         self.number.store(number, Ordering::Release);
+        self.place.store(place, Ordering::Release);
         Ok(None)
     }
 
     pub(in super::super) fn node_number(&self) -> NodeNumber {
         NodeNumber(self.number())
+    }
+
+    pub(in super::super) fn place(&self) -> u16 {
+        self.place.load(Ordering::Acquire)
     }
 
     pub(in super::super) async fn beat(

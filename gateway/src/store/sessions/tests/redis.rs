@@ -119,6 +119,27 @@ async fn a_name_is_one_node_s_until_that_is_dead() {
 }
 
 #[tokio::test]
+async fn a_node_s_place_is_its_name_s_and_nobody_else_s() {
+    let server = Redis::start();
+    let place = |store: &SessionStore| store.nodes().unwrap().place();
+    let first = opened(&server, node("n1")).await;
+    let second = opened(&server, node("n2")).await;
+    assert_eq!((place(&first), place(&second)), (2, 3));
+    first.nodes().unwrap().part().await.unwrap();
+    let third = opened(&server, node("n3")).await;
+    let first = opened(&server, node("n1")).await;
+    assert_eq!((place(&first), place(&third)), (2, 4));
+    // The last place comes before the first, which is taken.
+    server.command(&["SET", "{h}:place", "65533"]);
+    let places = [node("n4"), node("n5"), node("n6")].map(|node| opened(&server, node));
+    let mut found = Vec::new();
+    for opening in places {
+        found.push(place(&opening.await));
+    }
+    assert_eq!(found, [65_535, 1, 5]);
+}
+
+#[tokio::test]
 async fn nodes_are_told_in_order_and_a_missing_word_shows() {
     let server = Redis::start();
     let (first, second) = (
