@@ -176,8 +176,7 @@ impl App {
         let (cluster, nodes, reloads) =
             cluster::open(&config, &stores, &readiness, &metrics, shutdown).await?;
         sealer.bind(&stores.registry).await?;
-        let tokens =
-            TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks);
+        let tokens = open_tokens(&config, &stores);
         // Before credentials are made: a taken address must not cost their one showing.
         let listeners = Listeners::bind(&config).await?;
         let ports = listeners.ports();
@@ -278,6 +277,10 @@ impl App {
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
+}
+
+fn open_tokens(config: &Config, stores: &Stores) -> TokenAuthenticator {
+    TokenAuthenticator::new(stores.registry.clone(), config.auth.max_password_checks)
 }
 
 fn open_authenticator(

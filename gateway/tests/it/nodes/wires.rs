@@ -166,9 +166,10 @@ async fn numbered(gateway: &Gateway) -> u16 {
     client
         .send(Instant::now(), &[0x40, 0, 0, 1])
         .expect("a session");
-    let Some(ClientOutput::Transmit(record)) = client.poll_output() else {
-        panic!("nothing was sent");
+    let record = match client.poll_output() {
+        Some(ClientOutput::Transmit(record)) => record,
+        _ => Vec::default(),
     };
-    assert_eq!(record[0], 25, "a record with a Connection ID");
+    assert_eq!(record.first(), Some(&25), "a record with a Connection ID");
     u16::from_be_bytes([record[11], record[12]])
 }
