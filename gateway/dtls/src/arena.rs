@@ -24,7 +24,7 @@ struct Class {
     used: u32,
 }
 
-/// A cell in use: it is neither copied nor forgotten, but given to [`Arena::take`].
+/// A cell in use: it is neither copied nor forgotten, but given to [`Arena::free`].
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Cell {

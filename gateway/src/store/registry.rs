@@ -1,7 +1,7 @@
 //! The registry of record: accounts, products, devices, resources, tasks and deliveries, in SQL.
 //!
 //! One SQL text for every database that can hold it: `$n` placeholders (`?` where [`sql`] counts them), integers for times and booleans,
-//! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`; [`dialect`] has what differs. One
+//! multi-row `VALUES` of at most [`BLOCK`] rows, `ON CONFLICT` and `RETURNING`; [`mod@dialect`] has what differs. One
 //! connection writes, so that changes follow one another, and others read.
 //! Invariants: a change and its audit entry are one transaction; nothing asks the database once per device
 //! where one statement serves many. All methods are cancel safe: a dropped future rolls its transaction back.

@@ -1,7 +1,7 @@
 //! What sessions of applications on other nodes are here, and what those of this node are there.
 //!
 //! A session that ends with its connection is known to the other nodes by what it subscribed to: there it is a sink that
-//! sends a message on to the node with its client ([`Forwards`]). A persistent one is known everywhere from the store.
+//! sends a message on to the node with its client. A persistent one is known everywhere from the store.
 //! Each node says of its own ([`Own`]) all of a session at a time, so that what is said twice or late does no harm.
 //! Invariants: a message goes to another node once, with the names of all who are to get it there.
 
