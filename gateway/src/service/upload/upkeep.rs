@@ -90,6 +90,7 @@ impl Inner {
                 && deleted.found
             {
                 tracing::info!(upload = %id, "an upload that no node has is dropped");
+                self.delete_blobs(deleted.freed).await;
                 self.metrics.uploads.ended(UploadEnd::Expired).inc();
             }
         }

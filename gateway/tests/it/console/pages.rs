@@ -1,6 +1,6 @@
 //! Every page in a browser.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use headgate_protocol::mqtt::{ProtocolVersion, QoS};
@@ -191,8 +191,8 @@ async fn all_is_worked_with_the_keyboard_alone() {
     gateway.stop().await;
 }
 
-/// Comes when it is registered, takes what is delivered to it, and says that it is done.
-async fn first_delivery(gateway: &Gateway, number: usize) {
+/// Comes when it is registered, takes what is delivered to it once there is such a file, and says that it is done.
+async fn first_delivery(gateway: &Gateway, number: usize, sign: &Path) {
     let device = Device {
         id: format!("meter_m{number}"),
         node: format!("m{number}"),
@@ -207,6 +207,10 @@ async fn first_delivery(gateway: &Gateway, number: usize) {
     .await;
     let mut client = Client::listening(gateway, &device).await;
     let announced = client.announced().await;
+    until_in(BROWSING, "somebody who watches", || async {
+        sign.exists().then_some(())
+    })
+    .await;
     let size = usize::try_from(announced.message["size"].as_u64().expect("a size")).expect("small");
     take(&mut client, &device, &announced.transfer, &mut 0, size).await;
     client.report(&device, &announced.transfer, "done").await;
@@ -216,13 +220,17 @@ async fn first_delivery(gateway: &Gateway, number: usize) {
 async fn a_new_operator_gets_from_the_first_start_to_a_finished_roll_out() {
     const DEVICES: usize = 60;
     let gateway = Gateway::start().await;
-    let devices = join_all((0..DEVICES).map(|number| first_delivery(&gateway, number)));
-    // A file that is there wherever tests run.
-    let file = std::env::current_exe().expect("a program");
-    let file = file.with_file_name("firmware.bin");
-    std::fs::write(&file, vec![0x5a; 600_000]).expect("a file");
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("firmware.bin"), vec![0x5a; 600_000]).expect("a file");
+    // The last one leaves the roll-out unfinished until the page has moved.
+    let (watched, moved) = (dir.path().join("watched"), dir.path().join("moved"));
+    let devices = (0..DEVICES).map(|number| {
+        let is_last = number == DEVICES - 1;
+        first_delivery(&gateway, number, if is_last { &moved } else { &watched })
+    });
+    let devices = join_all(devices);
     let count = DEVICES.to_string();
-    let arguments = [file.to_str().expect("a path"), &count];
+    let arguments = [dir.path().to_str().expect("a path"), &count];
     let ((), _devices) = tokio::join!(browse(&gateway, "first_day.mjs", &arguments), devices);
     gateway.stop().await;
 }

@@ -95,6 +95,24 @@ impl Gateway {
             secret: String::new(),
         }
     }
+
+    /// Makes the product `W` of devices that may come by MQTT and by CoAP, and its device `w1`, whose secret is a key of
+    /// DTLS, too.
+    pub(crate) async fn two_wired(&self) -> super::Device {
+        let secret = "00112233445566778899aabbccddeeff";
+        let product = json!({"transports": {"mqtt": true, "coap": true}});
+        self.product("W", &product).await;
+        let body = json!({
+            "product_id": "W", "node_id": "w1", "secret": secret, "psk_encoding": "hex",
+        });
+        self.post("/devices", &body).await;
+        super::Device {
+            id: "W_w1".to_owned(),
+            node: "w1".to_owned(),
+            product: "W".to_owned(),
+            secret: secret.to_owned(),
+        }
+    }
 }
 
 impl Coap {
@@ -316,6 +334,18 @@ impl Coap {
         let received = timeout(PATIENCE, self.socket.recv(&mut datagram)).await;
         let bytes = received.expect("a datagram in time").expect("received");
         datagram[..bytes].to_vec()
+    }
+
+    /// Takes what is behind `have` of a transfer, compares all of it with `whole`, and says that it is done.
+    pub(crate) async fn take_rest(&mut self, transfer: &str, mut have: Vec<u8>, whole: &[u8]) {
+        let rest = self
+            .fetch(transfer, (have.len() as u64, u64::MAX), Szx::MAX)
+            .await;
+        have.extend(rest);
+        assert!(have == whole, "other bytes");
+        let path = format!("t/{transfer}");
+        let done = self.post(&path, &json!({"state": "done"})).await;
+        assert_eq!(done.code, Code::CHANGED);
     }
 
     /// Fetches a transfer from `offset` on, up to `end`, in blocks of this size.

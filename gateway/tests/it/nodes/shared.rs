@@ -295,6 +295,7 @@ async fn what_waits_of_a_device_that_was_unbound_unheard_is_not_delivered() {
         assert_eq!(&message.payload[..], b"1");
         unacknowledged.push(message.packet_id.expect("QoS 1"));
     }
+    lists(&a, &[("a", "ready"), ("b", "ready")]).await;
     // Taken for dead, it is not told.
     to_redis.cut(true);
     lists(&a, &[("a", "ready")]).await;

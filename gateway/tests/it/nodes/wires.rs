@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use headgate_dtls::{Client as DtlsClient, ClientConfig, ClientOutput, Credential};
-use headgate_protocol::coap::{Code, Szx};
+use headgate_protocol::coap::Szx;
 use serde_json::json;
 use tokio::{net::UdpSocket, time::timeout};
 
@@ -13,7 +13,6 @@ use crate::harness::{Client, Coap, Device, Gateway, content, json_of, until};
 const SIZE: usize = 200_000;
 /// Where wire and node are changed: chunks of MQTT are 15 blocks.
 const HALF: usize = 92_160;
-const SECRET: &str = "00112233445566778899aabbccddeeff";
 
 /// Two nodes, and a device that may come to each by either wire, with a delivery.
 async fn stage(cluster: &mut Cluster, bytes: &[u8]) -> (Gateway, Gateway, Device, String) {
@@ -22,18 +21,7 @@ async fn stage(cluster: &mut Cluster, bytes: &[u8]) -> (Gateway, Gateway, Device
         cluster.node_with("a", &secured).await,
         cluster.node_with("b", &secured).await,
     );
-    let product = json!({"transports": {"mqtt": true, "coap": true}});
-    a.product("W", &product).await;
-    let body = json!({
-        "product_id": "W", "node_id": "w1", "secret": SECRET, "psk_encoding": "hex",
-    });
-    a.post("/devices", &body).await;
-    let device = Device {
-        id: "W_w1".to_owned(),
-        node: "w1".to_owned(),
-        product: "W".to_owned(),
-        secret: SECRET.to_owned(),
-    };
+    let device = a.two_wired().await;
     let resource = a.resource("W", "firmware", bytes).await;
     let task = b.task(&resource, &[&device]).await;
     (a, b, device, task)
@@ -57,20 +45,13 @@ async fn a_delivery_that_began_by_mqtt_at_one_node_ends_by_coap_at_the_other() {
         (cluster.stores.redis.command(&["HLEN", "{headgate}:cursor"]) == "1").then_some(())
     })
     .await;
-    let mut coap = Coap::secure(&b, "w1", SECRET).await;
+    let mut coap = Coap::secure(&b, "w1", &device.secret).await;
     coap.register("w1").await;
     let told = waits(&mut coap).await;
     assert_eq!(told["transfer"], json!(announced.transfer), "the same one");
     assert!(told["acked"].as_u64() >= Some(61_440), "{told}");
     have.truncate(HALF);
-    let rest = coap
-        .fetch(&announced.transfer, (HALF as u64, u64::MAX), Szx::MAX)
-        .await;
-    have.extend(rest);
-    assert!(have == bytes, "other bytes");
-    let path = format!("t/{}", announced.transfer);
-    let done = coap.post(&path, &json!({"state": "done"})).await;
-    assert_eq!(done.code, Code::CHANGED);
+    coap.take_rest(&announced.transfer, have, &bytes).await;
     for node in [&a, &b] {
         node.delivery_in("delivered", &task, &device).await;
     }
@@ -83,7 +64,7 @@ async fn a_delivery_that_began_by_coap_at_one_node_ends_by_mqtt_at_the_other() {
     let mut cluster = Cluster::new();
     let bytes = content(SIZE);
     let (a, b, device, task) = stage(&mut cluster, &bytes).await;
-    let mut coap = Coap::secure(&a, "W_w1", SECRET).await;
+    let mut coap = Coap::secure(&a, "W_w1", &device.secret).await;
     coap.register("w1").await;
     let told = waits(&mut coap).await;
     let transfer = told["transfer"].as_str().expect("an id").to_owned();
@@ -127,21 +108,21 @@ async fn waits(coap: &mut Coap) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_id_tells_which_node_gave_it() {
     let mut cluster = Cluster::new();
-    let (a, b, _, _) = stage(&mut cluster, b"bytes").await;
-    let (at_a, at_b) = (numbered(&a).await, numbered(&b).await);
+    let (a, b, device, _) = stage(&mut cluster, b"bytes").await;
+    let (at_a, at_b) = (numbered(&a, &device).await, numbered(&b, &device).await);
     assert!(at_a > 0 && at_b > 0 && at_a != at_b, "{at_a} and {at_b}");
     b.stop().await;
     a.stop().await;
 }
 
 /// The first two bytes of the Connection ID that a device is given: its records bear it, behind type, version and number.
-async fn numbered(gateway: &Gateway) -> u16 {
+async fn numbered(gateway: &Gateway, device: &Device) -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let address = gateway.ports.coaps.expect("a CoAPS listener");
     socket.connect(address).await.expect("an address");
-    let key = hex::decode(SECRET).expect("hexadecimal").into();
+    let key = hex::decode(&device.secret).expect("hexadecimal").into();
     let credential = Credential::Psk {
-        identity: b"w1".to_vec(),
+        identity: device.node.clone().into_bytes(),
         key,
     };
     let config = ClientConfig {

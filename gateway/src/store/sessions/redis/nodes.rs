@@ -51,6 +51,7 @@ impl RedisSessions {
             .arg(millis(self.node.lease))
             .arg(self.node.inbox_messages)
             .arg(record)
+            .arg(self.place())
             .invoke_async(&mut connection)
             .await?;
         if number == 0 {

@@ -137,6 +137,14 @@ async fn a_node_s_place_is_its_name_s_and_nobody_else_s() {
         found.push(place(&opening.await));
     }
     assert_eq!(found, [65_535, 1, 5]);
+    // A server that forgot everything is told the places that stand in Connection IDs already.
+    server.command(&["FLUSHALL"]);
+    for (store, place) in [(&third, 4), (&first, 2)] {
+        let nodes = store.nodes().unwrap();
+        assert_eq!(nodes.join(b"{}").await.unwrap(), None);
+        assert_eq!(nodes.place(), place);
+    }
+    assert_eq!(place(&opened(&server, node("n7")).await), 3);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 -- Lease in ms, what is known of this node, the last of its messages that it has seen
 -- -> how many wait for it; number, name, what is known, whether it has its lease (1) of each node; the time in ms; which
--- process answers, '' where that is not to be known
+-- process answers, '' where it does not say
 local lease, record, seen = arg(), arg(), arg()
 redis.call('PEXPIRE', B .. ':lease:' .. me, lease)
 redis.call('HSET', B .. ':node:' .. me, 'r', record)
@@ -15,6 +15,5 @@ for _, node in ipairs(redis.call('SMEMBERS', B .. ':nodes')) do
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local server = redis.pcall('INFO', 'server')
-local process = type(server) == 'string' and server:match('run_id:(%w+)') or ''
+local process = redis.call('INFO', 'server'):match('run_id:(%w+)') or ''
 return { redis.call('XLEN', inbox), nodes, now, process }

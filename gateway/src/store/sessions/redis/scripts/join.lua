@@ -1,7 +1,8 @@
--- KEYS[1] is the hash tag. Name, instance, lease in ms, messages that may wait, what is known of the node
+-- KEYS[1] is the hash tag. Name, instance, lease in ms, messages that may wait, what is known of the node, the
+-- place that it has, 0 before its first lease
 -- -> its number, or 0 and for how many ms another node of that name has its lease; its place, 1 to 65535
 local B = KEYS[1]
-local name, instance, lease, cap, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local name, instance, lease, cap, record, has = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local before = redis.call('HGET', B .. ':names', name)
 if before then
   local left = redis.call('PTTL', B .. ':lease:' .. before)
@@ -22,7 +23,8 @@ redis.call('HSET', B .. ':names', name, number)
 redis.call('HSET', B .. ':node:' .. number, 'n', name, 'i', instance, 'c', cap, 'r', record)
 redis.call('SADD', B .. ':nodes', number)
 
--- A small number that stands in what devices remember: that of the name from before, unless a node that lives has it.
+-- A small number that stands in what devices remember: that of the process or the name from before, unless a node that
+-- lives has it.
 local taken = {}
 for _, node in ipairs(redis.call('SMEMBERS', B .. ':nodes')) do
   local other = redis.call('HGET', B .. ':node:' .. node, 'n')
@@ -30,7 +32,7 @@ for _, node in ipairs(redis.call('SMEMBERS', B .. ':nodes')) do
     taken[redis.call('HGET', B .. ':places', other) or ''] = other
   end
 end
-local place = redis.call('HGET', B .. ':places', name)
+local place = has ~= '0' and has or redis.call('HGET', B .. ':places', name)
 if not place or taken[place] then
   repeat
     place = string.format('%.0f', redis.call('INCR', B .. ':place') % 65535 + 1)
@@ -42,6 +44,6 @@ if not place or taken[place] then
       redis.call('HSET', B .. ':places', other, at)
     end
   end
-  redis.call('HSET', B .. ':places', name, place)
 end
+redis.call('HSET', B .. ':places', name, place)
 return { tonumber(number), 0, tonumber(place) }
