@@ -11,6 +11,7 @@ mod listeners;
 mod registry;
 mod settings;
 mod start;
+mod stores;
 mod watch;
 
 use std::time::Duration;

@@ -4,7 +4,10 @@ use std::{fs, io, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::start::{StartError, Stores, registry_name};
+use super::{
+    start::StartError,
+    stores::{Stores, registry_name},
+};
 use crate::{
     config::{
         Config, ShutdownConfig,

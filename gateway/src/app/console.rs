@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::start::Stores;
+use super::stores::Stores;
 use crate::{
     config::{Config, data_dir::Ports},
     edge::{console::Console, http::ApiState},

@@ -1,7 +1,7 @@
 //! `headgate keys rotate`: a new sealing key, with the gateway stopped.
 
 use crate::{
-    app::start::{StartError, open_registry},
+    app::{start::StartError, stores::open_registry},
     config::{Config, data_dir::DataDir},
     service::seal::{self, Rotated},
 };

@@ -1,6 +1,6 @@
 //! The registry's tables, between two releases.
 
-use super::start::{StartError, registry_url};
+use super::{start::StartError, stores::registry_url};
 use crate::{
     config::{Config, data_dir::DataDir},
     store::registry::Registry,

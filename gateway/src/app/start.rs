@@ -2,17 +2,16 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
-use zeroize::Zeroizing;
-
 use super::{
     advice, cluster, console,
     listeners::{Listeners, Served},
     settings::Boot,
+    stores::{Stores, open_stores},
 };
 use crate::{
     app::{keys::SEALING_KEY, watch::StoreWatch},
     config::{
-        Config, Secret, ShutdownConfig,
+        Config, ShutdownConfig,
         data_dir::{DataDir, DataDirError, Ports, write_private},
     },
     edge::{
@@ -20,7 +19,6 @@ use crate::{
         http::{self, ApiState, idempotency::Answers, rate::Rates},
         tls::{ClientChains, ServerTls, TlsError},
     },
-    model,
     service::{
         account::AccountService,
         app::AppService,
@@ -40,20 +38,12 @@ use crate::{
     },
     session::{Node, NodeParts, SessionTable},
     shutdown::{self, Shutdown},
-    store::{
-        StoreError,
-        blobs::{BlobStore, Bucket},
-        registry::{Registry, sqlite_url},
-        sessions::SessionStore,
-    },
+    store::{StoreError, registry::Registry, sessions::SessionStore},
     telemetry::{health::Readiness, metrics::Metrics},
 };
 
 /// Name of the registry's setting that holds the sealed key of file addresses.
 const LINK_KEY: &str = "file_link_key";
-
-/// Name of the registry's setting by which other stores know whose they are.
-const REGISTRY_NAME: &str = "registry_name";
 
 /// Why the gateway cannot start; the message says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -149,13 +139,6 @@ pub struct App {
     pub(super) tokens: TokenAuthenticator,
     pub(super) node: Arc<Node>,
     pub(super) cluster: Option<Cluster>,
-}
-
-/// The stores, open.
-pub(super) struct Stores {
-    pub(super) registry: Registry,
-    pub(super) sessions: SessionStore,
-    blobs: BlobStore,
 }
 
 impl App {
@@ -343,98 +326,6 @@ fn load_tls(
     let made = dev_cert::ensure(&data_dir.join("tls"), SystemTime::now())?;
     let tls = ServerTls::load(&made.certificate, &made.key, tickets)?;
     Ok((tls, Some(made.ca)))
-}
-
-async fn open_stores(config: &Config, data_dir: &DataDir) -> Result<Stores, StoreError> {
-    let registry = open_registry(config, data_dir).await?;
-    Ok(Stores {
-        blobs: open_blobs(config, data_dir, &registry).await?,
-        sessions: open_sessions(config, data_dir, &registry).await?,
-        registry,
-    })
-}
-
-/// The name by which other stores know whose they are.
-pub(super) async fn registry_name(registry: &Registry) -> Result<Vec<u8>, StoreError> {
-    let fresh: [u8; 16] = model::random()?;
-    let name = hex::encode(fresh);
-    registry
-        .setting_or_insert(REGISTRY_NAME, name.as_bytes())
-        .await
-}
-
-async fn open_sessions(
-    config: &Config,
-    data_dir: &DataDir,
-    registry: &Registry,
-) -> Result<SessionStore, StoreError> {
-    let sessions = &config.sessions;
-    let url = sessions.url.as_ref().map_or("", Secret::expose);
-    if !url.starts_with("redis") {
-        let path = store_path(sessions.url.as_ref(), data_dir, "sessions.db");
-        return SessionStore::open(&path).await;
-    }
-    let name = registry_name(registry).await?;
-    let node = cluster::entry(config, data_dir)?;
-    SessionStore::open_redis(url, &sessions.prefix, &name, node).await
-}
-
-async fn open_blobs(
-    config: &Config,
-    data_dir: &DataDir,
-    registry: &Registry,
-) -> Result<BlobStore, StoreError> {
-    let blobs = &config.blobs;
-    let url = blobs.url.as_ref().map(Secret::expose);
-    let Some(url) = url.filter(|url| url.starts_with("s3://")) else {
-        return BlobStore::open(&store_path(blobs.url.as_ref(), data_dir, "blobs")).await;
-    };
-    let bucket = Bucket {
-        url,
-        endpoint: blobs.endpoint.as_deref(),
-        region: &blobs.region,
-        access_key_id: blobs.access_key_id.as_deref(),
-        secret_access_key: blobs.secret_access_key.as_ref(),
-    };
-    BlobStore::open_bucket(&bucket, &registry_name(registry).await?).await
-}
-
-/// The registry alone.
-pub(super) async fn open_registry(
-    config: &Config,
-    data_dir: &DataDir,
-) -> Result<Registry, StoreError> {
-    let url = registry_url(config, data_dir);
-    let read_connections = config.registry.read_connections;
-    if cluster::is_cluster(config) {
-        return Registry::open_shared(&url, read_connections).await;
-    }
-    Registry::open(&url, read_connections).await
-}
-
-/// The registry's address, which may carry a password.
-pub(super) fn registry_url(config: &Config, data_dir: &DataDir) -> Zeroizing<String> {
-    match &config.registry.url {
-        Some(url) if !url.expose().starts_with("sqlite:") => {
-            Zeroizing::new(url.expose().to_owned())
-        }
-        url => Zeroizing::new(sqlite_url(&store_path(
-            url.as_ref(),
-            data_dir,
-            "registry.db",
-        ))),
-    }
-}
-
-/// Where a store is kept, whose address the configuration has checked to be a local one.
-fn store_path(url: Option<&Secret>, data_dir: &DataDir, name: &str) -> PathBuf {
-    url.map_or_else(
-        || data_dir.join(name),
-        |url| {
-            let url = url.expose();
-            PathBuf::from(url.split_once("://").map_or(url, |(_, path)| path))
-        },
-    )
 }
 
 /// Applications, and the way of messages between them and devices.

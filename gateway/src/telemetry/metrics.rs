@@ -8,9 +8,12 @@
 
 mod cluster;
 mod coap;
-mod groups;
+mod edge;
 mod maker;
+mod messages;
+mod registration;
 mod stores;
+mod transfers;
 
 use std::{ops::Deref, sync::Arc, time::SystemTime};
 
@@ -20,13 +23,15 @@ use prometheus::{
 
 pub use self::cluster::ClusterMetrics;
 pub use self::coap::{Coap, CoapListener, Dtls};
-pub use self::groups::{
-    AuthFailures, AuthThrottle, Bytes, ChunkCache, ConnectAttempts, Deliveries, DeliveryChunks,
-    DeviceConnections, PersistentSessions, RatePauses, RegistrationBatches, RegistrationRows,
-    Retained, TlsCertificates, Uploads, Wills,
+pub use self::edge::{
+    AuthFailures, AuthThrottle, Bytes, ConnectAttempts, DeviceConnections, RatePauses,
+    TlsCertificates,
 };
 pub(super) use self::maker::Maker;
+pub use self::messages::{PersistentSessions, Retained, Wills};
+pub use self::registration::{RegistrationBatches, RegistrationRows};
 use self::stores::Stores;
+pub use self::transfers::{ChunkCache, Deliveries, DeliveryChunks, Uploads};
 pub use super::labels::{
     DisconnectReason, DropReason, PauseReason, SessionKind, UploadChunk, UploadEnd, WillEnd,
 };

@@ -5,12 +5,14 @@
 //! ([`super::held`]). Invariants: ids grow in the order of asking; nobody is told of what is neither committed nor
 //! acknowledged by its receiver.
 
+mod chores;
+mod order;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use headgate_protocol::{identity::DeviceId, mqtt::PacketId};
 use prometheus::Histogram;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -18,20 +20,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::order::Receipt;
+pub(super) use self::order::{Order, Placed, Put};
 use super::{
     held::Held,
-    mailbox::{Mailbox, Place},
+    mailbox::Mailbox,
     persistent::{Granted, PersistentSessions},
-    queue::{Queue, QueuePlace, Queued},
-    subscribers::Ended,
+    queue::Queued,
 };
 use crate::{
-    model::{Handing, Id, IdGenerator, Message, Millis},
+    model::{Handing, Id, IdGenerator},
     store::{
         StoreError,
         sessions::{
-            Batch, Claim, Committed, NewMessage, NodeNumber, Numbered, SessionBackend,
-            SessionChange, SessionKey, SessionRef, SessionStore, Shared, SharedLimits,
+            Batch, Claim, Committed, NewMessage, Numbered, SessionBackend, SessionChange,
+            SessionKey, SessionRef, SessionStore, Shared, SharedLimits,
         },
     },
     telemetry::metrics::{DropReason, Metrics},
@@ -43,95 +46,6 @@ pub(super) const CAPACITY: usize = 1_024;
 const MAX_COMMIT: usize = 256;
 /// How often what is over is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What is to be done.
-pub(super) enum Order {
-    /// Store a message.
-    Put(Put),
-    /// Take out all that waits for a device; tells how many messages that were.
-    Clear {
-        device: DeviceId,
-        cleared: oneshot::Sender<usize>,
-    },
-    /// Store changes of a session; tells whether it was still its connection's.
-    Change {
-        session: SessionRef,
-        changes: Vec<SessionChange>,
-        stored: oneshot::Sender<bool>,
-    },
-    /// Store what of a device's is held.
-    Settle {
-        device: DeviceId,
-        settled: oneshot::Sender<()>,
-    },
-    /// Give a session to a connection.
-    Claim {
-        claim: Claim,
-        granted: oneshot::Sender<Granted>,
-    },
-    /// Take what waits of these devices out of queues.
-    Revoke {
-        queues: Vec<Arc<Queue>>,
-        devices: Vec<DeviceId>,
-        revoked: oneshot::Sender<()>,
-    },
-    /// End sessions, whoever has them.
-    End {
-        sessions: Vec<(Id, SessionKey)>,
-        ended: oneshot::Sender<()>,
-    },
-}
-
-/// A message that is to be stored.
-pub(super) struct Put {
-    pub(super) message: Arc<Message>,
-    /// For its device: until when, and in which place.
-    pub(super) mail: Option<(Millis, Place)>,
-    /// For sessions of applications.
-    pub(super) receivers: Vec<(QueuePlace, Handing)>,
-    /// What its sender may send again, and is to be known by then.
-    pub(super) receipt: Option<Receipt>,
-    pub(super) stored: oneshot::Sender<Placed>,
-    /// The device's session has it already.
-    pub(super) is_offered: bool,
-    /// What other nodes are to hand out now.
-    pub(super) forwards: Vec<(NodeNumber, Vec<u8>)>,
-}
-
-impl Put {
-    /// A message for one session, of which nobody needs to be told.
-    pub(super) fn alone(message: &Arc<Message>, place: QueuePlace, handing: Handing) -> Self {
-        let (stored, _nobody) = oneshot::channel();
-        Self {
-            message: Arc::clone(message),
-            mail: None,
-            receivers: vec![(place, handing)],
-            receipt: None,
-            stored,
-            is_offered: false,
-            forwards: Vec::new(),
-        }
-    }
-}
-
-/// A `QoS` 2 message of a persistent session's client: stored together with its identifier, it is taken once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    pub(super) session: SessionRef,
-    pub(super) packet_id: PacketId,
-}
-
-/// Where a stored message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Placed {
-    pub(super) id: Id,
-    /// The device's session has it too.
-    pub(super) is_online: bool,
-    /// Of a store that nodes share: there was no room for it in the device's mailbox.
-    pub(super) is_full: bool,
-    /// Of such a store: sessions of applications without room.
-    pub(super) refused: usize,
-}
 
 /// The writer, to be driven by one task.
 pub(super) struct Writer {
@@ -472,114 +386,6 @@ impl Writer {
                 let _gone = granted.send(grant);
             }
             Err(error) => tracing::error!(%error, "a session could not be claimed"),
-        }
-    }
-
-    async fn clear(&self, device: &DeviceId, cleared: oneshot::Sender<usize>) {
-        match self.store.clear_mail(device).await {
-            Ok(gone) => {
-                self.mailbox.release(&[], &gone);
-                let _gone = cleared.send(gone.len());
-            }
-            Err(error) => {
-                tracing::error!(%error, device_id = %device, "a mailbox could not be emptied");
-            }
-        }
-    }
-
-    async fn revoke(
-        &self,
-        queues: &[Arc<Queue>],
-        devices: &[DeviceId],
-        revoked: oneshot::Sender<()>,
-    ) {
-        for queue in queues {
-            match self.backend.revoke(queue.session(), devices).await {
-                Ok(gone) => self.sessions.release(&[], &gone),
-                Err(error) => {
-                    tracing::error!(%error, "messages of devices that were unbound could not be taken out");
-                    return;
-                }
-            }
-        }
-        let _gone = revoked.send(());
-    }
-
-    async fn end_session(&self, session: Id, key: &SessionKey) {
-        match self.backend.discard(session).await {
-            Ok(()) => {
-                if let Some(link) = self.sessions.forget(session, key) {
-                    link.close(Ended::SessionEnded);
-                }
-            }
-            Err(error) => tracing::error!(%error, "a session could not be ended"),
-        }
-    }
-
-    /// Takes out what waited for sessions that have ended, a bounded number each time.
-    async fn purge(&self) {
-        let Some(session) = self.sessions.next_to_purge() else {
-            return;
-        };
-        match self.backend.purge(session).await {
-            Ok(gone) => {
-                let dropped = self.metrics.messages_dropped(DropReason::SessionEnded);
-                dropped.inc_by(gone.len() as u64);
-                self.sessions.on_purged(session, &gone);
-            }
-            Err(error) => tracing::warn!(%error, "messages of an ended session stay for now"),
-        }
-    }
-
-    /// Looks for what is over, a bounded number in each step.
-    async fn sweep(&mut self) {
-        self.held.forgive();
-        let now = Millis::now();
-        self.expire_mail(now).await;
-        match self.backend.expire_messages(now).await {
-            Ok(gone) => {
-                self.sessions.release(&[], &gone);
-                let dropped = self.metrics.messages_dropped(DropReason::Expired);
-                dropped.inc_by(gone.len() as u64);
-            }
-            Err(error) => tracing::warn!(%error, "expired messages could not be taken out"),
-        }
-        match self.backend.expired_sessions(now).await {
-            Ok(expired) => {
-                for (session, key) in expired {
-                    self.end_session(session, &key).await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "expired sessions could not be found"),
-        }
-        for (session, key) in self.sessions.stuck() {
-            tracing::warn!(
-                ?key,
-                "a session of an application took nothing for too long and was ended"
-            );
-            self.end_session(session, &key).await;
-        }
-        self.purge().await;
-    }
-
-    async fn expire_mail(&self, now: Millis) {
-        loop {
-            match self.store.expire_mail(now).await {
-                Ok(gone) if gone.is_empty() => return,
-                Ok(gone) => {
-                    self.mailbox.release(&[], &gone);
-                    let dropped = self.metrics.messages_dropped(DropReason::Expired);
-                    dropped.inc_by(gone.len() as u64);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "expired messages could not be taken out");
-                    return;
-                }
-            }
-            if !self.orders.is_empty() {
-                // Who stores goes first; the rest is for the next sweep.
-                return;
-            }
         }
     }
 
