@@ -133,16 +133,27 @@ sql() { psql -h 127.0.0.1 -p $((BASE + 32)) -U headgate -d registry -qtAX -c "$1
 done_deliveries() { sql "SELECT COUNT(*) FROM delivery WHERE state = 3 AND task_id IN (SELECT id FROM task WHERE created_at > $SINCE)"; }
 now() { echo $(($(date +%s) * 1000)); }
 
-# cost: processor time of the nodes for one device that connects and takes the resource. The same devices come to
-# one node and to three.
+# taken [NODE...]: processor time of the nodes for one device that connects and takes the resource. The swarms of these
+# nodes come one after another; without any, all come at once.
+taken() {
+	before=$(seconds)
+	if [ $# = 0 ]; then
+		start deliver "$COST_DEVICES" --size "$SIZE"; ended
+		[ "$WRONG" = 0 ] || died "a delivery failed"
+	fi
+	for node in "$@"; do
+		swarm deliver "$node" "$COST_DEVICES" --size "$SIZE" >"$DIR/swarm$node" 2>&1 || died "a delivery failed"
+	done
+	part "$(less "$(seconds)" "$before")" $((3 * COST_DEVICES))
+}
+
+# cost: what a device costs if swarms come one after another, and if they come at once. The same devices come to one
+# node and to three.
 cost() {
 	cluster up "$DIR/cluster" "$HEADGATE" "$MOTO" >"$DIR/up" 2>&1 || died "the cluster does not start"
 	# Devices are registered before what is measured.
 	start connect "$COST_DEVICES" --hold 1s; ended
-	before=$(seconds)
-	start deliver "$COST_DEVICES" --size "$SIZE"; ended
-	[ "$WRONG" = 0 ] || died "a delivery failed"
-	part "$(less "$(seconds)" "$before")" $((3 * COST_DEVICES))
+	echo "$(taken 1 2 3) $(taken)"
 }
 
 compared() {
@@ -151,9 +162,14 @@ compared() {
 	say "one node: $ALONE ms of processor time per device"
 	THREE=$(cost)
 	say "three nodes: $THREE ms of processor time per device"
-	bar "cost per device, one node, $((3 * COST_DEVICES)) devices" "$ALONE" "" ms
-	bar "cost per device, three nodes, $COST_DEVICES devices each" "$THREE" "" ms
-	bar "cost per device, three nodes against one" "$(echo "$THREE $ALONE" | awk '{ printf "%.2f", $1 / $2 }')" 1.15 ""
+	devices=$((3 * COST_DEVICES))
+	ratio() { echo "$1 $2" | awk '{ printf "%.2f", $1 / $2 }'; }
+	bar "cost per device, one node, $devices devices" "${ALONE% *}" "" ms
+	bar "cost per device, three nodes, $COST_DEVICES devices each" "${THREE% *}" "" ms
+	bar "cost per device, three nodes against one" "$(ratio "${THREE% *}" "${ALONE% *}")" 1.15 ""
+	# Nodes that are busy at once on the same cores take each other's caches and time slices, as no nodes on machines of
+	# their own do.
+	bar "the same, all busy at once on these cores" "$(ratio "${THREE#* }" "${ALONE#* }")" "" ""
 }
 
 fleet() {

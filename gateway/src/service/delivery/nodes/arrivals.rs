@@ -3,12 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use headgate_protocol::{identity::DeviceId, transfer::ranges::Ranges};
+use tokio::time::{Instant, sleep_until};
 
 use super::{AGAIN, Shared};
 use crate::{
     model::{Id, OpenDelivery, Task},
     service::delivery::{
         DeliveryService,
+        journal::PACE,
         live::{LiveDelivery, LiveTask},
         load::Known,
     },
@@ -19,11 +21,15 @@ use crate::{
 const AT_ONCE: usize = 500;
 
 impl DeliveryService {
-    /// Takes what is open for devices that come, again and again, until it is dropped.
+    /// Takes what is open for devices that come, again and again, until it is dropped. The first one after a pause is
+    /// looked up at once; who comes closely behind gathers, so that a storm of them costs few queries.
     pub(super) async fn run_arrivals(&self, shared: &Shared) {
+        let mut not_before = Instant::now();
         loop {
             shared.came.notified().await;
             loop {
+                sleep_until(not_before).await;
+                not_before = Instant::now() + PACE;
                 if let Err(error) = self.give_back_refused(shared).await {
                     tracing::warn!(%error, "what became of deliveries that were refused could not be looked up; trying again");
                     tokio::time::sleep(AGAIN).await;
