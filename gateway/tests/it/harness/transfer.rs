@@ -67,7 +67,9 @@ impl Client {
     /// The next chunk: its offset and its bytes.
     pub(crate) async fn chunk(&mut self) -> (u64, Vec<u8>) {
         let message = self.message().await;
-        let (offset, bytes) = chunk_of(&message).expect("a chunk");
+        let chunk = chunk_of(&message);
+        assert!(chunk.is_some(), "no chunk: {}", payload_json(&message));
+        let (offset, bytes) = chunk.expect("a chunk");
         (offset, bytes.to_vec())
     }
 

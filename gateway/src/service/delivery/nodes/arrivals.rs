@@ -48,33 +48,30 @@ impl DeliveryService {
         }
     }
 
-    async fn take_for(
+    /// Takes what is open for these devices, and wakes those that have something new.
+    pub(in crate::service::delivery) async fn take_for(
         &self,
         shared: &Shared,
         arrived: &[(DeviceId, i64)],
     ) -> Result<(), StoreError> {
         let taken = self.inner.registry.take_deliveries(arrived).await?;
-        let mut woken: Vec<DeviceId> = taken
-            .iter()
-            .map(|(open, _)| open.delivery.device_id.clone())
-            .collect();
-        self.enter_taken(shared, taken).await?;
-        woken.dedup();
-        for device in woken {
+        for device in self.enter_taken(shared, taken).await? {
             self.inner.links().wake(&device);
         }
         Ok(())
     }
 
     /// Enters open deliveries whose devices are here, each where its cursor stands; those that are in the book stay as
-    /// they are.
+    /// they are. Gives the devices that have something new, each once where its deliveries stand together: only they are
+    /// to be woken, for whoever is woken twice is told twice.
     pub(super) async fn enter_taken(
         &self,
         shared: &Shared,
         taken: Vec<(OpenDelivery, i64)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let mut entered: Vec<DeviceId> = Vec::new();
         if taken.is_empty() {
-            return Ok(());
+            return Ok(entered);
         }
         let ids: Vec<Id> = taken.iter().map(|(open, _)| open.delivery.id).collect();
         let mut cursors: HashMap<Id, Cursor> = match self.inner.sessions.cursors_of(&ids).await {
@@ -121,13 +118,16 @@ impl DeliveryService {
             let live = Arc::new(live);
             if self.inner.book.insert_absent(&live) {
                 self.enter_on_clock(&live);
+                if entered.last() != Some(&live.device_id) {
+                    entered.push(live.device_id.clone());
+                }
             }
             // It may have gone, or come again, since it was looked up; whoever comes later looks for himself.
             if !shared.has(&live.device_id, epoch) {
                 self.let_go(&live);
             }
         }
-        Ok(())
+        Ok(entered)
     }
 
     /// The working copy of a task; `None` where there is no such task.

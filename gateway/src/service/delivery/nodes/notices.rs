@@ -206,11 +206,10 @@ impl DeliveryService {
                     .get(&open.delivery.device_id)
                     .map(|epoch| *epoch);
                 if let Some(epoch) = epoch.filter(|epoch| claimed <= *epoch) {
-                    woken.push(open.delivery.device_id.clone());
                     ours.push((open, epoch));
                 }
             }
-            self.enter_taken(shared, ours).await?;
+            woken.extend(self.enter_taken(shared, ours).await?);
             tokio::task::yield_now().await;
         }
         shared.hurry.notify_one();

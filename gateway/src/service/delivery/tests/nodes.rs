@@ -137,6 +137,25 @@ async fn each_node_delivers_to_its_own_devices_and_the_task_ends_once() {
 }
 
 #[tokio::test]
+async fn a_device_is_not_told_again_of_what_it_was_told() {
+    let nodes = Nodes::start::<1>(once()).await;
+    let a = nodes.node(0);
+    a.arrives("p_d1", 1);
+    a.task(&["p_d1"]).await.expect("made");
+    a.offered("p_d1").await;
+    let shared = a.delivery.inner.shared.as_ref().expect("among nodes");
+    until("the look for who came", || {
+        std::future::ready(shared.is_idle().then_some(()))
+    })
+    .await;
+    a.links.woken.lock().clear();
+    // The look for who came and that of a new task find the same.
+    let looked = a.delivery.take_for(shared, &[(id("p_d1"), 1)]).await;
+    looked.expect("looked up");
+    assert_eq!(*a.links.woken.lock(), []);
+}
+
+#[tokio::test]
 async fn a_delivery_moves_with_its_device_and_the_node_before_changes_nothing_more() {
     let nodes = Nodes::start::<2>(once()).await;
     let (a, b) = (nodes.node(0), nodes.node(1));
