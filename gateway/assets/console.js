@@ -117,6 +117,7 @@ function watch(page) {
       state.className = `state ${change.state}`;
       state.textContent = change.word;
     }
+    page.querySelector("#total").textContent = change.total;
     for (const [name, count, from, length] of change.counts) {
       const part = page.querySelector(`[data-part="${name}"]`);
       part.setAttribute("x", from);

@@ -68,8 +68,11 @@ run(async (open) => {
   expect((await page.textContent('main')).includes(`goes to ${count} devices of the product meter`), 'what will happen');
   await button(page, 'Start').click();
   await page.locator('table.deliveries').waitFor();
+  // As though the page had been made before all deliveries were.
+  await page.evaluate(() => { document.querySelector('#total').textContent = '1'; });
   writeFileSync(join(directory, 'watched'), '');
   while (moves.length === 0) await page.waitForTimeout(20);
+  same(await page.locator('#total').innerText(), String(count), 'how many there are moves, too');
   writeFileSync(join(directory, 'moved'), '');
   await page.locator('#state', { hasText: 'Finished' }).waitFor({ timeout: 60000 });
   await link(page, 'Export as CSV').waitFor();

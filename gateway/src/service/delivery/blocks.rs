@@ -26,8 +26,7 @@ impl DeliveryService {
         self.admit_request(delivery)?;
         delivery.set_offered();
         delivery.resume_at(Some(offset));
-        self.note_step(delivery, DeliveryState::Delivering).await;
-        Ok(())
+        self.begin_sending(delivery).await
     }
 
     /// Whether blocks may be asked for without [`DeliveryService::begin_blocks`]: it has been called, and nothing has
@@ -35,6 +34,7 @@ impl DeliveryService {
     pub fn goes_on(&self, delivery: &LiveDelivery) -> bool {
         delivery.is_admitted()
             && !delivery.task.is_held()
+            && delivery.is_recorded()
             && delivery.state() == DeliveryState::Delivering
     }
 

@@ -223,7 +223,7 @@ impl DeliveryService {
         self.admit_request(delivery)?;
         delivery.set_offered();
         delivery.resume_at(request.offset.filter(|_| request.ask_moves_cursor()));
-        self.note_step(delivery, DeliveryState::Delivering).await;
+        self.begin_sending(delivery).await?;
         Ok(pump)
     }
 
@@ -413,12 +413,53 @@ impl DeliveryService {
         }))
     }
 
+    /// Moves a delivery to `delivering`, and waits until that is recorded: no byte goes out of which a process that is
+    /// killed would know nothing, and refuse what the device has as incomplete.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it was not recorded: the device asks again.
+    ///
+    /// # Cancel safety
+    /// Whoever asks next waits for the record in its place.
+    pub(super) async fn begin_sending(&self, delivery: &Arc<LiveDelivery>) -> Result<(), Refusal> {
+        if delivery.is_recorded() {
+            return Ok(());
+        }
+        let (to, at) = (DeliveryState::Delivering, Millis::now());
+        match delivery.advance(to, at) {
+            Step::Taken { from } => self.count_moved(delivery, from, to, at),
+            Step::Already => {}
+            // Whoever sends finds out.
+            Step::Over => return Ok(()),
+        }
+        let step = change(delivery, to, at, None);
+        let recorded = self.inner.journal.commit(&delivery.task, step).await;
+        recorded.map_err(|_| Refusal::busy("the registry is not available"))?;
+        delivery.set_recorded();
+        Ok(())
+    }
+
     /// Moves a delivery forward and notes it, without waiting for the commit.
     pub(super) async fn note_step(&self, delivery: &Arc<LiveDelivery>, to: DeliveryState) {
         let at = Millis::now();
         let Step::Taken { from } = delivery.advance(to, at) else {
             return;
         };
+        self.count_moved(delivery, from, to, at);
+        self.inner
+            .journal
+            .note(&delivery.task, change(delivery, to, at, None))
+            .await;
+    }
+
+    /// Counts a step that was taken, and has the delivery's time run from its first one.
+    fn count_moved(
+        &self,
+        delivery: &Arc<LiveDelivery>,
+        from: DeliveryState,
+        to: DeliveryState,
+        at: Millis,
+    ) {
         self.count_step(delivery, from, to);
         if from == DeliveryState::Pending {
             let end = at.after(delivery.task.terms().timers.in_progress);
@@ -432,9 +473,5 @@ impl DeliveryService {
                 .delivery_first_byte_seconds
                 .observe(waited.as_secs_f64());
         }
-        self.inner
-            .journal
-            .note(&delivery.task, change(delivery, to, at, None))
-            .await;
     }
 }

@@ -10,7 +10,7 @@ use super::{
     live::{Hold, LiveDelivery},
 };
 use crate::{
-    model::{DeliveryState, Millis, task::was_ended_by_us},
+    model::{Millis, task::was_ended_by_us},
     service::link::Purpose,
     store::StoreError,
 };
@@ -127,12 +127,11 @@ impl FileGrant {
     /// segment. The first read of a request is what makes the delivery `delivering`.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] where they cannot be read, or it cannot be recorded that they are sent.
     pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, StoreError> {
         if !self.is_visited {
-            self.service
-                .note_step(&self.delivery, DeliveryState::Delivering)
-                .await;
+            let begun = self.service.begin_sending(&self.delivery).await;
+            begun.map_err(|refusal| StoreError::Refused(refusal.message.to_owned()))?;
         }
         if self.service.limits_rate(&self.delivery) {
             let bytes = u64::try_from(max).unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{live::LiveTask, nodes::Shared};
 use crate::{
-    model::{DeliveryChange, DeliveryState, Id},
+    model::{DeliveryChange, Id},
     store::{StoreError, registry::Registry},
     telemetry::metrics::Metrics,
 };
@@ -51,10 +51,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether the step may wait for others: nobody waits for it, and no bytes follow it that a process
-    /// after a kill would know nothing of.
+    /// Whether the step may wait for others: nobody waits for it.
     fn can_wait(&self) -> bool {
-        self.committed.is_none() && self.change.to != DeliveryState::Delivering
+        self.committed.is_none()
     }
 }
 

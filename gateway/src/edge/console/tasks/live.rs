@@ -36,6 +36,8 @@ struct Change {
     /// The task's state and its word.
     state: &'static str,
     word: &'static str,
+    /// How many deliveries there are: more come while a task is made.
+    total: String,
     /// For each state: its name, how many, the beginning and the length of its part of the bar.
     counts: Vec<(&'static str, String, u64, u64)>,
     rows: Vec<DeliveryRow>,
@@ -89,6 +91,7 @@ fn encode(told: &TaskEvent) -> Event {
     let change = Change {
         state,
         word: TEXTS.state.of(state),
+        total: show::grouped(told.task.counts.total()),
         counts: segments(&told.task.counts)
             .into_iter()
             .map(|part| {

@@ -52,3 +52,21 @@ async fn steps_that_follow_each_other_closely_share_a_commit() {
         .expect("read");
     assert_eq!(counts.expect("known").1.pushed, 20);
 }
+
+#[tokio::test]
+async fn that_a_device_may_have_bytes_is_recorded_before_it_has_one() {
+    let stage = Stage::new(once()).await;
+    stage.task(&["p_d1", "p_d2"]).await.expect("made");
+    let (pushed, asked) = (stage.offer("p_d1"), stage.offer("p_d2"));
+    let request = window(&pushed, None);
+    let begun = stage.delivery.begin(&pushed, &request, limits()).await;
+    begun.expect("begins");
+    let begun = stage.delivery.begin_blocks(&asked, 0).await;
+    begun.expect("begins");
+    // Whoever is killed here starts with what the registry has.
+    for delivery in [pushed, asked] {
+        let found = stage.delivery.inner.registry.open_delivery(delivery.id);
+        let (open, _) = found.await.expect("read").expect("open");
+        assert_eq!(open.delivery.state, DeliveryState::Delivering);
+    }
+}
