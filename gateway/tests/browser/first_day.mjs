@@ -72,7 +72,7 @@ run(async (open) => {
   await page.evaluate(() => { document.querySelector('#total').textContent = '1'; });
   writeFileSync(join(directory, 'watched'), '');
   while (moves.length === 0) await page.waitForTimeout(20);
-  same(await page.locator('#total').innerText(), String(count), 'how many there are moves, too');
+  await page.locator('#total', { hasText: String(count) }).waitFor();
   writeFileSync(join(directory, 'moved'), '');
   await page.locator('#state', { hasText: 'Finished' }).waitFor({ timeout: 60000 });
   await link(page, 'Export as CSV').waitFor();

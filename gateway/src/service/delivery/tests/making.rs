@@ -143,9 +143,10 @@ async fn a_task_of_ten_thousand_costs_few_statements_and_a_delivery_few_writes()
         stage.delivery.on_announced(&delivery).await;
         under_way.push(delivery);
     }
-    for delivery in &under_way {
-        stage.transfer(delivery, 0, SIZE).await;
-    }
+    let taken = under_way
+        .iter()
+        .map(|delivery| stage.transfer(delivery, 0, SIZE));
+    futures_util::future::join_all(taken).await;
     let done = names[..100]
         .iter()
         .map(|name| stage.report(name, DownloadState::Done));
