@@ -26,7 +26,8 @@ impl DeliveryService {
         self.admit_request(delivery)?;
         delivery.set_offered();
         delivery.resume_at(Some(offset));
-        self.begin_sending(delivery).await
+        self.begin_sending(delivery).await;
+        Ok(())
     }
 
     /// Whether blocks may be asked for without [`DeliveryService::begin_blocks`]: it has been called, and nothing has
@@ -34,7 +35,6 @@ impl DeliveryService {
     pub fn goes_on(&self, delivery: &LiveDelivery) -> bool {
         delivery.is_admitted()
             && !delivery.task.is_held()
-            && delivery.is_recorded()
             && delivery.state() == DeliveryState::Delivering
     }
 

@@ -33,6 +33,9 @@ use crate::{
     store::StoreError,
 };
 
+/// How long the first byte of a delivery waits for the record that it goes out.
+const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What waits for a device.
 #[derive(Debug)]
 pub enum Offer {
@@ -223,7 +226,7 @@ impl DeliveryService {
         self.admit_request(delivery)?;
         delivery.set_offered();
         delivery.resume_at(request.offset.filter(|_| request.ask_moves_cursor()));
-        self.begin_sending(delivery).await?;
+        self.begin_sending(delivery).await;
         Ok(pump)
     }
 
@@ -414,29 +417,18 @@ impl DeliveryService {
     }
 
     /// Moves a delivery to `delivering`, and waits until that is recorded: no byte goes out of which a process that is
-    /// killed would know nothing, and refuse what the device has as incomplete.
-    ///
-    /// # Errors
-    /// [`Refusal`] where it was not recorded: the device asks again.
-    ///
-    /// # Cancel safety
-    /// Whoever asks next waits for the record in its place.
-    pub(super) async fn begin_sending(&self, delivery: &Arc<LiveDelivery>) -> Result<(), Refusal> {
-        if delivery.is_recorded() {
-            return Ok(());
-        }
+    /// killed would know nothing, and refuse what the device has as incomplete. A registry that does not answer holds
+    /// nobody up for longer than [`RECORD_PATIENCE`]: bytes need none.
+    pub(super) async fn begin_sending(&self, delivery: &Arc<LiveDelivery>) {
         let (to, at) = (DeliveryState::Delivering, Millis::now());
-        match delivery.advance(to, at) {
-            Step::Taken { from } => self.count_moved(delivery, from, to, at),
-            Step::Already => {}
-            // Whoever sends finds out.
-            Step::Over => return Ok(()),
-        }
+        let Step::Taken { from } = delivery.advance(to, at) else {
+            return;
+        };
+        self.count_moved(delivery, from, to, at);
         let step = change(delivery, to, at, None);
-        let recorded = self.inner.journal.commit(&delivery.task, step).await;
-        recorded.map_err(|_| Refusal::busy("the registry is not available"))?;
-        delivery.set_recorded();
-        Ok(())
+        if let Ok(recorded) = self.inner.journal.enter(&delivery.task, step).await {
+            let _late = tokio::time::timeout(RECORD_PATIENCE, recorded).await;
+        }
     }
 
     /// Moves a delivery forward and notes it, without waiting for the commit.

@@ -127,11 +127,10 @@ impl FileGrant {
     /// segment. The first read of a request is what makes the delivery `delivering`.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read, or it cannot be recorded that they are sent.
+    /// [`StoreError`] where they cannot be read.
     pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, StoreError> {
         if !self.is_visited {
-            let begun = self.service.begin_sending(&self.delivery).await;
-            begun.map_err(|refusal| StoreError::Refused(refusal.message.to_owned()))?;
+            self.service.begin_sending(&self.delivery).await;
         }
         if self.service.limits_rate(&self.delivery) {
             let bytes = u64::try_from(max).unwrap_or(u64::MAX);

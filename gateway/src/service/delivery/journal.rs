@@ -111,16 +111,30 @@ impl Journal {
         task: &Arc<LiveTask>,
         change: DeliveryChange,
     ) -> Result<(), NotRecorded> {
+        let recorded = self.enter(task, change).await?;
+        recorded.await.map_err(|_| NotRecorded)
+    }
+
+    /// Hands a step over and gives what says that it is committed, or is dropped where it is not.
+    ///
+    /// # Errors
+    /// [`NotRecorded`] where nothing is recorded any more.
+    ///
+    /// # Cancel safety
+    /// A cancelled call has recorded nothing.
+    pub(super) async fn enter(
+        &self,
+        task: &Arc<LiveTask>,
+        change: DeliveryChange,
+    ) -> Result<oneshot::Receiver<()>, NotRecorded> {
         let (committed, done) = oneshot::channel();
-        self.steps
-            .send(Entry {
-                change,
-                task: Arc::clone(task),
-                committed: Some(committed),
-            })
-            .await
-            .map_err(|_| NotRecorded)?;
-        done.await.map_err(|_| NotRecorded)
+        let entry = Entry {
+            change,
+            task: Arc::clone(task),
+            committed: Some(committed),
+        };
+        self.steps.send(entry).await.map_err(|_| NotRecorded)?;
+        Ok(done)
     }
 }
 

@@ -71,8 +71,6 @@ pub struct LiveDelivery {
     begun: AtomicBool,
     /// Whether the device may know of this attempt.
     offered: AtomicBool,
-    /// The registry knows that bytes of this attempt may have gone out.
-    recorded: AtomicBool,
     /// What of ours keeps the next bytes back: a [`Hold`].
     hold: AtomicU8,
     /// Whether the session store has a cursor of it.
@@ -200,7 +198,6 @@ impl LiveDelivery {
             ticket: AtomicU64::new(0),
             begun: AtomicBool::new(out),
             offered: AtomicBool::new(out),
-            recorded: AtomicBool::new(stored.state == DeliveryState::Delivering),
             hold: AtomicU8::new(0),
             cursor_stored: AtomicBool::new(progress.have.total() > 0),
             alarm: Alarm::default(),
@@ -257,15 +254,6 @@ impl LiveDelivery {
     /// Takes note that this attempt has a place; says whether it is its first one.
     pub(super) fn begin(&self) -> bool {
         !self.begun.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether the registry knows that bytes of this attempt may have gone out.
-    pub(super) fn is_recorded(&self) -> bool {
-        self.recorded.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_recorded(&self) {
-        self.recorded.store(true, Ordering::Release);
     }
 
     /// Whether the device may know of this attempt: what it reports can be about it.

@@ -178,6 +178,8 @@ impl Mailbox {
         self.settle(device).await;
         let mut after = after;
         loop {
+            // What is taken out while the store is asked may be found there, and has left the list when it has answered.
+            let known = self.shared.delivered.lock().clone();
             let found = self
                 .shared
                 .store
@@ -191,7 +193,7 @@ impl Mailbox {
             let delivered = self.shared.delivered.lock();
             let waiting: Vec<_> = found
                 .into_iter()
-                .filter(|(id, _)| !delivered.contains(id))
+                .filter(|(id, _)| !known.contains(id) && !delivered.contains(id))
                 .map(|(id, message)| {
                     Arc::new(Stored {
                         id: Some(id),

@@ -371,5 +371,7 @@ impl Coap {
 
 /// The payload as JSON.
 pub(crate) fn json_of(message: &Message) -> Value {
-    serde_json::from_slice(&message.payload).expect("JSON")
+    let read = serde_json::from_slice(&message.payload);
+    assert!(read.is_ok(), "no JSON: {message:?}");
+    read.expect("JSON")
 }

@@ -3,7 +3,7 @@
 //! What is noted is stored by [`Persistent::flush`], which the connection waits for before it writes what follows from
 //! it. Invariants: once another connection has the session, nothing of this one changes it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use headgate_protocol::mqtt::{PacketId, QoS, TopicFilter};
 use parking_lot::MutexGuard;
@@ -192,10 +192,16 @@ impl Persistent {
         let shared = &self.sessions.shared;
         let mut after = after;
         loop {
+            // What is taken out while the store is asked may be found there, and has left the list when it has answered.
+            let known: HashSet<Id> = {
+                let delivered = shared.delivered.lock();
+                let of_session = delivered.iter().filter(|one| one.0 == self.session.id);
+                of_session.map(|one| one.1).collect()
+            };
             let found = shared.backend.queued(self.session.id, after, limit).await?;
             let is_all = found.len() < limit;
             after = found.last().map(|one| one.id).or(after);
-            let waiting = self.without_delivered(found);
+            let waiting = self.without_delivered(found, &known);
             // A page of nothing but acknowledged messages is not the end.
             if is_all || !waiting.is_empty() {
                 return Ok(waiting);
@@ -215,11 +221,12 @@ impl Persistent {
         shared.has_work.notify_one();
     }
 
-    fn without_delivered(&self, found: Vec<QueuedMessage>) -> Vec<Queued> {
+    fn without_delivered(&self, found: Vec<QueuedMessage>, known: &HashSet<Id>) -> Vec<Queued> {
         let delivered = self.sessions.shared.delivered.lock();
         let state = self.known.state.lock();
         found
             .into_iter()
+            .filter(|one| !known.contains(&one.id))
             .filter(|one| !delivered.contains(&(self.session.id, one.id)))
             .filter(|one| !state.in_flight.iter().any(|sent| sent.id == one.id))
             .map(|one| Queued {
