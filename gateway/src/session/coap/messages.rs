@@ -198,7 +198,9 @@ impl CoapServer {
         let Some(registration) = self.registrations.get_mut(id) else {
             return;
         };
-        if let Some(stored) = found.filter(|_| registration.command.is_none()) {
+        let found = found.filter(|_| registration.command.is_none());
+        let is_new = found.is_some();
+        if let Some(stored) = found {
             let watched = registration.commands.as_ref();
             let accept = match &asked {
                 Some(asked) => asked.message.accept(),
@@ -218,7 +220,9 @@ impl CoapServer {
         }
         match asked {
             Some(asked) => self.serve_command(now, &asked, id),
-            None => self.notify_command(now, id),
+            None if is_new => self.notify_command(now, id),
+            // A request that came meanwhile is answered with it.
+            None => {}
         }
     }
 
