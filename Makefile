@@ -40,6 +40,7 @@ help:
 	@echo "make cluster-down  stop them"
 	@echo "make test   formatting, lints, every test: one development build"
 	@echo "make check  the slow rest: docs, licences, fuzzing, release build, benches"
+	@echo "make faults three nodes under a roll-out, while nodes and stores fail; part of make check"
 	@echo "make bench  measure, with a table and plots; make soak: for 20 minutes"
 	@echo "make bench-console  what the console's pages cost; part of make bench"
 	@echo "make bench-cluster  measure three nodes against one, and kill one of them"
@@ -221,7 +222,7 @@ lint: build-tools dtls-tools fmt clippy
 
 # --- check ----------------------------------------------------------------------------------------
 
-check: build-tools dtls-tools fallback doc deny differential fuzz release bench-smoke image
+check: build-tools dtls-tools fallback doc deny differential fuzz faults release bench-smoke image
 
 # The Dockerfile's steps in a Debian of its own, where this user may make one: everything is compiled there once more.
 .PHONY: image
@@ -239,6 +240,15 @@ fallback:
 	$(CARGO) clippy -p headgate --features buffered-tls --all-targets --locked -- -D warnings
 	$(CARGO) test -p headgate --features buffered-tls --lib --locked -- edge::tls
 	$(CARGO) test -p headgate --features buffered-tls --test it --locked -- tls:: transfer:: web::
+
+# A roll-out to DEVICES over three nodes while nodes and stores fail, in the order that each of SEEDS gives.
+SEEDS ?= 1
+.PHONY: faults
+faults: build-tools dtls-tools test-tools
+	@for seed in $(SEEDS); do \
+		HEADGATE_FAULTS_SEED=$$seed HEADGATE_FAULTS_DEVICES=$(or $(DEVICES),200) \
+			$(CARGO) test -p headgate --test it --locked -- --nocapture faults:: || exit 1; \
+	done
 
 # For those who work on it: links to private items lead somewhere.
 doc:

@@ -33,6 +33,8 @@ use super::{
 
 const DEVICES: usize = 24;
 const SIZE: usize = 400_000;
+/// What the roll-out's pace alone lets it take, however many devices there are: about as long as the faults.
+const LENGTH_SECS: usize = 20;
 /// The whole of a run after its last fault.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -130,7 +132,7 @@ async fn roll_out_under_faults(mut seed: u64, size: usize) {
     }
     let body = json!({
         "resource_id": resource, "device_ids": ids,
-        "policy": {"bytes_per_sec": 500_000, "max_in_progress": 16},
+        "policy": {"bytes_per_sec": SIZE * size / LENGTH_SECS, "max_in_progress": size * 2 / 3},
     });
     let made = cluster.node(1).post("/tasks", &body).await;
     let task = made["id"].as_str().expect("an id").to_owned();
@@ -211,7 +213,7 @@ async fn judge(cluster: &Cluster, crowd: &Crowd, bytes: &[u8], task: &str) {
     assert!(connections >= size && spoken >= size);
 }
 
-/// `HEADGATE_FAULTS_SEED` has it run in another order, `HEADGATE_FAULTS_DEVICES` with more devices.
+/// `HEADGATE_FAULTS_SEED` has it run in another order, `HEADGATE_FAULTS_DEVICES` with more devices: `make faults`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_roll_out_outlives_nodes_and_stores_that_fail() {
     let seed = std::env::var("HEADGATE_FAULTS_SEED").ok();

@@ -61,7 +61,7 @@ impl Fault {
     ];
 }
 
-/// What happened, told last where a run fails.
+/// What happened, told last.
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) seed: u64,
@@ -252,19 +252,21 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    #[expect(clippy::print_stderr, reason = "a test's output: why it failed")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a test's output: what was done, and why it failed"
+    )]
     fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
-        }
-        for (index, directory) in self.directories.iter().enumerate() {
-            let log = fs::read_to_string(log_of(directory)).unwrap_or_default();
-            let telling: Vec<_> = log
-                .lines()
-                .filter(|line| line.contains("WARN") || line.contains("ERROR"))
-                .collect();
-            let last = &telling[telling.len().saturating_sub(20)..];
-            eprintln!("n{index} said last:\n{}", last.join("\n"));
+        if thread::panicking() {
+            for (index, directory) in self.directories.iter().enumerate() {
+                let log = fs::read_to_string(log_of(directory)).unwrap_or_default();
+                let telling: Vec<_> = log
+                    .lines()
+                    .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+                    .collect();
+                let last = &telling[telling.len().saturating_sub(20)..];
+                eprintln!("n{index} said last:\n{}", last.join("\n"));
+            }
         }
         eprintln!("{}", self.story);
     }

@@ -48,30 +48,40 @@ impl DeliveryService {
         }
     }
 
-    /// Takes what is open for these devices, and wakes those that have something new.
+    /// Takes what is open for these devices, and wakes those that have something new, however far it comes.
     pub(in crate::service::delivery) async fn take_for(
         &self,
         shared: &Shared,
         arrived: &[(DeviceId, i64)],
     ) -> Result<(), StoreError> {
         let taken = self.inner.registry.take_deliveries(arrived).await?;
-        for device in self.enter_taken(shared, taken).await? {
-            self.inner.links().wake(&device);
-        }
-        Ok(())
+        self.enter_taken(shared, taken).await
     }
 
     /// Enters open deliveries whose devices are here, each where its cursor stands; those that are in the book stay as
-    /// they are. Gives the devices that have something new, each once where its deliveries stand together: only they are
-    /// to be woken, for whoever is woken twice is told twice.
+    /// they are. Devices that have something new are woken, each once where its deliveries stand together, for whoever is
+    /// woken twice is told twice. They are also where an error ends this early: the next look finds theirs in the book.
     pub(super) async fn enter_taken(
         &self,
         shared: &Shared,
         taken: Vec<(OpenDelivery, i64)>,
-    ) -> Result<Vec<DeviceId>, StoreError> {
-        let mut entered: Vec<DeviceId> = Vec::new();
+    ) -> Result<(), StoreError> {
+        let mut entered = Vec::new();
+        let outcome = self.enter_each(shared, taken, &mut entered).await;
+        for device in entered {
+            self.inner.links().wake(&device);
+        }
+        outcome
+    }
+
+    async fn enter_each(
+        &self,
+        shared: &Shared,
+        taken: Vec<(OpenDelivery, i64)>,
+        entered: &mut Vec<DeviceId>,
+    ) -> Result<(), StoreError> {
         if taken.is_empty() {
-            return Ok(entered);
+            return Ok(());
         }
         let ids: Vec<Id> = taken.iter().map(|(open, _)| open.delivery.id).collect();
         let mut cursors: HashMap<Id, Cursor> = match self.inner.sessions.cursors_of(&ids).await {
@@ -127,7 +137,7 @@ impl DeliveryService {
                 self.let_go(&live);
             }
         }
-        Ok(entered)
+        Ok(())
     }
 
     /// The working copy of a task; `None` where there is no such task.

@@ -191,7 +191,6 @@ impl DeliveryService {
             return Ok(());
         }
         let mut after = None;
-        let mut woken = Vec::new();
         loop {
             let block = self.inner.registry.open_with_claims(live.id, after).await?;
             let Some((last, _)) = block.last() else { break };
@@ -209,13 +208,10 @@ impl DeliveryService {
                     ours.push((open, epoch));
                 }
             }
-            woken.extend(self.enter_taken(shared, ours).await?);
+            self.enter_taken(shared, ours).await?;
             tokio::task::yield_now().await;
         }
         shared.hurry.notify_one();
-        for device in woken {
-            self.inner.links().wake(&device);
-        }
         Ok(())
     }
 
