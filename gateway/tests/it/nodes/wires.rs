@@ -13,6 +13,7 @@ use crate::harness::{Client, Coap, Device, Gateway, content, json_of, until};
 const SIZE: usize = 200_000;
 /// Where wire and node are changed: chunks of MQTT are 15 blocks.
 const HALF: usize = 92_160;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Two nodes, and a device that may come to each by either wire, with a delivery.
 async fn stage(cluster: &mut Cluster, bytes: &[u8]) -> (Gateway, Gateway, Device, String) {
@@ -96,13 +97,15 @@ fn is_again(told: &str) -> bool {
 
 /// What the device is offered: a node that it has just come to looks it up first.
 async fn waits(coap: &mut Coap) -> serde_json::Value {
-    for _ in 0..1_000 {
-        let told = json_of(&coap.get("t").await);
-        if !told["transfer"].is_null() {
-            return told;
+    let asking = async {
+        loop {
+            let told = json_of(&coap.get("t").await);
+            if !told["transfer"].is_null() {
+                return told;
+            }
         }
-    }
-    unreachable!("nothing is offered")
+    };
+    timeout(PATIENCE, asking).await.expect("an offer")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

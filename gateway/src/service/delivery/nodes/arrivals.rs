@@ -61,7 +61,7 @@ impl DeliveryService {
     /// Enters open deliveries whose devices are here, each where its cursor stands; those that are in the book stay as
     /// they are. Devices that have something new are woken, each once where its deliveries stand together, for whoever is
     /// woken twice is told twice. They are also where an error ends this early: the next look finds theirs in the book.
-    pub(super) async fn enter_taken(
+    pub(in crate::service::delivery) async fn enter_taken(
         &self,
         shared: &Shared,
         taken: Vec<(OpenDelivery, i64)>,

@@ -156,6 +156,25 @@ async fn a_device_is_not_told_again_of_what_it_was_told() {
 }
 
 #[tokio::test]
+async fn a_device_is_woken_also_where_the_look_for_others_fails() {
+    let nodes = Nodes::start::<1>(once()).await;
+    let a = nodes.node(0);
+    a.task(&["p_d1"]).await.expect("made");
+    let shared = a.delivery.inner.shared.as_ref().expect("among nodes");
+    let arrived = [(id("p_d1"), 1)];
+    let taken = a.delivery.inner.registry.take_deliveries(&arrived).await;
+    let mut taken = taken.expect("looked up");
+    assert_eq!(taken.len(), 1);
+    let (mut broken, epoch) = taken[0].clone();
+    // No resource has this id.
+    broken.resource_id = broken.delivery.id;
+    taken.push((broken, epoch));
+    let entered = a.delivery.enter_taken(shared, taken).await;
+    assert!(matches!(entered, Err(StoreError::NotFound { .. })));
+    assert_eq!(*a.links.woken.lock(), [id("p_d1")]);
+}
+
+#[tokio::test]
 async fn a_delivery_moves_with_its_device_and_the_node_before_changes_nothing_more() {
     let nodes = Nodes::start::<2>(once()).await;
     let (a, b) = (nodes.node(0), nodes.node(1));
