@@ -59,11 +59,12 @@ use self::{
 pub use self::{
     content::Content,
     control::Chosen,
-    device::{Offer, Offered, PumpLimits, Refusal},
+    device::{LIMITS_INTERVAL, Offer, Offered, PumpLimits, Refusal},
     edit::TaskEdit,
     files::{FileGrant, FileRefusal},
     journal::NotRecorded,
     live::{Hold, LiveDelivery, LiveTask},
+    rate::Reserved,
     report::Reported,
     targets::{Preview, RowError, RowErrorCode, TargetRow, Targets},
     task::{DeliveryError, NewTask},
@@ -131,7 +132,7 @@ struct Inner {
     urls: FileUrls,
     links: OnceLock<Arc<dyn DeviceLinks>>,
     /// The node's own limit of bytes a second.
-    rate: Option<Rate>,
+    rate: Option<Arc<Rate>>,
     alarms: Alarms,
     /// Something about a task is to be settled before the next tick.
     nudge: Notify,
@@ -170,7 +171,7 @@ impl DeliveryService {
         let service = Self {
             inner: Arc::new(Inner {
                 rate: (parts.config.max_bytes_per_sec > 0)
-                    .then(|| Rate::new(parts.config.max_bytes_per_sec)),
+                    .then(|| Arc::new(Rate::new(parts.config.max_bytes_per_sec))),
                 watchers: Arc::new(Semaphore::new(parts.config.max_event_streams)),
                 waiting: WaitReason::ALL
                     .iter()

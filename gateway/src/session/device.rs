@@ -321,7 +321,7 @@ impl DeviceSession {
     fn drop_transfer(&mut self, now: Instant) {
         if let Some(mut transfer) = self.transfer.take() {
             let node = &self.link.node;
-            transfer.settle(&node.delivery, 0);
+            transfer.settle(now, 0);
             transfer.delivery.set_hold(Hold::None);
             match transfer.slot {
                 Slot::Held(ticket) => node.slots.release(ticket, now),

@@ -13,7 +13,9 @@ use headgate_protocol::{
 use smallvec::SmallVec;
 
 use super::slots::Ticket;
-use crate::service::delivery::{DeliveryService, LiveDelivery, StoreError};
+use crate::service::delivery::{
+    DeliveryService, LIMITS_INTERVAL, LiveDelivery, Reserved, StoreError,
+};
 
 /// What is being sent, and how.
 #[derive(Debug)]
@@ -29,8 +31,8 @@ pub(super) struct ActiveTransfer {
     pub(super) generation: u32,
     /// When memory for another batch, or its turn by the limits of bytes a second, is looked for again.
     pub(super) memory_due: Option<Instant>,
-    /// Bytes of the next batch that have been reserved by those limits, and from when on they may go.
-    reserved: Option<(u64, Instant)>,
+    /// The next batch's place by those limits.
+    reserved: Option<Reserved>,
     batch_sent_at: Option<Instant>,
     /// Bytes sent with the slot that is held.
     slot_bytes: u64,
@@ -77,33 +79,25 @@ impl ActiveTransfer {
         self.pump.is_ready() && !self.delivery.task.is_held()
     }
 
-    /// From when on the next batch may go by the limits of bytes a second; its bytes are reserved.
+    /// From when on the next batch may go by the limits of bytes a second, or when to look again; its bytes are
+    /// reserved.
     pub(super) fn turn(&mut self, service: &DeliveryService, now: Instant) -> Instant {
-        if let Some((_, from)) = self.reserved {
-            return from;
-        }
-        if !service.limits_rate(&self.delivery) {
+        if self.reserved.is_none() && !service.limits_rate(&self.delivery) {
             return now;
         }
-        let bytes = self
-            .pump
-            .window_bytes()
-            .saturating_sub(self.pump.in_flight_bytes());
-        let bytes = u64::from(bytes);
-        let from = now + service.reserve(&self.delivery, bytes, now);
-        self.reserved = Some((bytes, from));
-        from
+        let reserved = self.reserved.get_or_insert_with(|| {
+            let room = self.pump.window_bytes();
+            let bytes = room.saturating_sub(self.pump.in_flight_bytes());
+            service.reserve(&self.delivery, u64::from(bytes), now)
+        });
+        let wait = service.wait_of(&self.delivery, reserved, now);
+        now + wait.min(LIMITS_INTERVAL)
     }
 
     /// Settles what was reserved with what was sent.
-    pub(super) fn settle(&mut self, service: &DeliveryService, sent: usize) {
-        if let Some((reserved, _)) = self.reserved.take() {
-            let sent = u64::try_from(sent).unwrap_or(u64::MAX);
-            if sent < reserved {
-                service.give_back(&self.delivery, reserved - sent);
-            } else {
-                service.reserve(&self.delivery, sent - reserved, Instant::now());
-            }
+    pub(super) fn settle(&mut self, now: Instant, sent: usize) {
+        if let Some(reserved) = self.reserved.take() {
+            reserved.settle(u64::try_from(sent).unwrap_or(u64::MAX), now);
         }
     }
 

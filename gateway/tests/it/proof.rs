@@ -225,6 +225,40 @@ async fn a_task_sends_no_more_than_its_bytes_a_second() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_is_raised_holds_for_devices_that_wait_by_it() {
+    const SIZE: usize = 60_000;
+    let gateway = Gateway::start().await;
+    let [first, second] = gateway.devices(["d1", "d2"]).await;
+    let bytes = content(SIZE);
+    let resource = gateway.resource("P", "r", &bytes).await;
+    let body = json!({
+        "resource_id": resource, "device_ids": [first.id, second.id],
+        "policy": {"bytes_per_sec": 256},
+    });
+    let task = gateway.post("/tasks", &body).await;
+    let path = format!("/tasks/{}", task["id"].as_str().expect("an id"));
+    let mut one = Client::listening(&gateway, &first).await;
+    let mut two = Client::listening(&gateway, &second).await;
+    // What nobody stands before goes at once; what comes then waits for minutes.
+    take(&mut one, &first, &bytes).await;
+    let announced = two.announced().await;
+    two.want(&second, &announced.transfer, 0, 8).await;
+    let of_second = format!("/deliveries/{}", announced.transfer);
+    until("what it waits for", || async {
+        let delivery = gateway.get(&of_second).await;
+        (delivery["waiting"] == "bytes_rate").then_some(())
+    })
+    .await;
+    let body = json!({"policy": {"bytes_per_sec": 10_000_000}});
+    let edited = gateway.api(hyper::Method::PATCH, &path, Some(&body)).await;
+    edited.ok(200);
+    let mut have = Vec::new();
+    two.take_until(&mut have, SIZE).await;
+    assert!(have == bytes, "the bytes differ");
+    gateway.stop().await;
+}
+
 /// What the program says about a task of a gateway.
 async fn ask(site: &Site, verb: &str, task: &str, more: &[&str]) -> std::process::Output {
     let directory = site.data_dir.to_str().expect("UTF-8").to_owned();

@@ -25,6 +25,7 @@ use super::{
     DeliveryService,
     finish::change,
     live::{Hold, LiveDelivery, Step},
+    rate::Reserved,
     wait::WaitReason,
 };
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
     store::StoreError,
 };
 
+/// How often whoever waits by a limit of bytes a second looks whether it was changed.
+pub const LIMITS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the first byte of a delivery waits for the record that it goes out.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -312,27 +315,35 @@ impl DeliveryService {
         })
     }
 
-    /// Reserves bytes that are about to be sent against the limits of task and node; gives how long
-    /// to wait with them. The wait over, they are sent without asking again.
-    pub fn reserve(&self, delivery: &LiveDelivery, bytes: u64, now: Instant) -> Duration {
+    /// Lines bytes that are about to be sent up by the limits of task and node: [`DeliveryService::wait_of`] tells how
+    /// long to wait with them.
+    pub fn reserve(&self, delivery: &LiveDelivery, bytes: u64, now: Instant) -> Reserved {
         let terms = delivery.task.terms();
-        let rates = [self.inner.rate.as_ref(), terms.rate.as_ref()];
-        let waits = rates.into_iter().flatten();
-        waits
-            .map(|rate| rate.reserve(bytes, now))
-            .max()
-            .unwrap_or_default()
+        Reserved::new([self.inner.rate.as_ref(), terms.rate.as_ref()], bytes, now)
     }
 
-    /// Gives back bytes that were reserved and not sent.
-    pub fn give_back(&self, delivery: &LiveDelivery, bytes: u64) {
+    /// How long to wait with bytes that were lined up, by the limits as they are now: whoever waits looks again after
+    /// [`LIMITS_INTERVAL`] at the latest.
+    pub fn wait_of(&self, delivery: &LiveDelivery, reserved: &Reserved, now: Instant) -> Duration {
         let terms = delivery.task.terms();
-        for rate in [self.inner.rate.as_ref(), terms.rate.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            rate.give_back(bytes);
+        reserved.wait([self.inner.rate.as_ref(), terms.rate.as_ref()], now)
+    }
+
+    /// Waits until bytes that were lined up may go; the delivery says meanwhile what it waits for.
+    ///
+    /// # Cancel safety
+    /// A cancelled call gives them back.
+    pub async fn turn_of(&self, delivery: &LiveDelivery, reserved: Reserved) {
+        let mut wait = self.wait_of(delivery, &reserved, Instant::now());
+        if !wait.is_zero() {
+            delivery.set_hold(Hold::BytesRate);
+            while !wait.is_zero() {
+                tokio::time::sleep(wait.min(LIMITS_INTERVAL)).await;
+                wait = self.wait_of(delivery, &reserved, Instant::now());
+            }
+            delivery.set_hold(Hold::None);
         }
+        reserved.settle_whole();
     }
 
     /// Whether there is a limit to ask before bytes of this delivery are sent.

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use headgate_protocol::transfer::window::Chunk;
 
-use super::{
-    DeliveryService,
-    live::{Hold, LiveDelivery},
-};
+use super::{DeliveryService, live::LiveDelivery};
 use crate::{
     model::{Millis, task::was_ended_by_us},
     service::link::Purpose,
@@ -134,12 +131,8 @@ impl FileGrant {
         }
         if self.service.limits_rate(&self.delivery) {
             let bytes = u64::try_from(max).unwrap_or(u64::MAX);
-            let wait = self.service.reserve(&self.delivery, bytes, Instant::now());
-            if !wait.is_zero() {
-                self.delivery.set_hold(Hold::BytesRate);
-                tokio::time::sleep(wait).await;
-                self.delivery.set_hold(Hold::None);
-            }
+            let reserved = self.service.reserve(&self.delivery, bytes, Instant::now());
+            self.service.turn_of(&self.delivery, reserved).await;
         }
         self.service
             .inner

@@ -21,7 +21,7 @@ use super::{
     registration::{Observation, RdId, Reading},
     unavailable,
 };
-use crate::service::delivery::{Hold, LiveDelivery, Offer, Offered, Refusal, StoreError};
+use crate::service::delivery::{LiveDelivery, Offer, Offered, Refusal, Reserved, StoreError};
 
 impl CoapServer {
     /// `GET /t`: what waits, as `download` says it by MQTT, without the address of the files listener.
@@ -231,20 +231,20 @@ impl CoapServer {
         };
         self.note_arrival(id, slice.offset);
         let service = self.node.delivery.clone();
-        let mut wait = Duration::ZERO;
-        if service.limits_rate(&delivery) {
+        let reserved = service.limits_rate(&delivery).then(|| {
             let bytes = u64::try_from(slice.len).unwrap_or(u64::MAX);
-            wait = service.reserve(&delivery, bytes, now);
-        }
+            service.reserve(&delivery, bytes, now)
+        });
+        let waits = |reserved: &Reserved| !service.wait_of(&delivery, reserved, now).is_zero();
+        let waits = reserved.as_ref().is_some_and(waits);
         let cached = service.cached(&delivery, slice.offset, slice.len);
-        if let Some(bytes) = cached.filter(|_| wait.is_zero()) {
+        if let Some(bytes) = cached.filter(|_| !waits) {
+            reserved.into_iter().for_each(Reserved::settle_whole);
             return self.send_block(now, &asked, id, slice, bytes);
         }
         self.spawn(async move {
-            if !wait.is_zero() {
-                delivery.set_hold(Hold::BytesRate);
-                tokio::time::sleep(wait).await;
-                delivery.set_hold(Hold::None);
+            if let Some(reserved) = reserved {
+                service.turn_of(&delivery, reserved).await;
             }
             let read = service.read(&delivery, slice.offset, slice.len).await;
             Done::Read(asked, id, read)

@@ -166,7 +166,7 @@ impl DeviceSession {
                 .inc();
         }
         self.link.node.metrics.chunks_in_flight.add(sent);
-        transfer.settle(&self.link.node.delivery, batch.len());
+        transfer.settle(now, batch.len());
         transfer.on_batch_sent(now, batch.len());
         self.transfer = Some(transfer);
         if let Some(transfer) = unreadable {

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -167,7 +167,7 @@ impl LiveTask {
             .saturating_sub(unused);
         drop(schedule);
         if let Some(rate) = &self.terms.read().rate {
-            rate.set(bytes_per_sec);
+            rate.set(bytes_per_sec, Instant::now());
         }
     }
 
@@ -195,7 +195,8 @@ impl LiveTask {
 
     /// Lets it run otherwise from now on.
     pub(in crate::service::delivery) fn set_terms(&self, terms: Terms) {
-        *self.terms.write() = Arc::new(terms);
+        let mut now = self.terms.write();
+        *now = Arc::new(terms.in_place_of(&now));
     }
 
     /// Whether it has a limit of bytes a second of its own.

@@ -2,7 +2,10 @@
 //!
 //! Replaced as a whole when an operator changes the policy; whoever reads them sees the former or the new ones.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::DeliveryConfig,
@@ -21,7 +24,7 @@ pub(in crate::service::delivery) struct Terms {
     pub(in crate::service::delivery) timers: Timers,
     attempts: Attempts,
     /// Its own bytes a second.
-    pub(in crate::service::delivery) rate: Option<Rate>,
+    pub(in crate::service::delivery) rate: Option<Arc<Rate>>,
 }
 
 /// The three timers, resolved.
@@ -59,9 +62,21 @@ impl Terms {
                 backoff: secs(attempts.backoff_secs, config.retry_backoff),
                 max_backoff: secs(attempts.max_backoff_secs, config.max_retry_backoff),
             },
-            rate: policy.bytes_per_sec.map(Rate::new),
+            rate: policy.bytes_per_sec.map(|limit| Arc::new(Rate::new(limit))),
             policy,
         }
+    }
+
+    /// The same, in place of former ones: whoever waits by their limit of bytes a second waits by this one.
+    pub(super) fn in_place_of(mut self, former: &Self) -> Self {
+        if let (Some(limit), Some(rate)) = (self.policy.bytes_per_sec, &former.rate) {
+            // Else it stays this node's part of the same limit.
+            if former.policy.bytes_per_sec != Some(limit) {
+                rate.set(limit, Instant::now());
+            }
+            self.rate = Some(Arc::clone(rate));
+        }
+        self
     }
 
     /// Whether there is another attempt after so many of a round.

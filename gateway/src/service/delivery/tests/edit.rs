@@ -65,15 +65,22 @@ async fn hours_pace_and_bytes_a_second_are_changed_at_once() {
     let delivery = stage.offer("p_d1");
     assert!(is_waiting(&stage, "p_d2"));
     let now = std::time::Instant::now();
-    stage.delivery.reserve(&delivery, 100_000, now);
-    assert!(stage.delivery.reserve(&delivery, 1, now) > Duration::from_secs(90));
+    let before = stage.delivery.reserve(&delivery, 100_000, now);
+    let waiting = stage.delivery.reserve(&delivery, 1, now);
+    let wait = || stage.delivery.wait_of(&delivery, &waiting, now);
+    assert!(wait() > Duration::from_secs(90));
+    edit(&stage, task, json!({"bytes_per_sec": 10_000_000}))
+        .await
+        .expect("open");
+    assert!(wait() < Duration::from_secs(1), "it waits no longer");
     stage.links.woken.lock().clear();
     edit(&stage, task, json!({"pace": null, "bytes_per_sec": null}))
         .await
         .expect("open");
     assert_eq!(*stage.links.woken.lock(), [id("p_d2")]);
     assert!(!stage.delivery.limits_rate(&delivery));
-    assert_eq!(stage.delivery.reserve(&delivery, 1, now), Duration::ZERO);
+    assert_eq!(wait(), Duration::ZERO);
+    before.settle_whole();
 }
 
 #[tokio::test]

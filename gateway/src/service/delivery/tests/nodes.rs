@@ -161,6 +161,8 @@ async fn a_device_is_woken_also_where_the_look_for_others_fails() {
     let a = nodes.node(0);
     a.task(&["p_d1"]).await.expect("made");
     let shared = a.delivery.inner.shared.as_ref().expect("among nodes");
+    // Nothing looks for it but what is looked at here.
+    a.connect("p_d1");
     let arrived = [(id("p_d1"), 1)];
     let taken = a.delivery.inner.registry.take_deliveries(&arrived).await;
     let mut taken = taken.expect("looked up");

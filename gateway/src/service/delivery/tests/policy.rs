@@ -413,10 +413,14 @@ async fn bytes_wait_for_their_turn_by_the_limits_of_task_and_node() {
     let delivery = stage.offer("p_d1");
     assert!(stage.delivery.limits_rate(&delivery));
     let now = std::time::Instant::now();
-    stage.delivery.reserve(&delivery, 10_000, now);
-    let wait = stage.delivery.reserve(&delivery, 1, now);
-    assert!(wait > Duration::from_secs(9), "the task's limit: {wait:?}");
-    stage.delivery.give_back(&delivery, 10_000);
-    let wait = stage.delivery.reserve(&delivery, 1, now);
-    assert!(wait < Duration::from_secs(1), "{wait:?}");
+    let first = stage.delivery.reserve(&delivery, 10_000, now);
+    let wait = || {
+        let next = stage.delivery.reserve(&delivery, 1, now);
+        stage.delivery.wait_of(&delivery, &next, now)
+    };
+    let by_task = wait();
+    assert!(by_task > Duration::from_secs(9), "the task's: {by_task:?}");
+    drop(first);
+    let given_back = wait();
+    assert!(given_back < Duration::from_secs(1), "{given_back:?}");
 }
