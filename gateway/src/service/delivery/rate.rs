@@ -205,7 +205,7 @@ mod tests {
         rate.set(1_000_000, now);
         assert!(second.wait(limits, now) < Duration::from_millis(101));
         rate.set(10, now);
-        assert!(second.wait(limits, now) > Duration::from_secs(9_000));
+        assert!(second.wait(limits, now) > Duration::from_mins(150));
         assert_eq!(second.wait([None, None], now), Duration::ZERO, "it is gone");
     }
 }

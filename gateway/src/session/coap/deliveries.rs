@@ -1,9 +1,6 @@
 //! `/t` and `/r`: what waits for a device, its bytes block by block, and how the device says it went.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use headgate_protocol::{
