@@ -55,7 +55,7 @@ pub use self::{
     history::{EventId, EventStream, InvalidEventId, NotOpened, StreamEvent},
     mailbox::{Mailbox, Stored},
     persistent::{NotKept, Opened, Opening, Persistent, PersistentSessions, Unacknowledged},
-    publish::{NotPublished, NotSent, Origin, Published, Sent, Terms},
+    publish::{NotPublished, NotSent, Origin, Published, Sending, Sent, Terms},
     queue::{Queue, QueueLink, Queued},
     retained::{NotRetained, Replay},
     sightings::{DeviceWatch, KEPT as SEEN_MESSAGES, Seen, TooManyLooks},
@@ -67,7 +67,7 @@ pub use self::{
 };
 pub use crate::store::{
     StoreError,
-    sessions::{Came, ClientPlace, KeptSubscription, SessionChange, SessionKey},
+    sessions::{Came, ClientPlace, KeptSubscription, SessionChange, SessionKey, Standing},
 };
 use crate::{
     config::{ApplicationsConfig, MailboxConfig, RetainedConfig},

@@ -25,7 +25,7 @@ pub use self::book::{TooManyWills, WillTicket};
 use crate::{
     config::WillConfig,
     model::{Millis, Will, WillKey},
-    service::uplink::{NotPublished, NotRetained, NotSent, Origin, Terms, Uplink},
+    service::uplink::{NotPublished, NotRetained, NotSent, Origin, Sending, Terms, Uplink},
     shutdown::Shutdown,
     store::{
         StoreError,
@@ -280,7 +280,11 @@ impl Inner {
             },
             WillKey::Application(app, _) => {
                 let origin = Origin::App(app, None);
-                match self.uplink.publish_to_device(origin, message, None).await {
+                match self
+                    .uplink
+                    .publish_to_device(origin, message, Sending::default())
+                    .await
+                {
                     // One of QoS 0 reaches whoever is there.
                     Ok(_) | Err(NotSent::Offline) => Attempt::Over(WillEnd::Published),
                     Err(error @ (NotSent::Unavailable | NotSent::Store(_))) => {

@@ -107,7 +107,10 @@ impl ApplicationSession {
         let key = WillKey::Application(app.id.clone(), client_id.into());
         let will = match will::enter(node, &key, will, opened.is_present).await {
             Ok(will) => will,
-            Err(error) => return Err((connection, NotOpened::Will(error))),
+            Err(error) => {
+                node.give_up_application(&app.id, &handle);
+                return Err((connection, NotOpened::Will(error)));
+            }
         };
         let accept = persistent::accept(&mut opened, connect.version);
         let attached = if let Some(persistent) = opened.session.take() {

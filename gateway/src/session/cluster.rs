@@ -68,7 +68,14 @@ impl Node {
 
     /// The session of an application ends here.
     pub(super) fn leave_application(&self, app: &AppId, handle: &ApplicationHandle) {
-        if self.applications.leave(handle) && self.uplink.sessions().is_shared() {
+        if self.applications.leave(handle) {
+            self.give_up_application(app, handle);
+        }
+    }
+
+    /// The claim of an application that is not here, or not let in, ends.
+    pub(super) fn give_up_application(&self, app: &AppId, handle: &ApplicationHandle) {
+        if self.uplink.sessions().is_shared() {
             let key = SessionKey::Application(app.clone(), handle.client_id().into());
             self.uplink.left(key, handle.epoch());
         }

@@ -24,7 +24,7 @@ use crate::{
     model::Millis,
     service::{
         topics::ProductRules,
-        uplink::Stored,
+        uplink::{SessionKey, Standing, Stored},
         upload::{ChunkSink, Ended, Refusal},
     },
     telemetry::metrics::DisconnectReason,
@@ -157,6 +157,15 @@ impl SessionHandle {
     /// The epoch of the device's claim; 0 where no other node could have it.
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The claim by which this session has the device, where another node could have it.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        let epoch = self.epoch();
+        (epoch > 0).then(|| Standing {
+            key: SessionKey::Device(self.device_id.clone()),
+            epoch,
+        })
     }
 
     /// The device was claimed for this session.

@@ -23,7 +23,7 @@ pub use self::{
     backend::{
         Batch, Claim, Claimed, Committed, KeptSession, KeptSubscription, NewMessage, Numbered,
         Outbound, Place as ClientPlace, QueueGone, QueuedMessage, SessionBackend, SessionChange,
-        SessionKey, SessionRef, Shared, SharedLimits, Totals,
+        SessionKey, SessionRef, Shared, SharedLimits, Standing, Totals,
     },
     mailbox::{MailCount, MailGone, mail_bytes},
     nodes::{
@@ -199,11 +199,15 @@ impl SessionStore {
         each!(self, store => store.last_mail().await)
     }
 
-    /// Carries changes of retained messages out in their order, all or none.
+    /// Carries changes of retained messages out in their order, all or none, but for those whose sender was with another
+    /// connection by then: gives which of them those are.
     ///
     /// # Cancel safety
     /// Safe: all or none are carried out.
-    pub async fn change_retained(&self, changes: &[RetainedChange<'_>]) -> Result<(), StoreError> {
+    pub async fn change_retained(
+        &self,
+        changes: &[RetainedChange<'_>],
+    ) -> Result<Vec<usize>, StoreError> {
         each!(self, store => store.change_retained(changes).await)
     }
 

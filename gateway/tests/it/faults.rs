@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use self::{
-    cluster::{Cluster, Fault},
+    cluster::{Cluster, Fault, Story},
     device::{DEVICE_PATIENCE, Living, Memory},
-    listener::{Heard, Listener},
+    listener::{Heard, Hearing, Listener},
 };
 use super::{
     cli::{headgate, text},
@@ -64,17 +64,41 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// What must not happen, and did.
-    fn wrong(&self) -> Vec<String> {
-        let of_devices = self.devices.iter().zip(&self.memories);
-        of_devices
-            .flat_map(|(device, memory)| {
-                let wrong = memory.wrong.lock();
-                let wrong = wrong.iter().map(|what| format!("{}: {what}", device.id));
-                wrong.collect::<Vec<_>>()
-            })
-            .chain(self.heard.wrong.lock().iter().cloned())
-            .collect()
+    /// What must not happen, and did; what was between whom it befell and the gateway is told.
+    fn wrong(&self, story: &Story) -> Vec<String> {
+        let of_listener = self.heard.wrong.lock();
+        let mut wrong: Vec<_> = of_listener
+            .iter()
+            .map(|(topic, what)| format!("{topic}: {what}"))
+            .collect();
+        for (device, memory) in self.devices.iter().zip(&self.memories) {
+            let topic = topic_of(device);
+            let of_device = memory.wrong.lock();
+            if of_device.is_empty() && of_listener.iter().all(|(of, _)| *of != topic) {
+                continue;
+            }
+            wrong.extend(
+                of_device
+                    .iter()
+                    .map(|what| format!("{}: {what}", device.id)),
+            );
+            for (when, event) in &*memory.events.lock() {
+                story.tell_at(*when, &format!("{} {event}", device.id));
+            }
+            for hearing in self.heard.by_topic.lock().get(&topic).into_iter().flatten() {
+                let Hearing {
+                    at,
+                    connection,
+                    number,
+                } = hearing;
+                let line = format!(
+                    "{} is heard: {number}, on connection {connection}",
+                    device.id
+                );
+                story.tell_at(*at, &line);
+            }
+        }
+        wrong
     }
 
     /// What was acknowledged to devices and did not come to the application.
@@ -82,7 +106,7 @@ impl Crowd {
         let of_devices = self.devices.iter().zip(&self.memories);
         of_devices
             .filter_map(|(device, memory)| {
-                let heard = self.heard.of(&format!("P/{}/data", device.node));
+                let heard = self.heard.of(&topic_of(device));
                 let said = memory.acknowledged.lock();
                 let lost: Vec<_> = said
                     .iter()
@@ -92,6 +116,11 @@ impl Crowd {
             })
             .collect()
     }
+}
+
+/// What a device says things on.
+fn topic_of(device: &Device) -> String {
+    format!("P/{}/data", device.node)
 }
 
 async fn roll_out_under_faults(mut seed: u64, size: usize) {
@@ -119,16 +148,18 @@ async fn roll_out_under_faults(mut seed: u64, size: usize) {
         heard: Arc::clone(&crowd.heard),
         stop: Arc::clone(&stop),
     };
-    let mut running = vec![listener.spawn(first).await];
+    let listening = listener.spawn(first).await;
+    let silence = Arc::new(AtomicBool::new(false));
+    let mut living = Vec::new();
     let site = Arc::new(cluster.site());
     for (device, memory) in crowd.devices.iter().zip(&crowd.memories) {
-        let living = Living {
+        let device = Living {
             site: Arc::clone(&site),
             device: device.clone(),
             memory: Arc::clone(memory),
-            stop: Arc::clone(&stop),
+            stop: Arc::clone(&silence),
         };
-        running.push(living.spawn());
+        living.push(device.spawn());
     }
     let body = json!({
         "resource_id": resource, "device_ids": ids,
@@ -151,16 +182,20 @@ async fn roll_out_under_faults(mut seed: u64, size: usize) {
     })
     .await;
     cluster.story.tell("the task is finished");
-    stop_when_heard(&cluster, &crowd, &stop).await;
-    for one in running {
-        let _ended = timeout(DEVICE_PATIENCE * 3, one).await;
+    // What is acknowledged from here on nobody would listen to: the devices end first.
+    silence.store(true, Ordering::Relaxed);
+    for device in living {
+        device.await.expect("no panic");
     }
+    wait_until_heard(&cluster, &crowd).await;
+    stop.store(true, Ordering::Relaxed);
+    listening.await.expect("no panic");
     judge(&cluster, &crowd, &bytes, &task).await;
 }
 
-/// Lets what was acknowledged come to the application, and ends everybody. What does not come by itself comes on a new
-/// connection, which is told.
-async fn stop_when_heard(cluster: &Cluster, crowd: &Crowd, stop: &AtomicBool) {
+/// Lets what was acknowledged come to the application. What does not come by itself comes on a new connection, which is
+/// told.
+async fn wait_until_heard(cluster: &Cluster, crowd: &Crowd) {
     let all_heard = || async {
         while !crowd.lost().is_empty() {
             sleep(Duration::from_millis(100)).await;
@@ -173,19 +208,10 @@ async fn stop_when_heard(cluster: &Cluster, crowd: &Crowd, stop: &AtomicBool) {
         // What is lost is told below.
         let _lost = timeout(DEVICE_PATIENCE * 3, all_heard()).await;
     }
-    stop.store(true, Ordering::Relaxed);
 }
 
 async fn judge(cluster: &Cluster, crowd: &Crowd, bytes: &[u8], task: &str) {
-    let wrong = crowd.wrong();
-    for (device, memory) in crowd.devices.iter().zip(&crowd.memories) {
-        if !memory.wrong.lock().is_empty() {
-            for (when, event) in &*memory.events.lock() {
-                let line = format!("{} {event}", device.id);
-                cluster.story.tell_at(*when, &line);
-            }
-        }
-    }
+    let wrong = crowd.wrong(&cluster.story);
     assert!(wrong.is_empty(), "{wrong:#?}");
     for (device, memory) in crowd.devices.iter().zip(&crowd.memories) {
         let same = *memory.have.lock() == bytes;

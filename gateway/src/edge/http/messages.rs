@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     model::{DeviceName, Id, InvalidPage, Message, Millis, Paged, Role},
-    service::uplink::{Ended, EventStream, NotSent, Origin, Sent, StreamEvent},
+    service::uplink::{Ended, EventStream, NotSent, Origin, Sending, Sent, StreamEvent},
     shutdown::Shutdown,
 };
 
@@ -228,7 +228,7 @@ async fn send(
     };
     let (status, message_id) = match state
         .uplink
-        .publish_to_device(origin, message, None)
+        .publish_to_device(origin, message, Sending::default())
         .await?
     {
         Sent::Online(message_id) => ("sent", message_id),

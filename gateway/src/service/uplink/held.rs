@@ -176,6 +176,7 @@ mod tests {
             mail: None,
             receivers: Vec::new(),
             receipt: None,
+            sender: None,
             stored: oneshot::channel().0,
             is_offered: true,
             forwards: Vec::new(),

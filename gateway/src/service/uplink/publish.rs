@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Handing, Id, Message, Millis},
-    store::StoreError,
+    store::{StoreError, sessions::Standing},
     telemetry::metrics::DropReason,
 };
 
@@ -56,13 +56,23 @@ pub enum NotPublished {
 }
 
 /// What is said of a message by the one who hands it in.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Terms {
     /// Whether its sender can be told that there is no room. One that cannot has its message dropped for the sessions
     /// without room, and counted.
     pub may_refuse: bool,
+    /// That its sender sends it again until it is acknowledged.
+    pub sending: Sending,
+}
+
+/// What is stored by where a message is sent again until it is acknowledged: so that it is neither taken twice, nor after
+/// what its sender said later by another connection.
+#[derive(Clone, Debug, Default)]
+pub struct Sending {
     /// What is to be stored with the message, at `QoS` 2 from a persistent session.
     pub receipt: Option<Receipt>,
+    /// The claim by which the connection has the client, at `QoS` 1 and 2 where other nodes may have it.
+    pub sender: Option<Standing>,
 }
 
 /// What became of a message to a device.
@@ -126,7 +136,8 @@ impl Uplink {
         let message = Arc::new(message);
         self.inner.sightings.note(&message, true);
         if message.retain {
-            self.inner.retained.keep(&message).await?;
+            let sender = terms.sending.sender.clone();
+            self.inner.retained.keep(&message, sender).await?;
         }
         let (published, _) = self.hand_out(&message, None, None, terms).await?;
         Ok(published)
@@ -134,7 +145,7 @@ impl Uplink {
 
     /// Sends a message to its device, and before that retains it where it asks for that. With `QoS` 1 or 2 it is stored
     /// before this returns, and waits for as long as the device is away; with `QoS` 0 it is sent now or not at all.
-    /// Applications that are bound to the device and subscribed to the topic see it too. `receipt` is stored with it.
+    /// Applications that are bound to the device and subscribed to the topic see it too.
     ///
     /// # Errors
     /// [`NotSent`]; nobody has it then.
@@ -145,12 +156,12 @@ impl Uplink {
         &self,
         from: Origin<'_>,
         message: Message,
-        receipt: Option<Receipt>,
+        sending: Sending,
     ) -> Result<Sent, NotSent> {
         // Nobody commands a device in vain because another application does not read what it is shown.
         let terms = Terms {
             may_refuse: false,
-            receipt,
+            sending,
         };
         let inner = &self.inner;
         let device = &message.device.device_id;
@@ -174,7 +185,8 @@ impl Uplink {
         }
         let message = Arc::new(message);
         if message.retain {
-            let kept = inner.retained.keep(&message).await;
+            let sender = terms.sending.sender.clone();
+            let kept = inner.retained.keep(&message, sender).await;
             kept.map_err(|error| match error {
                 NotRetained::Full => NotSent::RetainedFull,
                 NotRetained::Unavailable => NotSent::Unavailable,
@@ -246,13 +258,17 @@ impl Uplink {
         } else {
             None
         };
+        let Terms {
+            may_refuse,
+            sending: Sending { receipt, sender },
+        } = terms;
         let offer = |apps: &[AppId]| {
             let mut fanned = Fanned::default();
             for app in apps {
                 inner.subscribers.offer(app, message, from, &mut fanned);
                 fanned.taken += u32::from(inner.histories.push(app, message));
             }
-            let receivers = self.places(message, &mut fanned, terms.may_refuse)?;
+            let receivers = self.places(message, &mut fanned, may_refuse)?;
             let mut to = std::mem::take(&mut fanned.elsewhere);
             if let Some(elsewhere) = elsewhere {
                 elsewhere.add_streams(apps, &mut to);
@@ -267,7 +283,8 @@ impl Uplink {
                     message: Arc::clone(message),
                     mail,
                     receivers,
-                    receipt: terms.receipt,
+                    receipt,
+                    sender,
                     stored,
                     is_offered: false,
                     forwards,
@@ -286,7 +303,7 @@ impl Uplink {
             None => None,
         };
         let refused = placed.map_or(0, |placed| placed.refused);
-        if terms.may_refuse && refused > 0 {
+        if may_refuse && refused > 0 {
             return Err(NotPublished::QueueFull);
         }
         let receivers = fanned.taken;

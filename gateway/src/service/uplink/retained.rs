@@ -27,7 +27,7 @@ use crate::{
     model::{Message, Millis},
     store::{
         StoreError,
-        sessions::{RetainedChange, RetainedTold, SessionStore},
+        sessions::{RetainedChange, RetainedTold, SessionStore, Standing},
     },
     telemetry::metrics::{DropReason, Metrics},
 };
@@ -66,6 +66,7 @@ struct Shared {
 enum Order {
     Keep {
         message: Arc<Message>,
+        sender: Option<Standing>,
         kept: oneshot::Sender<Result<(), NotRetained>>,
     },
     Forget {
@@ -114,14 +115,23 @@ impl Retained {
     /// Keeps a message instead of the one before, or with an empty payload none; when this returns, that is committed.
     ///
     /// # Errors
-    /// [`NotRetained`]; what was there is there still.
+    /// [`NotRetained`]; what was there is there still. [`NotRetained::Unavailable`] also where its sender was with another
+    /// connection by then.
     ///
     /// # Cancel safety
     /// A cancelled call may have stored it.
-    pub(super) async fn keep(&self, message: &Arc<Message>) -> Result<(), NotRetained> {
+    pub(super) async fn keep(
+        &self,
+        message: &Arc<Message>,
+        sender: Option<Standing>,
+    ) -> Result<(), NotRetained> {
         let (kept, done) = oneshot::channel();
-        let message = Arc::clone(message);
-        self.order(Order::Keep { message, kept }, done).await
+        let order = Order::Keep {
+            message: Arc::clone(message),
+            sender,
+            kept,
+        };
+        self.order(order, done).await
     }
 
     /// Drops all of a device.
@@ -243,20 +253,28 @@ impl Writer {
         let stored = self.shared.store.change_retained(&changes).await;
         timer.observe_duration();
         drop(changes);
-        let result = match stored {
-            Ok(()) => Ok(()),
+        let result = match &stored {
+            Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, messages = accepted.len(), "retained messages could not be stored");
-                self.reload().await;
                 Err(NotRetained::Unavailable)
             }
         };
-        for order in accepted {
-            order.answer(result);
+        let late = stored.unwrap_or_default();
+        if result.is_err() || !late.is_empty() {
+            self.reload().await;
+        }
+        for (place, order) in accepted.into_iter().enumerate() {
+            let is_late = late.contains(&place);
+            order.answer(if is_late {
+                Err(NotRetained::Unavailable)
+            } else {
+                result
+            });
         }
     }
 
-    /// Has memory agree with the disk again, after a commit that failed.
+    /// Has memory agree with the store again, after not all was stored.
     async fn reload(&self) {
         match self.shared.store.retained_entries().await {
             Ok(entries) => self.shared.index.lock().load(entries),
@@ -290,10 +308,12 @@ impl Writer {
 impl Order {
     fn change(&self) -> RetainedChange<'_> {
         match self {
-            Self::Keep { message, .. } if message.payload.is_empty() => {
-                RetainedChange::Remove(message)
-            }
-            Self::Keep { message, .. } => RetainedChange::Set(message),
+            Self::Keep {
+                message, sender, ..
+            } if message.payload.is_empty() => RetainedChange::Remove(message, sender.as_ref()),
+            Self::Keep {
+                message, sender, ..
+            } => RetainedChange::Set(message, sender.as_ref()),
             Self::Forget { device, .. } => RetainedChange::Forget(device),
         }
     }

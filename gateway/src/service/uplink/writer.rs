@@ -302,12 +302,15 @@ impl Writer {
         }
         if self.mailbox.is_shared() {
             let puts = gathered.puts.iter();
+            let senders = puts.map(|(id, put)| (*id, put.sender.as_ref()));
+            let puts = gathered.puts.iter();
             let forwards = puts.flat_map(|(id, put)| {
                 let forwards = put.forwards.iter();
                 forwards.map(|(node, body)| (*id, *node, &**body))
             });
             batch.shared = Some(Shared {
                 limits: self.limits(),
+                senders: senders.collect(),
                 forwards: forwards.collect(),
                 left,
             });
@@ -339,6 +342,11 @@ impl Writer {
 
     /// A message is stored: whoever is connected is offered it, here, so that it is in the order of ids.
     fn hand_over(&self, id: Id, put: Put, numbered: Option<Numbered>) {
+        if numbered.as_ref().is_some_and(|numbered| numbered.is_late) {
+            // It comes again by the connection that has its sender now; that this one is told nothing says so.
+            tracing::debug!(topic = %put.message.topic, "a message came after its sender was with another connection");
+            return;
+        }
         let id = numbered.as_ref().map_or(id, |numbered| numbered.id);
         let is_full = numbered.as_ref().is_some_and(|numbered| numbered.is_full);
         let is_elsewhere = numbered.as_ref().is_some_and(|numbered| numbered.is_online);

@@ -10,12 +10,12 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use headgate_protocol::identity::DeviceId;
+use headgate_protocol::identity::{AppId, DeviceId};
 use parking_lot::Mutex;
 
 use crate::{
     model::{Handing, Id, Message, Millis},
-    service::uplink::{Ended, Offered, QueueLink, Queued, Sink},
+    service::uplink::{Ended, Offered, QueueLink, Queued, SessionKey, Sink, Standing},
     session::{
         handle::CloseReason,
         inbox::InboxLimits,
@@ -105,6 +105,15 @@ impl ApplicationHandle {
     /// The epoch of the session's claim; 0 where no other node could have it.
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The claim by which this session has its client, where another node could have it.
+    pub(super) fn standing(&self, app: &AppId) -> Option<Standing> {
+        let epoch = self.epoch();
+        (epoch > 0).then(|| Standing {
+            key: SessionKey::Application(app.clone(), self.client_id().into()),
+            epoch,
+        })
     }
 
     pub(super) fn claimed(&self, epoch: i64) {

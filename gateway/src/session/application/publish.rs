@@ -19,7 +19,7 @@ use headgate_protocol::mqtt::{Publish, QoS, ReasonCode};
 use super::ApplicationSession;
 use crate::{
     model::{Message, MessageProperties, Millis},
-    service::uplink::{NotSent, Origin},
+    service::uplink::{NotSent, Origin, Sending},
 };
 
 /// The publishes that are being stored, oldest first; what is left when the connection is gone was not acknowledged,
@@ -82,11 +82,16 @@ impl ApplicationSession {
             (QoS::ExactlyOnce, Some(packet_id), Some(kept)) => Some(kept.receipt(packet_id)),
             _ => None,
         };
+        let is_sent_again = publish.packet_id.is_some();
+        let sending = Sending {
+            receipt,
+            sender: is_sent_again.then(|| self.handle.standing(&app)).flatten(),
+        };
         self.begin(async move {
             let origin = Origin::App(&app, session);
             let sent = node
                 .uplink
-                .publish_to_device(origin, message, receipt)
+                .publish_to_device(origin, message, sending)
                 .await;
             let reason = match sent {
                 Ok(_) => Some(ReasonCode::Success),

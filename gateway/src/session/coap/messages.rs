@@ -87,7 +87,7 @@ impl CoapServer {
         let terms = Terms {
             // 5.03, upon which the device sends it again.
             may_refuse: message.qos == QoS::AtLeastOnce,
-            receipt: None,
+            ..Terms::default()
         };
         let uplink = self.node.uplink.clone();
         self.spawn(async move {

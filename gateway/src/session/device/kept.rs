@@ -8,7 +8,7 @@ use headgate_protocol::{
 use super::{DeviceSession, Sent};
 use crate::{
     model::Id,
-    service::uplink::{NotKept, Opened, Receipt, SessionChange},
+    service::uplink::{NotKept, Opened, Receipt, Sending, SessionChange},
     session::batch::Batch,
     telemetry::metrics::DisconnectReason,
 };
@@ -72,8 +72,17 @@ impl DeviceSession {
         }
     }
 
+    /// What is stored by where the device sends a message again.
+    pub(super) fn sending(&self, publish: &Publish) -> Sending {
+        let is_sent_again = publish.packet_id.is_some();
+        Sending {
+            receipt: self.receipt(publish),
+            sender: is_sent_again.then(|| self.handle.standing()).flatten(),
+        }
+    }
+
     /// What is to be stored together with a message of the device's, so that it is taken once.
-    pub(super) fn receipt(&self, publish: &Publish) -> Option<Receipt> {
+    fn receipt(&self, publish: &Publish) -> Option<Receipt> {
         let packet_id = publish
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce)?;

@@ -112,7 +112,7 @@ impl DeviceSession {
         let is_heard = self.loop_back(&message) | self.link.node.requests.answer(&message);
         let terms = Terms {
             may_refuse: self.link.version() == ProtocolVersion::V5,
-            receipt: self.receipt(publish),
+            sending: self.sending(publish),
         };
         let handing_out = self.link.node.uplink.publish_from_device(message, terms);
         match handing_out.await {

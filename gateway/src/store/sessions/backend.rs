@@ -38,6 +38,16 @@ pub struct SessionRef {
     pub epoch: i64,
 }
 
+/// By which claim of its client a connection sends what its client sends again until it is acknowledged: left out once
+/// another connection has the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which client.
+    pub key: SessionKey,
+    /// The epoch of the claim.
+    pub epoch: i64,
+}
+
 /// A connection that wants a session.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -162,6 +172,8 @@ pub struct Batch<'a> {
 pub struct Shared<'a> {
     /// How much may wait.
     pub limits: SharedLimits,
+    /// Every message, in the order of their ids, and by which claim it was sent.
+    pub senders: Vec<(Id, Option<&'a Standing>)>,
     /// What other nodes are to hand out now: with which message, which node, what it is told.
     pub forwards: Vec<(Id, NodeNumber, &'a [u8])>,
     /// Clients whose connections are gone, with the epochs of their claims.
@@ -205,6 +217,8 @@ pub struct Committed {
 pub struct Numbered {
     /// Its id, greater than every one before.
     pub id: Id,
+    /// Whether it was left out: another connection had its sender by then.
+    pub is_late: bool,
     /// Whether another node has the device, and knows.
     pub is_online: bool,
     /// Whether there was no room for it in the device's mailbox.

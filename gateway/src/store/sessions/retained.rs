@@ -8,7 +8,7 @@ use headgate_protocol::{
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    BLOCK,
+    BLOCK, Standing,
     local::LocalSessions,
     mailbox::{corrupt, decode, encode, mail_bytes, parsed},
 };
@@ -20,10 +20,10 @@ use crate::{
 /// What is to become of retained messages.
 #[derive(Clone, Copy, Debug)]
 pub enum RetainedChange<'a> {
-    /// This is the one of its device and topic from now on.
-    Set(&'a Message),
-    /// The one of this device and topic goes.
-    Remove(&'a Message),
+    /// This is the one of its device and topic from now on; by which claim it was sent.
+    Set(&'a Message, Option<&'a Standing>),
+    /// The one of this device and topic goes; by which claim that was sent.
+    Remove(&'a Message, Option<&'a Standing>),
     /// All of a device go.
     Forget(&'a DeviceId),
 }
@@ -55,18 +55,18 @@ pub(super) async fn create(pool: &SqlitePool) -> Result<(), StoreError> {
 }
 
 impl LocalSessions {
-    /// Carries changes out in their order, all or none.
+    /// Carries changes out in their order, all or none; none is late where no other node can have a client.
     ///
     /// # Cancel safety
     /// Safe: all or none are carried out.
     pub(super) async fn change_retained(
         &self,
         changes: &[RetainedChange<'_>],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<usize>, StoreError> {
         let mut tx = self.pool.begin().await?;
         for change in changes {
             let query = match change {
-                RetainedChange::Set(message) => sqlx::query(
+                RetainedChange::Set(message, _) => sqlx::query(
                     "INSERT INTO retained (device, topic, product, node, qos, payload, properties, at, expires_at, bytes) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (device, topic) DO UPDATE SET \
                      qos = excluded.qos, payload = excluded.payload, properties = excluded.properties, \
@@ -82,7 +82,7 @@ impl LocalSessions {
                 .bind(message.at.as_i64())
                 .bind(message.properties.expires_at.map(Millis::as_i64))
                 .bind(i64::try_from(mail_bytes(message)).unwrap_or(i64::MAX)),
-                RetainedChange::Remove(message) => {
+                RetainedChange::Remove(message, _) => {
                     sqlx::query("DELETE FROM retained WHERE device = $1 AND topic = $2")
                         .bind(message.device.device_id.as_str())
                         .bind(&*message.topic)
@@ -93,7 +93,8 @@ impl LocalSessions {
             };
             query.execute(&mut *tx).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(Vec::new())
     }
 
     /// Where there are retained messages.

@@ -66,7 +66,7 @@ impl Fault {
 pub(super) struct Story {
     pub(super) seed: u64,
     begun: Instant,
-    events: Mutex<Vec<String>>,
+    events: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Story {
@@ -75,9 +75,7 @@ impl Story {
     }
 
     pub(super) fn tell_at(&self, when: Instant, what: &str) {
-        let seconds = when.duration_since(self.begun).as_secs_f64();
-        let line = format!("{seconds:>7.3} s  {what}");
-        self.events.lock().push(line);
+        self.events.lock().push((when, what.to_owned()));
     }
 }
 
@@ -85,10 +83,12 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.begun.elapsed().as_secs_f64();
         writeln!(f, "seed {:#x}, {seconds:.1} s in all:", self.seed)?;
-        self.events
-            .lock()
-            .iter()
-            .try_for_each(|line| writeln!(f, "  {line}"))
+        let mut events = self.events.lock();
+        events.sort_by_key(|(when, _)| *when);
+        events.iter().try_for_each(|(when, what)| {
+            let seconds = when.duration_since(self.begun).as_secs_f64();
+            writeln!(f, "  {seconds:>7.3} s  {what}")
+        })
     }
 }
 

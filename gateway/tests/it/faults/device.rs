@@ -159,6 +159,7 @@ impl Living {
         talk.unanswered = Some((packet_id, number, Instant::now()));
         talk.tells_at = Instant::now() + TELLS_EVERY;
         let payload = number.to_string();
+        self.memory.note(&format!("says {number}"));
         talk.send(&publish(&topic, payload.as_bytes(), Some(packet_id)))
             .await
     }
@@ -176,6 +177,8 @@ impl Living {
                     && packet_id == ack.packet_id
                 {
                     talk.unanswered = None;
+                    let answer = format!("is answered {number}: {:?}", ack.reason);
+                    self.memory.note(&answer);
                     match ack.reason {
                         ReasonCode::Success => self.memory.acknowledged.lock().push(number),
                         ReasonCode::NoMatchingSubscribers => {

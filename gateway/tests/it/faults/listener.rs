@@ -23,11 +23,20 @@ use crate::harness::{App, Client, Login, Site, connect};
 /// How often it looks whether it is to stop.
 const TURN: Duration = Duration::from_millis(200);
 
+/// A number that was heard, when, and on which connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hearing {
+    pub(super) at: Instant,
+    pub(super) connection: usize,
+    pub(super) number: usize,
+}
+
 /// What it heard: of each topic, by each connection, the numbers in their order.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    pub(super) by_topic: Mutex<HashMap<String, Vec<(usize, usize)>>>,
-    pub(super) wrong: Mutex<Vec<String>>,
+    pub(super) by_topic: Mutex<HashMap<String, Vec<Hearing>>>,
+    /// What must not happen, and did: of which topic, and what.
+    pub(super) wrong: Mutex<Vec<(String, String)>>,
     /// The connection is to end, and another one to be made.
     pub(super) starts_over: AtomicBool,
 }
@@ -40,7 +49,7 @@ impl Heard {
             .get(topic)
             .into_iter()
             .flatten()
-            .map(|(_, number)| *number)
+            .map(|hearing| hearing.number)
             .collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -51,14 +60,18 @@ impl Heard {
     fn take(&self, connection: usize, topic: &str, number: usize) {
         let mut by_topic = self.by_topic.lock();
         let heard = by_topic.entry(topic.to_owned()).or_default();
-        if let Some((before, last)) = heard.last()
-            && *before == connection
-            && *last >= number
+        if let Some(last) = heard.last()
+            && last.connection == connection
+            && last.number >= number
         {
-            let what = format!("{topic}: {number} after {last} on connection {connection}");
-            self.wrong.lock().push(what);
+            let what = format!("{number} after {} on connection {connection}", last.number);
+            self.wrong.lock().push((topic.to_owned(), what));
         }
-        heard.push((connection, number));
+        heard.push(Hearing {
+            at: Instant::now(),
+            connection,
+            number,
+        });
     }
 }
 
@@ -132,7 +145,8 @@ impl Listener {
             return None;
         }
         if !connack.session_present {
-            self.heard.wrong.lock().push("its session is lost".into());
+            let lost = (String::new(), "its session is lost".to_owned());
+            self.heard.wrong.lock().push(lost);
         }
         Some(client)
     }

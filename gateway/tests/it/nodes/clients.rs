@@ -4,8 +4,8 @@ use headgate_protocol::mqtt::{ProtocolVersion, QoS, ReasonCode};
 use hyper::Method;
 use serde_json::json;
 
-use super::{Cluster, has};
-use crate::harness::{Client, Login};
+use super::{Cluster, has, messages::is_heard};
+use crate::harness::{Client, Login, publish};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 
@@ -45,6 +45,55 @@ async fn a_device_is_with_one_node_at_a_time_and_takes_its_session_along() {
     let sent = b.api(Method::POST, "/nodes/a/evacuate", Some(&all)).await;
     sent.ok(202);
     assert_eq!(third.closed().await, Some(ReasonCode::UseAnotherServer));
+    b.stop().await;
+    a.stop().await;
+}
+
+/// Has a client be with another connection, of which the one that it has was not told yet.
+fn claim_elsewhere(cluster: &Cluster, client: &str) {
+    let redis = &cluster.stores.redis;
+    let claim = redis.command(&["HGET", "{headgate}:dev", client]);
+    let (node, epoch) = claim.split_once(' ').expect("a node and an epoch");
+    let epoch: i64 = epoch.parse().expect("a number");
+    let newer = format!("{node} {}", epoch + 1);
+    redis.command(&["HSET", "{headgate}:dev", client, &newer]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_says_where_it_is_no_longer_is_refused_and_reaches_nobody() {
+    let mut cluster = Cluster::new();
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    let [d] = a.devices(["d"]).await;
+    let app = a.app("app", &[&d]).await;
+    let direct = Login::application(&app, "app:app:direct");
+    let mut direct = Client::log_in(&b, &direct).await;
+    let mut device = Client::log_in(&a, &Login::of(&d).over(V5)).await;
+    device.subscribe(&["P/d/down"], QoS::AtLeastOnce).await;
+    direct.subscribe(&["P/d/up"], QoS::AtLeastOnce).await;
+    is_heard(&mut device, "P/d/up").await;
+    assert_eq!(&direct.message().await.payload[..], b"?");
+    let kept = Login::application(&app, "app:app:kept").keeping(600);
+    let mut kept = Client::log_in(&b, &kept).await;
+    kept.subscribe(&["P/d/up"], QoS::AtLeastOnce).await;
+    assert_eq!(device.publish("P/d/up", b"1").await, ReasonCode::Success);
+    claim_elsewhere(&cluster, "d:P_d");
+    assert_eq!(
+        device.publish("P/d/up", b"2").await,
+        ReasonCode::ImplementationSpecificError
+    );
+    // Nobody sends it again: late is better than never.
+    device.send(&publish("P/d/up", b"3", None)).await;
+    for listener in [&mut kept, &mut direct] {
+        for said in [b"1", b"3"] {
+            assert_eq!(&listener.message().await.payload[..], said);
+        }
+    }
+    let sender = Login::application(&app, "app:app:sender").over(V5);
+    let mut sender = Client::log_in(&a, &sender).await;
+    claim_elsewhere(&cluster, "a:app:app:sender");
+    let refused = sender.publish("P/d/down", b"4").await;
+    assert!(refused.is_error(), "{refused:?}");
+    assert!(device.ping().await.is_empty());
     b.stop().await;
     a.stop().await;
 }

@@ -17,7 +17,7 @@ async fn device(node: &Gateway, device: &Device) -> Client {
 }
 
 /// Publishes until somebody elsewhere has subscribed, which nodes learn of in a moment.
-async fn is_heard(device: &mut Client, topic: &str) {
+pub(super) async fn is_heard(device: &mut Client, topic: &str) {
     for _ in 0..1_000 {
         if device.publish(topic, b"?").await == ReasonCode::Success {
             return;

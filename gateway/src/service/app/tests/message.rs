@@ -10,7 +10,7 @@ use super::stage::{Stage, app_id, device_id, message};
 use crate::{
     config::{ApplicationsConfig, MailboxConfig},
     model::{Id, Millis},
-    service::uplink::{NotSent, NotSubscribed, Origin, Sent, SubscribeOptions, Terms},
+    service::uplink::{NotSent, NotSubscribed, Origin, Sending, Sent, SubscribeOptions, Terms},
     telemetry::metrics::DropReason,
 };
 
@@ -176,7 +176,7 @@ async fn a_message_to_a_device_goes_out_now_or_waits() {
         let sent = stage.uplink.publish_to_device(
             Origin::App(&app, None),
             message(node, &topic, qos),
-            None,
+            Sending::default(),
         );
         sent.await
     };
@@ -232,12 +232,12 @@ async fn other_applications_of_the_device_see_what_it_is_sent() {
     let origin = Origin::App(&app, Some(sender.id()));
     stage
         .uplink
-        .publish_to_device(origin, message("d2", "P/d2/down", Q1), None)
+        .publish_to_device(origin, message("d2", "P/d2/down", Q1), Sending::default())
         .await
         .unwrap();
     stage
         .uplink
-        .publish_to_device(origin, message("d0", "P/d0/down", Q1), None)
+        .publish_to_device(origin, message("d0", "P/d0/down", Q1), Sending::default())
         .await
         .unwrap();
     assert_eq!((of_a.topics().len(), of_b.topics().len()), (1, 1));
@@ -253,7 +253,7 @@ async fn other_applications_of_the_device_see_what_it_is_sent() {
     let origin = Origin::App(&app, Some(sender.id()));
     stage
         .uplink
-        .publish_to_device(origin, message("d2", "P/d2/down", Q1), None)
+        .publish_to_device(origin, message("d2", "P/d2/down", Q1), Sending::default())
         .await
         .unwrap();
     assert_eq!((of_a.topics().len(), of_b.topics().len()), (1, 2));
@@ -274,7 +274,7 @@ async fn limits_of_messages_to_devices_are_kept() {
         one.payload = Bytes::from(vec![0; len]);
         stage
             .uplink
-            .publish_to_device(Origin::Operator, one, None)
+            .publish_to_device(Origin::Operator, one, Sending::default())
             .await
     };
     let large = send("d0", "P/d0/down", 65_537).await;
@@ -328,11 +328,11 @@ async fn what_waits_is_there_after_a_restart_until_its_time_is_over() {
     short.properties.expires_at = Some(Millis::from_i64(1));
     let uplink = &stage.uplink;
     uplink
-        .publish_to_device(Origin::Operator, first.clone(), None)
+        .publish_to_device(Origin::Operator, first.clone(), Sending::default())
         .await
         .unwrap();
     uplink
-        .publish_to_device(Origin::Operator, short, None)
+        .publish_to_device(Origin::Operator, short, Sending::default())
         .await
         .unwrap();
     let dir = stage.close().await;
@@ -350,10 +350,11 @@ async fn what_waits_is_there_after_a_restart_until_its_time_is_over() {
         tokio::task::yield_now().await;
     }
     assert_eq!(stage.metrics.messages_dropped(DropReason::Expired).get(), 1);
-    let again =
-        stage
-            .uplink
-            .publish_to_device(Origin::Operator, message("d0", "P/d0/down", Q1), None);
+    let again = stage.uplink.publish_to_device(
+        Origin::Operator,
+        message("d0", "P/d0/down", Q1),
+        Sending::default(),
+    );
     let Ok(Sent::Queued(id)) = again.await else {
         panic!("not queued")
     };
@@ -367,7 +368,9 @@ async fn many_messages_share_a_commit_and_are_offered_as_they_are_stored() {
     let sends = (0..300).map(|n: u32| {
         let mut one = message("d0", "P/d0/down", Q1);
         one.payload = Bytes::from(n.to_string());
-        stage.uplink.publish_to_device(Origin::Operator, one, None)
+        stage
+            .uplink
+            .publish_to_device(Origin::Operator, one, Sending::default())
     });
     let sent = futures_util::future::join_all(sends).await;
     assert!(sent.iter().all(Result::is_ok));

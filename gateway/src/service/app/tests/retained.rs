@@ -11,7 +11,7 @@ use crate::{
     config::{ApplicationsConfig, MailboxConfig},
     model::Millis,
     service::uplink::{
-        NotPublished, NotRetained, Origin, Replay, SubscribeOptions, Subscriber, Terms,
+        NotPublished, NotRetained, Origin, Replay, Sending, SubscribeOptions, Subscriber, Terms,
     },
 };
 
@@ -193,7 +193,7 @@ async fn a_device_that_holds_as_many_as_it_may_is_refused_one_more_and_the_rest_
     retain(&stage, "d0", "P/d0/7", "").await;
     let sent = stage
         .uplink
-        .publish_to_device(Origin::Operator, more, None)
+        .publish_to_device(Origin::Operator, more, Sending::default())
         .await;
     sent.unwrap();
     assert_eq!(stage.metrics.retained.messages.get(), 100);

@@ -12,7 +12,7 @@ use super::super::{
 };
 use crate::{
     model::{Handing, Id, Message, Millis},
-    store::sessions::{Claim, NodeNumber, SessionChange, SessionKey, SessionRef},
+    store::sessions::{Claim, NodeNumber, SessionChange, SessionKey, SessionRef, Standing},
 };
 
 /// What is to be done.
@@ -62,6 +62,8 @@ pub(in super::super) struct Put {
     pub(in super::super) receivers: Vec<(QueuePlace, Handing)>,
     /// What its sender may send again, and is to be known by then.
     pub(in super::super) receipt: Option<Receipt>,
+    /// By which claim its sender sends it, where that is to be looked at.
+    pub(in super::super) sender: Option<Standing>,
     pub(in super::super) stored: oneshot::Sender<Placed>,
     /// The device's session has it already.
     pub(in super::super) is_offered: bool,
@@ -82,6 +84,7 @@ impl Put {
             mail: None,
             receivers: vec![(place, handing)],
             receipt: None,
+            sender: None,
             stored,
             is_offered: false,
             forwards: Vec::new(),

@@ -23,7 +23,7 @@ use crate::{
         sessions::{
             Batch, Claim, Claimed, ClientPlace, Committed, KeptSession, KeptSubscription,
             NewMessage, NodeNumber, Numbered, Outbound, QueueGone, QueuedMessage, SessionBackend,
-            SessionChange, SessionKey, SessionRef, SharedLimits, Totals, mail_bytes,
+            SessionChange, SessionKey, SessionRef, SharedLimits, Standing, Totals, mail_bytes,
             persistent::{asked, options},
         },
     },
@@ -41,7 +41,7 @@ type CommitAnswer = (
     Vec<NumberedAnswer>,
     (i64, i64, i64, i64),
 );
-type NumberedAnswer = (String, u8, u8, Vec<String>);
+type NumberedAnswer = (String, u8, u8, u8, Vec<String>);
 
 impl SessionBackend for RedisSessions {
     fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Claimed, StoreError>> {
@@ -465,10 +465,11 @@ fn queued(id: Id, kept: &str, body: &[u8]) -> Result<QueuedMessage, StoreError> 
     })
 }
 
-fn numbered_one((id, online, full, refused): NumberedAnswer) -> Result<Numbered, StoreError> {
+fn numbered_one((id, late, online, full, refused): NumberedAnswer) -> Result<Numbered, StoreError> {
     let refused = refused.iter().map(|session| form::id(session));
     Ok(Numbered {
         id: form::id(&id)?,
+        is_late: late == 1,
         is_online: online == 1,
         is_full: full == 1,
         refused: refused.collect::<Result<_, _>>()?,
@@ -485,6 +486,14 @@ fn gone(rows: Vec<(String, String, u64)>) -> Result<Vec<QueueGone>, StoreError> 
             })
         })
         .collect()
+}
+
+/// Who sends a message: which client, by which claim; twice nothing where that does not matter.
+pub(super) fn standing(call: &mut Call<'_>, sender: Option<&Standing>) {
+    match sender {
+        Some(sender) => call.arg(named(&sender.key).0).arg(sender.epoch),
+        None => call.arg("").arg(""),
+    };
 }
 
 pub(super) fn named(key: &SessionKey) -> (String, &str) {

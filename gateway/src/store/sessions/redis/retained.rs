@@ -2,7 +2,7 @@
 
 use headgate_protocol::identity::DeviceId;
 
-use super::{BLOCK, RedisSessions, form};
+use super::{BLOCK, RedisSessions, form, persistent::standing};
 use crate::{
     model::{Message, Millis},
     store::{
@@ -15,32 +15,36 @@ impl RedisSessions {
     pub(in super::super) async fn change_retained(
         &self,
         changes: &[RetainedChange<'_>],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<usize>, StoreError> {
         let mut call = self.call(&self.scripts.retained);
         for change in changes {
             match change {
-                RetainedChange::Set(message) => {
+                RetainedChange::Set(message, sender) => {
                     let expires_at = message.properties.expires_at.map(Millis::as_i64);
                     let product = message.device.product_id.as_str();
-                    call.arg("set")
-                        .arg(message.device.device_id.as_str())
+                    call.arg("set");
+                    standing(&mut call, *sender);
+                    call.arg(message.device.device_id.as_str())
                         .arg(&*message.topic)
                         .arg(format!("{} {product}", mail_bytes(message)))
                         .arg(expires_at.map(|at| at.to_string()).unwrap_or_default())
                         .arg(form::encode(message)?);
                 }
-                RetainedChange::Remove(message) => {
-                    call.arg("remove")
-                        .arg(message.device.device_id.as_str())
+                RetainedChange::Remove(message, sender) => {
+                    call.arg("remove");
+                    standing(&mut call, *sender);
+                    call.arg(message.device.device_id.as_str())
                         .arg(&*message.topic);
                 }
                 RetainedChange::Forget(device) => {
-                    call.arg("forget").arg(device.as_str());
+                    call.arg("forget");
+                    standing(&mut call, None);
+                    call.arg(device.as_str());
                 }
             }
         }
         if call.arguments() == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         call.run().await
     }

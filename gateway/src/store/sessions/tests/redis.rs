@@ -241,6 +241,88 @@ async fn a_node_that_lost_a_device_moves_none_of_its_cursors() {
 }
 
 #[tokio::test]
+async fn what_a_client_said_before_it_went_elsewhere_is_not_stored_after_that() {
+    let server = Redis::start();
+    let first = opened(&server, node("n1")).await;
+    let second = opened(&server, node("n2")).await;
+    let key = SessionKey::Device("P_d".parse().unwrap());
+    let claim = |number, key: &SessionKey, expiry_secs| Claim {
+        key: key.clone(),
+        id: id(number),
+        is_clean: false,
+        expiry_secs,
+        max_sessions: 0,
+    };
+    let listener = SessionKey::Application("app".parse().unwrap(), "app:app:x".into());
+    let listening = second.claim(&claim(1, &listener, 100)).await.unwrap();
+    let queue = listening.session.unwrap().id;
+    let place = async |store: &SessionStore| {
+        let claimed = store.claim(&claim(2, &key, 0)).await.unwrap();
+        Standing {
+            key: key.clone(),
+            epoch: claimed.place.unwrap().epoch,
+        }
+    };
+    let (before, after) = (place(&first).await, place(&second).await);
+    let late = message("d", "late");
+    let handing = crate::model::Handing {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        subscription_ids: [].into_iter().collect(),
+    };
+    let receivers = [(queue, handing)];
+    let new = |number| NewMessage {
+        id: id(number),
+        message: &late,
+        receivers: &receivers,
+    };
+    let nodes = second.nodes().unwrap();
+    let batch = Batch {
+        mail: vec![(id(1), &late, at(10))],
+        messages: vec![new(1), new(2), new(3)],
+        shared: Some(Shared {
+            senders: vec![
+                (id(1), Some(&before)),
+                (id(2), Some(&after)),
+                (id(3), None),
+                (id(4), Some(&before)),
+            ],
+            forwards: vec![
+                (id(3), nodes.number(), &b"told"[..]),
+                (id(4), nodes.number(), b"late"),
+            ],
+            limits: SharedLimits {
+                queue_messages: 10,
+                queue_bytes: 10_000,
+                queue_total_bytes: 10_000,
+                ..SharedLimits::default()
+            },
+            ..Shared::default()
+        }),
+        ..Batch::default()
+    };
+    let numbered = first.commit(&batch).await.unwrap().numbered;
+    let is_late: Vec<bool> = numbered.iter().map(|one| one.is_late).collect();
+    assert_eq!(is_late, [true, false, false, true]);
+    let found = second.queued(queue, None, 10).await.unwrap();
+    let found: Vec<Id> = found.iter().map(|queued| queued.id).collect();
+    assert_eq!(found, [numbered[1].id, numbered[2].id]);
+    assert_eq!(first.last_mail().await.unwrap(), None);
+    let (told, _) = nodes.listen("").await.unwrap();
+    let told = told.iter().filter(|one| one.kind == "publish");
+    let told: Vec<_> = told.map(|one| &one.body[..]).collect();
+    assert_eq!(told, [b"told"]);
+
+    let kept = [
+        RetainedChange::Set(&late, Some(&after)),
+        RetainedChange::Remove(&late, Some(&before)),
+        RetainedChange::Set(&late, Some(&before)),
+    ];
+    assert_eq!(first.change_retained(&kept).await.unwrap(), [1, 2]);
+    assert_eq!(first.retained_entries().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn every_key_is_on_one_slot_and_an_idle_session_is_small() {
     let server = Arc::new(Redis::start());
     let fixture = SERVER.scope(Arc::clone(&server), Fixture::new()).await;

@@ -8,7 +8,7 @@ use crate::model::{Will, WillKey};
 pub(super) async fn one_is_kept_for_each_device_and_topic() {
     let fixture = Fixture::new().await;
     let (first, second, other) = (message("d1", "x"), message("d1", "yy"), message("d2", "z"));
-    let changes = [&first, &second, &other].map(RetainedChange::Set);
+    let changes = [&first, &second, &other].map(|message| RetainedChange::Set(message, None));
     fixture.change_retained(&changes).await.unwrap();
     fixture.change_retained(&[]).await.unwrap();
     let fixture = fixture.again().await;
@@ -28,7 +28,7 @@ pub(super) async fn one_is_kept_for_each_device_and_topic() {
     expected.retain = true;
     assert_eq!(found, [expected]);
 
-    let remove = [RetainedChange::Remove(&second)];
+    let remove = [RetainedChange::Remove(&second, None)];
     fixture.change_retained(&remove).await.unwrap();
     assert!(fixture.retained(&wanted, at(1)).await.unwrap().is_empty());
     let forget = [RetainedChange::Forget(&other.device.device_id)];
@@ -41,7 +41,7 @@ pub(super) async fn retained_messages_expire() {
     let mut one = message("d1", "x");
     one.properties.expires_at = Some(at(50));
     let other = message("d2", "y");
-    let changes = [RetainedChange::Set(&one), RetainedChange::Set(&other)];
+    let changes = [&one, &other].map(|message| RetainedChange::Set(message, None));
     fixture.change_retained(&changes).await.unwrap();
     let wanted = [(&one.device.device_id, &*one.topic)];
     assert_eq!(fixture.retained(&wanted, at(49)).await.unwrap().len(), 1);

@@ -1,6 +1,6 @@
 -- A list of steps, each with its own arguments -> mail that is gone, queued messages that are gone, stale sessions, what
--- became of messages that the store was to number: id, whether another node has the device (1), whether there was no
--- room for the device (1), sessions without room; messages to devices and to applications that wait, and their bytes
+-- became of messages that the store was to number: id, whether its sender was with another connection by then (1),
+-- whether another node has the device (1), whether there was no room for the device (1), sessions without room; messages to devices and to applications that wait, and their bytes
 local mail_gone, queue_gone, stale, placed = {}, {}, {}, {}
 
 -- An id that is greater than every one before, whichever node it is for: time, and a number behind it, in base 32.
@@ -121,14 +121,19 @@ change['ended'] = function(_, id)
 end
 
 local step = {}
--- The store numbers what follows under '*'.
+-- The store numbers what follows under '*'; what is late is left out.
 step['new'] = function()
-  current = { id = next_id(), online = '0', full = '0', refused = {} }
+  local client, epoch = arg(), arg()
+  local late = is_past(client, epoch)
+  current = { id = next_id(), late = late, online = '0', full = '0', refused = {} }
   placed[#placed + 1] = current
 end
 step['mail'] = function()
   local id, device, bytes, ends, body = numbered(arg()), arg(), arg(), arg(), arg()
   local max, max_total, max_bytes = arg(), arg(), arg()
+  if current and current.late then
+    return
+  end
   if is_over(max, tonumber(redis.call('HGET', B .. ':mailc', device) or '0') + 1)
       or is_over(max_total, total(':mailt', 'n') + 1)
       or is_over(max_bytes, total(':mailt', 'b') + tonumber(bytes)) then
@@ -159,6 +164,10 @@ end
 step['message'] = function()
   local id, ends, body, receivers = numbered(arg()), arg(), arg(), tonumber(arg())
   local max, max_bytes, max_total = arg(), arg(), arg()
+  if current and current.late then
+    at = at + 2 * receivers
+    return
+  end
   local stored = 0
   for _ = 1, receivers do
     local session, kept = arg(), arg()
@@ -194,7 +203,7 @@ end
 -- What sessions of applications on another node are to be handed now.
 step['forward'] = function()
   local node, body = arg(), arg()
-  if is_alive(node) then
+  if not current.late and is_alive(node) then
     tell(node, 'publish', 0, body)
   end
 end
@@ -235,7 +244,7 @@ if high then
 end
 local numbers = {}
 for _, one in ipairs(placed) do
-  numbers[#numbers + 1] = { one.id, one.online, one.full, one.refused }
+  numbers[#numbers + 1] = { one.id, one.late and '1' or '0', one.online, one.full, one.refused }
 end
 return {
   mail_gone, queue_gone, stale, numbers,

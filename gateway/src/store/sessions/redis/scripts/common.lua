@@ -15,6 +15,12 @@ local function is_alive(node)
   return redis.call('EXISTS', B .. ':lease:' .. node) == 1
 end
 
+-- Whether a client, where one is named, has been claimed by another connection since the claim of this epoch.
+local function is_past(name, epoch)
+  local held = name ~= '' and redis.call('HGET', B .. ':dev', name)
+  return held and tonumber(held:match('%d+$')) > tonumber(epoch) or false
+end
+
 -- The other nodes that have their leases.
 local function others()
   local found = {}

@@ -2,9 +2,8 @@
 while at < #ARGV do
   local delivery, attempt, cursor, device, epoch = arg(), arg(), arg(), arg(), arg()
   local before = redis.call('HGET', B .. ':cursor', delivery)
-  local held = device ~= '' and redis.call('HGET', B .. ':dev', 'd:' .. device)
-  local is_past = held and tonumber(held:match('%d+$')) > tonumber(epoch)
-  if not is_past and (not before or tonumber(before:match('^%d+')) <= tonumber(attempt)) then
+  local client = device ~= '' and 'd:' .. device or ''
+  if not is_past(client, epoch) and (not before or tonumber(before:match('^%d+')) <= tonumber(attempt)) then
     redis.call('HSET', B .. ':cursor', delivery, cursor)
   end
 end

@@ -1,10 +1,15 @@
--- A list of changes, each with its own arguments
+-- A list of changes, each with who sends it, by which claim, and its own arguments -> places of those, from 0, whose
+-- sender was with another connection by then
+local late, place = {}, 0
 local function told(what, device, topic, entry)
   tell_all('retained', cjson.encode({ what = what, device = device, topic = topic, entry = entry }))
 end
 while at < #ARGV do
-  local what, device = arg(), arg()
-  if what == 'forget' then
+  local what, client, epoch, device = arg(), arg(), arg(), arg()
+  if is_past(client, epoch) then
+    late[#late + 1] = place
+    at = at + (what == 'set' and 4 or 1)
+  elseif what == 'forget' then
     for _, topic in ipairs(redis.call('SMEMBERS', B .. ':retd:' .. device)) do
       forget_retained(device, topic)
     end
@@ -25,5 +30,6 @@ while at < #ARGV do
     end
     told(what, device, topic, entry)
   end
+  place = place + 1
 end
-return 1
+return late
