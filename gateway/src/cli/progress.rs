@@ -1,9 +1,12 @@
 //! What `headgate serve` tells the person who started it.
 //!
-//! Credentials go to standard output, once, and never to the log; where the listeners are goes to
-//! the log. Called by the application as it starts.
+//! Credentials go to a terminal, once, and never to the log: what is not a terminal is kept by a service manager as the log
+//! is, and is told in which files they are. Where the listeners are goes to the log. Called by the application as it starts.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, stdout},
+};
 
 use super::tell;
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
 pub fn report(progress: Progress<'_>) {
     match progress {
         Progress::FirstStart(first) => {
-            let _ = tell(first_start(first));
+            let _ = tell(first_start(first, stdout().is_terminal()));
         }
         Progress::Ready(ports) => {
             log_ports(ports);
@@ -29,19 +32,31 @@ pub fn report(progress: Progress<'_>) {
     }
 }
 
-fn first_start(first: &FirstStart) -> String {
+fn first_start(first: &FirstStart, shows_secrets: bool) -> String {
     let made = &first.credentials;
-    let mut text = format!(
-        "First start. This is shown once; the files are for this user only.\n\
-         \x20 operator   {}\n\
-         \x20 password   {}   {}\n\
-         \x20 API token  {}   {}\n",
-        made.operator,
-        *made.password,
-        first.password_file.display(),
-        *made.token,
-        first.token_file.display(),
-    );
+    let mut text = if shows_secrets {
+        format!(
+            "First start. This is shown once; the files are for this user only.\n\
+             \x20 operator   {}\n\
+             \x20 password   {}   {}\n\
+             \x20 API token  {}   {}\n",
+            made.operator,
+            *made.password,
+            first.password_file.display(),
+            *made.token,
+            first.token_file.display(),
+        )
+    } else {
+        format!(
+            "First start. The files are for this user only.\n\
+             \x20 operator   {}\n\
+             \x20 password   in {}\n\
+             \x20 API token  in {}\n",
+            made.operator,
+            first.password_file.display(),
+            first.token_file.display(),
+        )
+    };
     if let Some(console) = &first.console {
         let _ = writeln!(text, "  console    {console}");
     }
@@ -63,4 +78,31 @@ fn log_ports(ports: &Ports) {
         metrics = shown(ports.metrics),
         "ready"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::auth::Bootstrap;
+
+    #[test]
+    fn a_terminal_is_shown_what_a_log_is_told_the_place_of() {
+        let first = FirstStart {
+            credentials: Bootstrap {
+                operator: "admin",
+                password: "a secret".to_owned().into(),
+                token: "hgt_another".to_owned().into(),
+            },
+            password_file: "/data/admin.password".into(),
+            token_file: "/data/api.token".into(),
+            ca_file: None,
+            console: None,
+        };
+        for (is_terminal, wanted) in [(true, [true, true]), (false, [false, false])] {
+            let text = first_start(&first, is_terminal);
+            let shown = ["a secret", "hgt_another"].map(|secret| text.contains(secret));
+            assert_eq!(shown, wanted, "{text}");
+            assert!(text.contains("/data/admin.password") && text.contains("/data/api.token"));
+        }
+    }
 }

@@ -20,7 +20,7 @@ use headgate_protocol::transfer::ranges::Ranges;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    model::{Digests, Id, Millis},
+    model::{Digests, Id, Millis, random},
     store::hash::Hasher,
 };
 
@@ -78,7 +78,7 @@ impl Spool {
         fs::create_dir_all(directory)?;
         Ok(Self {
             directory: directory.into(),
-            boot: boot_id()?,
+            boot: boot_id(Path::new(BOOT_ID))?,
         })
     }
 
@@ -361,14 +361,23 @@ fn read_as_much(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize
     Ok(read)
 }
 
-/// The random number that the kernel makes at each boot.
-fn boot_id() -> io::Result<[u8; 16]> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+/// The random number that the kernel makes at each boot. Where that is hidden from the process every start counts as a boot:
+/// of uploads that are not whole, what had not reached the disk is sent again.
+fn boot_id(path: &Path) -> io::Result<[u8; 16]> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "this boot cannot be told from another: uploads that are not whole go on from what had reached the disk");
+            return random().map_err(io::Error::other);
+        }
+    };
     let digest: [u8; 32] = Sha256::digest(text.trim()).into();
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     Ok(id)
 }
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 const MAGIC: &[u8] = b"headgUp1";
 const CHECK_BYTES: usize = 8;

@@ -170,3 +170,14 @@ fn a_sealed_file_is_its_bytes_and_is_found_whole() {
     let found = found.load(id(), 30).expect("read").expect("there").state;
     assert!(found.have().covers(30));
 }
+
+#[test]
+fn a_boot_that_cannot_be_told_from_others_is_another_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hidden = directory.path().join("boot_id");
+    let told = [boot_id(&hidden), boot_id(&hidden)].map(|id| id.expect("random"));
+    assert_ne!(told[0], told[1]);
+    fs::write(&hidden, "d0c5\n").expect("written");
+    let told = [boot_id(&hidden), boot_id(&hidden)].map(|id| id.expect("read"));
+    assert_eq!(told[0], told[1]);
+}
