@@ -247,7 +247,7 @@ SEEDS ?= 1
 faults: build-tools dtls-tools test-tools
 	@for seed in $(SEEDS); do \
 		HEADGATE_FAULTS_SEED=$$seed HEADGATE_FAULTS_DEVICES=$(or $(DEVICES),200) \
-			$(CARGO) test -p headgate --test it --locked -- --nocapture faults:: || exit 1; \
+			$(CARGO) nextest run $(MEMBERS) --locked --no-capture -E 'test(/^faults::/)' || exit 1; \
 	done
 
 # For those who work on it: links to private items lead somewhere.

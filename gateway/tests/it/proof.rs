@@ -201,18 +201,24 @@ async fn a_task_is_made_for_a_filter_and_deleted_when_it_is_over() {
     gateway.stop().await;
 }
 
+/// A task for two devices with so many bytes a second: where it is in the API, and the devices.
+async fn limited_task(site: &Site, bytes: &[u8], bytes_per_sec: u64) -> (String, [Device; 2]) {
+    let devices = site.devices(["d1", "d2"]).await;
+    let resource = site.resource("P", "r", bytes).await;
+    let body = json!({
+        "resource_id": resource, "device_ids": [devices[0].id, devices[1].id],
+        "policy": {"bytes_per_sec": bytes_per_sec},
+    });
+    let task = site.post("/tasks", &body).await;
+    let path = format!("/tasks/{}", task["id"].as_str().expect("an id"));
+    (path, devices)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_sends_no_more_than_its_bytes_a_second() {
-    const SIZE: usize = 60_000;
     let gateway = Gateway::start().await;
-    let [first, second] = gateway.devices(["d1", "d2"]).await;
-    let bytes = content(SIZE);
-    let resource = gateway.resource("P", "r", &bytes).await;
-    let body = json!({
-        "resource_id": resource, "device_ids": [first.id, second.id],
-        "policy": {"bytes_per_sec": 60_000},
-    });
-    gateway.post("/tasks", &body).await;
+    let bytes = content(60_000);
+    let (_, [first, second]) = limited_task(&gateway, &bytes, 60_000).await;
     let start = std::time::Instant::now();
     let mut one = Client::listening(&gateway, &first).await;
     let mut two = Client::listening(&gateway, &second).await;
@@ -227,17 +233,9 @@ async fn a_task_sends_no_more_than_its_bytes_a_second() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_is_raised_holds_for_devices_that_wait_by_it() {
-    const SIZE: usize = 60_000;
     let gateway = Gateway::start().await;
-    let [first, second] = gateway.devices(["d1", "d2"]).await;
-    let bytes = content(SIZE);
-    let resource = gateway.resource("P", "r", &bytes).await;
-    let body = json!({
-        "resource_id": resource, "device_ids": [first.id, second.id],
-        "policy": {"bytes_per_sec": 256},
-    });
-    let task = gateway.post("/tasks", &body).await;
-    let path = format!("/tasks/{}", task["id"].as_str().expect("an id"));
+    let bytes = content(60_000);
+    let (task, [first, second]) = limited_task(&gateway, &bytes, 256).await;
     let mut one = Client::listening(&gateway, &first).await;
     let mut two = Client::listening(&gateway, &second).await;
     // What nobody stands before goes at once; what comes then waits for minutes.
@@ -251,10 +249,10 @@ async fn a_limit_that_is_raised_holds_for_devices_that_wait_by_it() {
     })
     .await;
     let body = json!({"policy": {"bytes_per_sec": 10_000_000}});
-    let edited = gateway.api(hyper::Method::PATCH, &path, Some(&body)).await;
+    let edited = gateway.api(hyper::Method::PATCH, &task, Some(&body)).await;
     edited.ok(200);
     let mut have = Vec::new();
-    two.take_until(&mut have, SIZE).await;
+    two.take_until(&mut have, bytes.len()).await;
     assert!(have == bytes, "the bytes differ");
     gateway.stop().await;
 }
