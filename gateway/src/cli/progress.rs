@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, stdout},
+    path::Path,
 };
 
 use super::tell;
@@ -34,29 +35,28 @@ pub fn report(progress: Progress<'_>) {
 
 fn first_start(first: &FirstStart, shows_secrets: bool) -> String {
     let made = &first.credentials;
-    let mut text = if shows_secrets {
-        format!(
-            "First start. This is shown once; the files are for this user only.\n\
-             \x20 operator   {}\n\
-             \x20 password   {}   {}\n\
-             \x20 API token  {}   {}\n",
-            made.operator,
-            *made.password,
-            first.password_file.display(),
-            *made.token,
-            first.token_file.display(),
-        )
-    } else {
-        format!(
-            "First start. The files are for this user only.\n\
-             \x20 operator   {}\n\
-             \x20 password   in {}\n\
-             \x20 API token  in {}\n",
-            made.operator,
-            first.password_file.display(),
-            first.token_file.display(),
-        )
+    let shown = |secret: &str, file: &Path| {
+        let file = file.display();
+        if shows_secrets {
+            format!("{secret}   {file}")
+        } else {
+            format!("in {file}")
+        }
     };
+    let mut text = format!(
+        "First start. {} files are for this user only.\n\
+         \x20 operator   {}\n\
+         \x20 password   {}\n\
+         \x20 API token  {}\n",
+        if shows_secrets {
+            "This is shown once; the"
+        } else {
+            "The"
+        },
+        made.operator,
+        shown(&made.password, &first.password_file),
+        shown(&made.token, &first.token_file),
+    );
     if let Some(console) = &first.console {
         let _ = writeln!(text, "  console    {console}");
     }
