@@ -22,6 +22,8 @@ pub use self::{
     settings::{Boot, Reread},
     start::{App, FirstStart, StartError},
 };
+/// The credentials within [`FirstStart`], so that whoever is told of them can name them.
+pub use crate::service::auth::Bootstrap;
 use crate::{
     config::data_dir::Ports,
     session::CloseReason,

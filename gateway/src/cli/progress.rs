@@ -83,7 +83,7 @@ fn log_ports(ports: &Ports) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::auth::Bootstrap;
+    use crate::app::Bootstrap;
 
     #[test]
     fn a_terminal_is_shown_what_a_log_is_told_the_place_of() {
