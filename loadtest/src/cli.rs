@@ -86,7 +86,7 @@ pub(crate) struct DeliverArgs {
     #[arg(long, default_value = "15360", value_parser = parse_chunk)]
     pub(crate) chunk: u32,
     /// Chunks that may be unacknowledged (window mode), or asked for at once (count mode).
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) window: u8,
     /// How the bytes are taken.
     #[arg(long, value_enum, default_value_t = Mode::Window)]
