@@ -231,6 +231,25 @@ async fn no_more_than_the_window_is_ever_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_takes_a_batch_at_once_gets_larger_ones() {
+    let mut scene = Scene::new(&content(1_000_000)).await;
+    scene.client.acknowledges = false;
+    let transfer = scene.transfer().to_owned();
+    scene.client.want(&scene.device, &transfer, 0, 32).await;
+    for chunks in [8, 17] {
+        let mut under_way = Vec::new();
+        for _ in 0..chunks {
+            let message = scene.client.message().await;
+            under_way.push(message.packet_id.expect("QoS 1"));
+        }
+        // Whatever the gateway sends beyond them is here before the answer to a ping.
+        assert_eq!(scene.client.ping().await, []);
+        scene.client.acknowledge_all(under_way).await;
+    }
+    scene.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_acknowledges_nothing_gets_its_window_and_is_still_answered() {
     let mut scene = Scene::new(&content(400_000)).await;
     scene.client.acknowledges = false;

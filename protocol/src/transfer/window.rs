@@ -2,14 +2,17 @@
 //!
 //! A device starts it with `get_chunks`; without that nothing is ever pushed. The caller asks
 //! [`Pump::is_ready`] whether a batch is worth a write, takes chunks with [`Pump::next_chunk`]
-//! and reports acknowledgements with [`Pump::on_acknowledged`].
+//! and reports acknowledgements with [`Pump::on_acknowledged`]. A window opens to its whole once the
+//! link takes batches at once ([`Pump::on_written`]): what a slow one leaves has to be kept in memory.
 //!
-//! Invariant: the bytes in flight never exceed the window, unless a single chunk is larger.
+//! Invariant: no chunk makes the bytes in flight exceed the open window, unless it is larger and alone.
 
 use super::{MAX_CHUNK_BYTES, MIN_CHUNK_BYTES};
 
 /// The most chunks that a device may let be unacknowledged.
 pub const MAX_WINDOW: u8 = 32;
+/// Bytes that may be under way before the link has shown that it takes more at once.
+pub const FIRST_WINDOW_BYTES: u32 = 128 * 1024;
 /// The most chunks that one request may ask for by `count`.
 pub const MAX_COUNT: u8 = 64;
 /// The most hexadecimal digits of a `missing` bitmap.
@@ -58,11 +61,26 @@ pub enum AskError {
 pub struct Pump {
     size: u64,
     chunk_bytes: u32,
+    /// The most that the window opens to.
+    full_bytes: u32,
+    /// How far it is open.
     window_bytes: u32,
     window_chunks: u16,
     plan: Plan,
     in_flight_bytes: u32,
     in_flight_chunks: u16,
+    last_batch: LastBatch,
+}
+
+/// What is known of the chunks that were taken last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastBatch {
+    /// They were not handed to the link.
+    Unwritten,
+    /// The link took them at once.
+    Taken,
+    /// There are none, or they have changed the window as they should.
+    Counted,
 }
 
 #[derive(Debug)]
@@ -130,16 +148,19 @@ impl Pump {
                 }
             }
         };
+        let full_bytes = window_bytes
+            .min(u32::from(asked).saturating_mul(chunk_bytes))
+            .max(chunk_bytes);
         Ok(Self {
             size,
             chunk_bytes,
-            window_bytes: window_bytes
-                .min(u32::from(asked).saturating_mul(chunk_bytes))
-                .max(chunk_bytes),
+            full_bytes,
+            window_bytes: full_bytes.min(FIRST_WINDOW_BYTES),
             window_chunks: asked.min(receive_maximum).max(1),
             plan,
             in_flight_bytes: 0,
             in_flight_chunks: 0,
+            last_batch: LastBatch::Counted,
         })
     }
 
@@ -176,13 +197,37 @@ impl Pump {
         }
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(chunk.len);
         self.in_flight_chunks = self.in_flight_chunks.saturating_add(1);
+        self.last_batch = LastBatch::Unwritten;
         Some(chunk)
     }
 
     /// Takes note that a chunk is no longer under way: acknowledged, or sent at QoS 0.
+    ///
+    /// The first one after a batch that the link took at once opens the window twice as far. Before it
+    /// the new room would go as a batch of its own, and every further one be as small.
     pub fn on_acknowledged(&mut self, chunk: Chunk) {
+        if self.last_batch == LastBatch::Taken {
+            self.last_batch = LastBatch::Counted;
+            self.window_bytes = self.window_bytes.saturating_mul(2).min(self.full_bytes);
+        }
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(chunk.len);
         self.in_flight_chunks = self.in_flight_chunks.saturating_sub(1);
+    }
+
+    /// Takes note of a write, and whether the link took all of it at once.
+    ///
+    /// A link that did not is given no more at a time than at the start. Only the first write after a
+    /// chunk counts: what the link takes later of the same batch says nothing new.
+    pub fn on_written(&mut self, all_taken: bool) {
+        if self.last_batch != LastBatch::Unwritten {
+            return;
+        }
+        self.last_batch = if all_taken {
+            LastBatch::Taken
+        } else {
+            self.window_bytes = self.full_bytes.min(FIRST_WINDOW_BYTES);
+            LastBatch::Counted
+        };
     }
 
     /// Whether nothing is left to send; chunks may still be under way.
@@ -200,7 +245,7 @@ impl Pump {
         self.in_flight_chunks
     }
 
-    /// The most bytes that this pump lets be under way.
+    /// The most bytes that this pump lets be under way as far as its window is open.
     pub fn window_bytes(&self) -> u32 {
         self.window_bytes
     }

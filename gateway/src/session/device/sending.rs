@@ -47,6 +47,7 @@ impl DeviceSession {
         let Some(transfer) = &mut self.transfer else {
             return;
         };
+        transfer.pump.on_written(all_taken);
         if let Slot::Held(ticket) = transfer.slot {
             let done = transfer.pump.in_flight_bytes() == 0 || transfer.answers_later_than(hold);
             if all_taken && done {

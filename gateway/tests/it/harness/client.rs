@@ -337,9 +337,16 @@ impl Client {
     }
 
     pub(crate) async fn acknowledge(&mut self, packet_id: PacketId) {
-        let ack = Packet::PubAck(PubAck::new(packet_id));
+        self.acknowledge_all([packet_id]).await;
+    }
+
+    /// Acknowledges messages in one write.
+    pub(crate) async fn acknowledge_all(&mut self, packet_ids: impl IntoIterator<Item = PacketId>) {
         let mut bytes = BytesMut::new();
-        ack.encode(self.version, &mut bytes).expect("a good packet");
+        for packet_id in packet_ids {
+            let ack = Packet::PubAck(PubAck::new(packet_id));
+            ack.encode(self.version, &mut bytes).expect("a good packet");
+        }
         // The gateway may have closed behind the message.
         let _closed = self.try_send_bytes(&bytes).await;
     }

@@ -27,6 +27,47 @@ fn a_window_is_never_exceeded_and_refills_by_halves() {
 }
 
 #[test]
+fn a_window_opens_to_its_whole_while_the_link_takes_what_it_is_given() {
+    let ask = Ask::Window(32);
+    let mut pump = Pump::start(1 << 24, 0, 16_384, &ask, 1 << 18, u16::MAX).expect("legal");
+    let acknowledge = |pump: &mut Pump, batch: Vec<Chunk>| {
+        for chunk in batch {
+            pump.on_acknowledged(chunk);
+        }
+    };
+    let first = drain(&mut pump);
+    assert_eq!(first.len(), 8, "128 KiB before anything is known");
+    pump.on_written(true);
+    assert!(!pump.is_ready(), "the new room is no batch of its own");
+    acknowledge(&mut pump, first);
+    let second = drain(&mut pump);
+    assert_eq!(second.len(), 16, "all that the window has");
+    pump.on_written(true);
+    // Half of it: what came in one write with it is no news.
+    acknowledge(&mut pump, second[..8].to_vec());
+    pump.on_written(false);
+    let third = drain(&mut pump);
+    assert_eq!(third.len(), 8);
+    pump.on_written(false);
+    pump.on_written(true);
+    acknowledge(&mut pump, second[8..].to_vec());
+    assert!(!pump.is_ready(), "as narrow as at the start");
+    acknowledge(&mut pump, third);
+    assert_eq!(drain(&mut pump).len(), 8);
+}
+
+#[test]
+fn what_nobody_acknowledges_opens_no_window() {
+    let ask = Ask::Count(64);
+    let mut pump = Pump::start(1 << 24, 0, 16_384, &ask, 1 << 18, u16::MAX).expect("legal");
+    for chunk in drain(&mut pump) {
+        pump.on_acknowledged(chunk);
+    }
+    pump.on_written(true);
+    assert_eq!(pump.window_bytes(), FIRST_WINDOW_BYTES);
+}
+
+#[test]
 fn the_last_chunk_has_what_is_left() {
     let mut pump = pump(2_500, 1_000, 1_000, &Ask::Window(8));
     assert_eq!(
