@@ -345,6 +345,21 @@ impl ServerWatch {
         })
     }
 
+    /// Waits until the gateway has done what comes after a connection: it looks for what waits for a device a moment
+    /// after its subscription. A gateway that has other work is not waited for long.
+    async fn until_at_rest(&self) {
+        let cpu = || ProcSample::read(self.pid).map(|sample| sample.cpu_secs);
+        let began = Instant::now();
+        let (mut last, mut rests_since) = (cpu(), began);
+        while rests_since.elapsed() < REST && began.elapsed() < REST_TIMEOUT {
+            tokio::time::sleep(SAMPLE_INTERVAL).await;
+            let now = cpu();
+            if now != last {
+                (last, rests_since) = (now, Instant::now());
+            }
+        }
+    }
+
     /// The last device is connected.
     fn on_connected(&mut self) {
         self.connected = ProcSample::read(self.pid).unwrap_or(self.connected);
@@ -400,6 +415,9 @@ const SPARE_FILES: u64 = 128;
 const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For all devices to say DISCONNECT.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A gateway that has used no processor time for so long is at rest: longer than it waits after a subscription.
+const REST: Duration = Duration::from_millis(1500);
+const REST_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! Server CPU per GB delivered over TLS: Headgate to devices that acknowledge every chunk, against
 //! nginx sending the whole file over HTTPS.
 //!
-//! Both sides count from the moment when all are connected to the moment when the last has
-//! everything: handshakes are not in the figures.
+//! Both sides count from the moment when all are connected and the server is at rest to the moment
+//! when the last has everything: handshakes and what follows them are not in the figures.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ section! {
         slot_bytes: u64 = 1024 * 1024, Size(16 * 1024..=1 << 30);
         /// A device that has not acknowledged enough for its next batch after so long loses its slot.
         slot_hold: Duration = millis(20), Span(millis(1)..=secs(10));
-        /// Bytes that may be unacknowledged per device, where it asks for as many: 16 chunks as they are announced.
+        /// Bytes that may be unacknowledged per device that asks for as many: 128 KiB at first, more where its link takes them at once.
         window_bytes: usize = 256 * KIB, Size(16 * KIB..=16 * MIB);
         /// Bytes that may be unacknowledged over all devices: a cap on memory, not on speed.
         max_window_bytes_total: usize = 512 * MIB, Size(MIB..=256 * 1024 * MIB);

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use headgate_protocol::mqtt::{Decoder, Packet};
+use headgate_protocol::mqtt::{Decoder, Packet, PacketType};
 use tokio::{net::TcpListener, time::Sleep};
 
 pub use self::listener::ListenerSetup;
@@ -308,6 +308,8 @@ impl Live {
     async fn take_packets(&mut self, mut buffer: BytesMut) -> Result<bool, DisconnectReason> {
         let mut has_published = false;
         let mut taken = 0_usize;
+        // Devices acknowledge a whole batch at once, and every core counts in the same place.
+        let mut acknowledgements = 0;
         loop {
             if !self.session.wants_input() {
                 // As much as may be is owed to the device: the rest waits until it has taken some.
@@ -316,10 +318,10 @@ impl Live {
             }
             match self.decoder.decode(&mut buffer) {
                 Ok(Some(packet)) => {
-                    self.node
-                        .metrics
-                        .packets_in(packet.packet_type().number())
-                        .inc();
+                    match packet.packet_type() {
+                        PacketType::PubAck => acknowledgements += 1,
+                        kind => self.node.metrics.packets_in(kind.number()).inc(),
+                    }
                     has_published |=
                         matches!(&packet, Packet::Publish(publish) if publish.packet_id.is_some());
                     let now = Instant::now();
@@ -336,13 +338,22 @@ impl Live {
             }
             taken += 1;
             if taken.is_multiple_of(PACKETS_PER_TURN) {
+                self.count_acknowledgements(std::mem::take(&mut acknowledgements));
                 // What the device is owed goes out before more of it is taken.
                 self.write().await?;
                 tokio::task::yield_now().await;
             }
         }
+        self.count_acknowledgements(acknowledgements);
         self.keep_or_pool(buffer);
         Ok(has_published)
+    }
+
+    fn count_acknowledgements(&self, count: u64) {
+        if count > 0 {
+            let kind = PacketType::PubAck.number();
+            self.node.metrics.packets_in(kind).inc_by(count);
+        }
     }
 
     /// Takes note that everything is written that answers what was read at `read_at`.

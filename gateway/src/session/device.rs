@@ -322,6 +322,7 @@ impl DeviceSession {
         if let Some(mut transfer) = self.transfer.take() {
             let node = &self.link.node;
             transfer.settle(now, 0);
+            transfer.count_acknowledged(&node.metrics);
             transfer.delivery.set_hold(Hold::None);
             match transfer.slot {
                 Slot::Held(ticket) => node.slots.release(ticket, now),

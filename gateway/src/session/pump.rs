@@ -13,8 +13,9 @@ use headgate_protocol::{
 use smallvec::SmallVec;
 
 use super::slots::Ticket;
-use crate::service::delivery::{
-    DeliveryService, LIMITS_INTERVAL, LiveDelivery, Reserved, StoreError,
+use crate::{
+    service::delivery::{DeliveryService, LIMITS_INTERVAL, LiveDelivery, Reserved, StoreError},
+    telemetry::metrics::Metrics,
 };
 
 /// What is being sent, and how.
@@ -34,6 +35,8 @@ pub(super) struct ActiveTransfer {
     /// The next batch's place by those limits.
     reserved: Option<Reserved>,
     batch_sent_at: Option<Instant>,
+    /// Chunks that were acknowledged and are not yet counted in the metrics.
+    acknowledged: u32,
     /// Bytes sent with the slot that is held.
     slot_bytes: u64,
     /// How long the device takes to acknowledge the first chunk of a batch; the latest measure.
@@ -69,6 +72,7 @@ impl ActiveTransfer {
             memory_due: None,
             reserved: None,
             batch_sent_at: None,
+            acknowledged: 0,
             slot_bytes: 0,
             answer_time: Duration::ZERO,
         }
@@ -144,9 +148,21 @@ impl ActiveTransfer {
         self.slot_bytes = self.slot_bytes.saturating_add(bytes);
     }
 
-    pub(super) fn on_answer(&mut self, now: Instant) {
+    /// Takes note that the device has a chunk.
+    pub(super) fn on_acknowledged(&mut self, now: Instant, chunk: Chunk) {
+        self.acknowledged += 1;
+        self.pump.on_acknowledged(chunk);
         if let Some(sent_at) = self.batch_sent_at.take() {
             self.answer_time = now.duration_since(sent_at);
+        }
+    }
+
+    /// Counts what was acknowledged since the last call: many chunks at once, since every core counts in the same places.
+    pub(super) fn count_acknowledged(&mut self, metrics: &Metrics) {
+        let count = std::mem::take(&mut self.acknowledged);
+        if count > 0 {
+            metrics.delivery_chunks.acked.inc_by(u64::from(count));
+            metrics.chunks_in_flight.sub(i64::from(count));
         }
     }
 

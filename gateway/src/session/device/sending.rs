@@ -21,6 +21,9 @@ impl DeviceSession {
     ///
     /// The edge calls it only when the socket has taken everything before.
     pub async fn fill(&mut self, batch: &mut Batch) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.count_acknowledged(&self.link.node.metrics);
+        }
         self.hand_over_chunks();
         if self.kept.is_some() && !Box::pin(self.keep(batch)).await {
             return;
@@ -189,7 +192,6 @@ impl DeviceSession {
                 }
             }
             Sent::Chunk { generation, chunk } => {
-                self.link.node.metrics.delivery_chunks.acked.inc();
                 let counts = self.acknowledging.as_ref();
                 if let Some((delivery, _)) = counts.filter(|(_, since)| generation >= *since) {
                     let delivery = Arc::clone(delivery);
@@ -203,12 +205,11 @@ impl DeviceSession {
                     .as_mut()
                     .filter(|transfer| transfer.generation == generation)
                 else {
+                    self.link.node.metrics.delivery_chunks.acked.inc();
                     self.drop_finished_transfer();
                     return;
                 };
-                self.link.node.metrics.chunks_in_flight.dec();
-                transfer.pump.on_acknowledged(chunk);
-                transfer.on_answer(now);
+                transfer.on_acknowledged(now, chunk);
                 let over = transfer.delivery.state().is_final()
                     || (transfer.pump.is_exhausted() && transfer.pump.in_flight_bytes() == 0);
                 if over {
