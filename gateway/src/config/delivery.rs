@@ -13,8 +13,8 @@ section! {
     pub struct DeliveryConfig in "delivery" {
         /// Devices that are told of a delivery or take one at the same time.
         max_in_progress: usize = 2000, Count(1..=1_000_000);
-        /// Devices that are sent to at the same instant; few keep the copies in the processor's cache.
-        sending_slots: usize = 32, Count(1..=4096);
+        /// Devices that are sent to at the same instant: few leave messages of others quick, many keep the processor from waiting.
+        sending_slots: usize = 64, Count(1..=4096);
         /// What a device is sent before its sending slot goes to the next one that waits.
         slot_bytes: u64 = 1024 * 1024, Size(16 * 1024..=1 << 30);
         /// A device that has not acknowledged enough for its next batch after so long loses its slot.
