@@ -75,6 +75,10 @@ async fn what_a_client_says_where_it_is_no_longer_is_refused_and_reaches_nobody(
     let kept = Login::application(&app, "app:app:kept").keeping(600);
     let mut kept = Client::log_in(&b, &kept).await;
     kept.subscribe(&["P/d/up"], QoS::AtLeastOnce).await;
+    // Once the node knows this one it knows that one, too.
+    kept.subscribe(&["P/d/later"], QoS::AtLeastOnce).await;
+    is_heard(&mut device, "P/d/later").await;
+    assert_eq!(&kept.message().await.payload[..], b"?");
     assert_eq!(device.publish("P/d/up", b"1").await, ReasonCode::Success);
     claim_elsewhere(&cluster, "d:P_d");
     assert_eq!(
