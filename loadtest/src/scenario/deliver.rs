@@ -136,7 +136,8 @@ impl Run<'_> {
             .spawn(identities.clone(), Some(odds), Some(common.rate));
         let mut waited = await_connected(&self.swarm, common.devices, &self.limits).await;
         let connected_at = self.swarm.last_ready();
-        if let Some(server) = server.as_ref().filter(|_| !self.args.wait) {
+        let is_measured = waited == Waited::Reached && !self.args.wait;
+        if let Some(server) = server.as_ref().filter(|_| is_measured) {
             server.until_at_rest().await;
         }
         server.iter_mut().for_each(ServerWatch::on_connected);

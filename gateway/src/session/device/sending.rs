@@ -16,6 +16,9 @@ use crate::{
 /// How often a session that found no memory for its next batch looks again.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Chunks at QoS 0 that go in one write: no acknowledgement shows what more the link takes.
+const UNACKNOWLEDGED_BATCH_BYTES: usize = 64 * 1024;
+
 impl DeviceSession {
     /// Puts into `batch` what is to be sent now; leaves it empty where there is nothing.
     ///
@@ -105,9 +108,10 @@ impl DeviceSession {
         let mut topic = String::with_capacity(transfer.topic_prefix.len() + 20);
         let (mut sent, mut in_flight): (u64, i64) = (0, 0);
         let mut unreadable = None;
+        let window_bytes = self.link.node.delivery_config.window_bytes;
         while let Some(chunk) = transfer.pump.peek_within_window() {
             if transfer.qos == QoS::AtMostOnce
-                && batch.len() >= self.link.node.delivery_config.window_bytes / 2
+                && batch.len() >= UNACKNOWLEDGED_BATCH_BYTES.min(window_bytes / 2)
             {
                 break;
             }
