@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use futures_util::{TryStreamExt, stream};
 use headgate_protocol::transfer::ranges::Ranges;
 
 use super::{
     DeliveryError, DeliveryService, TaskView,
-    finish::OPEN,
+    finish::{ENDS_AT_ONCE, OPEN},
     live::{LiveTask, Step},
     pending,
     task::Opening,
@@ -37,6 +38,8 @@ const OVER: &[RunState] = &[RunState::Aborted, RunState::Canceled, RunState::Fin
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Deliveries that one statement deletes.
 const PURGE_BLOCK: u32 = 500;
+/// Deliveries that are ended at once where each of them is a statement of its own.
+const STATEMENTS_AT_ONCE: usize = 8;
 
 impl DeliveryService {
     /// Cancels a task, or what is chosen of it: the devices are told, and none of it is delivered any more.
@@ -54,9 +57,18 @@ impl DeliveryService {
                 return Err(DeliveryError::NotFound("delivery of this task"));
             }
             self.inner.registry.record(&audit).await?;
-            for delivery in found {
-                self.cancel(delivery.id).await?;
-            }
+            let at_once = if self.inner.shared.is_some() {
+                STATEMENTS_AT_ONCE
+            } else {
+                // One after another each of them would wait for a commit of its own.
+                ENDS_AT_ONCE
+            };
+            stream::iter(found.into_iter().map(|delivery| Ok(delivery.id)))
+                .try_for_each_concurrent(
+                    at_once,
+                    |id| async move { self.cancel(id).await.map(drop) },
+                )
+                .await?;
             return self.task(id).await;
         }
         let Some(live) = self.inner.book.task(task.id) else {

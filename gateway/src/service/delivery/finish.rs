@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 
 use super::{
     DeliveryService, NotRecorded,
+    journal::MAX_COMMIT,
     live::{LiveDelivery, LiveTask, Step},
 };
 use crate::model::{
@@ -17,6 +18,9 @@ use crate::model::{
 
 /// Run states in which a task has something to do.
 pub(super) const OPEN: &[RunState] = &[RunState::Scheduled, RunState::Running, RunState::Paused];
+/// Ends that are on their way into the registry at once, of those that come together: while one commit is written the
+/// next one fills. Each of them costs memory, and ten thousand devices' at once would be tens of MiB.
+pub(super) const ENDS_AT_ONCE: usize = 2 * MAX_COMMIT;
 
 impl DeliveryService {
     /// Ends an attempt; on return it is recorded. Where it failed and is to be tried again, the next
@@ -46,19 +50,13 @@ impl DeliveryService {
                 .delivery_seconds
                 .observe(taken.as_secs_f64());
         }
-        let canceled = reason == Some(FailReason::Canceled);
-        let ended = change(delivery, to, at, reason);
         let Some(next) = next else {
-            self.count_step(delivery, before, to);
-            if canceled {
-                delivery.task.count_canceled();
-            }
-            let recorded = self.inner.journal.commit(&delivery.task, ended).await;
-            self.stays_with_us(delivery, &recorded)?;
-            self.after_end(delivery).await;
-            recorded?;
+            self.count_end(delivery, before, to, reason.as_ref());
+            let ended = change(delivery, to, at, reason);
+            self.record_end(delivery, ended).await?;
             return Ok(step);
         };
+        let ended = change(delivery, to, at, reason);
         self.count_step(delivery, before, DeliveryState::Pending);
         let begun = change(&next, DeliveryState::Pending, at, None);
         self.inner.journal.note(&delivery.task, ended).await;
@@ -67,6 +65,18 @@ impl DeliveryService {
         self.renew(delivery, next).await;
         recorded?;
         Ok(step)
+    }
+
+    /// Records an end that no other attempt follows, and gives its place to others.
+    async fn record_end(
+        &self,
+        delivery: &Arc<LiveDelivery>,
+        ended: DeliveryChange,
+    ) -> Result<(), NotRecorded> {
+        let recorded = self.inner.journal.commit(&delivery.task, ended).await;
+        self.stays_with_us(delivery, &recorded)?;
+        self.after_end(delivery).await;
+        recorded
     }
 
     /// Whether what follows an end is this node's to do. Where nodes share the registry and it did not take the end, the
@@ -93,10 +103,11 @@ impl DeliveryService {
         self.put_away(delivery);
         if self.inner.shared.is_some() {
             if last {
-                self.finish_everywhere(&delivery.task).await;
+                Box::pin(self.finish_everywhere(&delivery.task)).await;
             }
         } else if last {
-            self.end_task(&delivery.task).await;
+            // Boxed, as above: every end has room for what it awaits, and of a task's only the last one comes here.
+            Box::pin(self.end_task(&delivery.task)).await;
         } else if delivery.task.deserves_promotion() || delivery.task.is_beyond_saving() {
             self.inner.nudge.notify_one();
         }
@@ -242,20 +253,31 @@ impl DeliveryService {
             }
             return;
         }
-        let ends = self
-            .inner
-            .book
-            .of_task(task.id)
-            .into_iter()
-            .map(|delivery| {
-                let reason = reason.clone();
-                async move { self.end_by_us(&delivery, reason).await }
-            });
-        for ended in join_all(ends).await {
-            if let Err(error) = ended {
-                tracing::error!(%error, task = %task.id, "the end of a delivery was not recorded");
+        let at = Millis::now();
+        let mut ended = self.inner.book.of_task(task.id);
+        // Decided for all of them before the first one is recorded: nothing more is sent of any.
+        ended.retain(|delivery| {
+            let step = delivery.fail(false);
+            if let Step::Taken { from } = step {
+                self.count_end(delivery, from, DeliveryState::Failed, Some(&reason));
             }
-        }
+            matches!(step, Step::Taken { .. })
+        });
+        let reason = &reason;
+        let recording = |delivery: Arc<LiveDelivery>| async move {
+            let known = delivery.was_offered();
+            let change = change(&delivery, DeliveryState::Failed, at, Some(reason.clone()));
+            match self.record_end(&delivery, change).await {
+                Ok(()) if known => self.tell_canceled(&delivery),
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::error!(%error, delivery = %delivery.id, "the end of a delivery was not recorded");
+                }
+            }
+        };
+        stream::iter(ended)
+            .for_each_concurrent(ENDS_AT_ONCE, recording)
+            .await;
     }
 
     /// Ends a delivery whatever its device does, and tells the device.
@@ -269,13 +291,17 @@ impl DeliveryService {
             .finish(delivery, DeliveryState::Failed, Some(reason))
             .await?;
         if matches!(step, Step::Taken { .. }) && known {
-            self.inner.links().cancel(
-                &delivery.device_id,
-                &delivery.transfer,
-                &delivery.content.name,
-            );
+            self.tell_canceled(delivery);
         }
         Ok(step)
+    }
+
+    fn tell_canceled(&self, delivery: &LiveDelivery) {
+        self.inner.links().cancel(
+            &delivery.device_id,
+            &delivery.transfer,
+            &delivery.content.name,
+        );
     }
 
     pub(super) async fn finish_or_log(
@@ -300,6 +326,20 @@ impl DeliveryService {
             if !self.inner.links().wake(&delivery.device_id) {
                 self.inner.admission.release(&delivery);
             }
+        }
+    }
+
+    /// Counts an end that no other attempt follows.
+    fn count_end(
+        &self,
+        delivery: &LiveDelivery,
+        from: DeliveryState,
+        to: DeliveryState,
+        reason: Option<&FailReason>,
+    ) {
+        self.count_step(delivery, from, to);
+        if reason == Some(&FailReason::Canceled) {
+            delivery.task.count_canceled();
         }
     }
 

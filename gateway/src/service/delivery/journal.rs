@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_millis(100);
 /// while others finish, too. Each commit costs a sync of the disk and some wake-ups, whatever is in it.
 pub(super) const PACE: Duration = Duration::from_millis(50);
 /// The most steps in one commit.
-const MAX_COMMIT: usize = 500;
+pub(super) const MAX_COMMIT: usize = 500;
 
 /// The registry did not take a step: what it stands for has not happened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 
 use super::{
     DeliveryService,
     blocks::is_counted_in_wakeups,
+    finish::ENDS_AT_ONCE,
     live::{Hold, LiveDelivery},
 };
 use crate::model::{DeliveryState, FailReason, Millis, RunState};
@@ -116,13 +117,15 @@ impl DeliveryService {
     }
 
     async fn time_out(&self, overdue: Vec<(&'static str, Arc<LiveDelivery>)>) {
-        let ends = overdue.into_iter().map(|(which, delivery)| async move {
+        let ending = |(which, delivery): (&'static str, Arc<LiveDelivery>)| async move {
             tracing::info!(delivery = %delivery.id, device_id = %delivery.device_id, which, "a delivery timed out");
             let reason = FailReason::Timeout { which };
             self.finish_or_log(&delivery, DeliveryState::Failed, Some(reason))
                 .await;
-        });
-        join_all(ends).await;
+        };
+        stream::iter(overdue)
+            .for_each_concurrent(ENDS_AT_ONCE, ending)
+            .await;
     }
 
     /// Lets tasks run whose time has come.

@@ -110,9 +110,7 @@ impl DeviceSession {
         let mut unreadable = None;
         let window_bytes = self.link.node.delivery_config.window_bytes;
         while let Some(chunk) = transfer.pump.peek_within_window() {
-            if transfer.qos == QoS::AtMostOnce
-                && batch.len() >= UNACKNOWLEDGED_BATCH_BYTES.min(window_bytes / 2)
-            {
+            if is_full(transfer.qos, batch.len(), window_bytes) {
                 break;
             }
             let payload = match transfer.payload(&self.link.node.delivery, chunk).await {
@@ -231,6 +229,11 @@ impl DeviceSession {
     }
 }
 
+/// Whether no more chunks go into a batch of so many bytes; at QoS 1 it is the window that ends one.
+fn is_full(qos: QoS, batch_bytes: usize, window_bytes: usize) -> bool {
+    qos == QoS::AtMostOnce && batch_bytes >= UNACKNOWLEDGED_BATCH_BYTES.min(window_bytes / 2)
+}
+
 /// Appends a number in decimal without a formatter's detour: once for every chunk.
 fn push_decimal(text: &mut String, mut number: u64) {
     let mut digits = [0_u8; 20];
@@ -249,6 +252,21 @@ fn push_decimal(text: &mut String, mut number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wide_window_makes_no_larger_batches_of_what_is_not_acknowledged() {
+        const KIB: usize = 1024;
+        let chunks_of_a_batch = |window_bytes| {
+            let lens = (0..).map(|chunks| chunks * 15 * KIB);
+            lens.take_while(|len| !is_full(QoS::AtMostOnce, *len, window_bytes))
+                .count()
+        };
+        assert_eq!(chunks_of_a_batch(16 * KIB), 1);
+        assert_eq!(chunks_of_a_batch(128 * KIB), 5);
+        assert_eq!(chunks_of_a_batch(256 * KIB), 5);
+        assert_eq!(chunks_of_a_batch(4096 * KIB), 5);
+        assert!(!is_full(QoS::AtLeastOnce, 240 * KIB, 256 * KIB));
+    }
 
     #[test]
     fn offsets_are_written_in_decimal() {

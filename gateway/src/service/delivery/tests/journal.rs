@@ -5,7 +5,13 @@ use std::time::Instant;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{model::DeliveryChange, service::delivery::journal::PACE};
+use crate::{
+    model::DeliveryChange,
+    service::delivery::{
+        finish::ENDS_AT_ONCE,
+        journal::{MAX_COMMIT, PACE},
+    },
+};
 
 #[tokio::test]
 async fn steps_that_follow_each_other_closely_share_a_commit() {
@@ -51,6 +57,32 @@ async fn steps_that_follow_each_other_closely_share_a_commit() {
         .await
         .expect("read");
     assert_eq!(counts.expect("known").1.pushed, 20);
+}
+
+#[tokio::test]
+async fn deliveries_that_end_together_share_their_commits() {
+    const COUNT: usize = ENDS_AT_ONCE + 200;
+    let stage = Stage::new(once()).await;
+    let devices = stage.crowd(COUNT).await;
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let inner = &stage.delivery.inner;
+    let commits = inner.metrics.store_seconds("registry", "deliveries");
+    for by_name in [false, true] {
+        let task = stage.task(&devices).await.expect("made").task.id;
+        let ids = inner.book.of_task(task).iter().map(|one| one.id).collect();
+        let chosen = if by_name {
+            Chosen::These(ids)
+        } else {
+            Chosen::All
+        };
+        let before = commits.get_sample_count();
+        let canceled = stage.delivery.cancel_task(&actor(), task, chosen).await;
+        assert_eq!(canceled.expect("open").counts.failed, COUNT as u64);
+        let commits = commits.get_sample_count() - before;
+        let (least, most) = (COUNT.div_ceil(MAX_COMMIT) as u64, 10);
+        assert!((least..=most).contains(&commits), "{commits} for {COUNT}");
+        assert_eq!(inner.book.len(), 0);
+    }
 }
 
 #[tokio::test]
