@@ -4,11 +4,11 @@
 //! the session act on it, and writes what the session fills into a batch. The phases before the
 //! loop are boxed and gone when it starts; buffers belong to the thread.
 
+mod buffers;
 mod listener;
 mod open;
 
 use std::{
-    cell::RefCell,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -22,6 +22,7 @@ use bytes::BytesMut;
 use headgate_protocol::mqtt::{Decoder, Packet, PacketType};
 use tokio::{net::TcpListener, time::Sleep};
 
+use self::buffers::{buffer_behind, give_back, pool};
 pub use self::listener::ListenerSetup;
 use super::{
     accept::{Accepted, Gate},
@@ -35,17 +36,6 @@ use crate::{
 
 /// Packets that are acted on before the thread looks after other connections.
 const PACKETS_PER_TURN: usize = 64;
-/// What a connection reads into, while it reads.
-const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// How many times as large a buffer may have grown and is still kept for the next connection.
-const MAX_GROWN: usize = 16;
-/// Buffers that a thread keeps.
-const POOL: usize = 8;
-
-thread_local! {
-    /// Read buffers that wait for the next connection of this thread that has something to say.
-    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Accepts devices until the node drains.
 pub async fn serve(
@@ -317,7 +307,9 @@ impl Live {
                 break;
             }
             match self.decoder.decode(&mut buffer) {
-                Ok(Some(packet)) => {
+                Ok(Some(mut packet)) => {
+                    // Acting on it may wait for a commit, and ten thousand devices wait at once.
+                    buffer = give_back(buffer, &mut packet);
                     match packet.packet_type() {
                         PacketType::PubAck => acknowledgements += 1,
                         kind => self.node.metrics.packets_in(kind.number()).inc(),
@@ -448,30 +440,6 @@ impl Live {
         // A peer that takes nothing is not waited for.
         let _too_slow = tokio::time::timeout(std::time::Duration::from_secs(1), flush).await;
         reason
-    }
-}
-
-/// A buffer to read into that begins with `tail`. A tail that is small moves into a buffer of the thread, which has grown
-/// to what is read at once; it would grow to that again each time.
-fn buffer_behind(tail: BytesMut) -> BytesMut {
-    if tail.capacity() > READ_BUFFER_BYTES * MAX_GROWN {
-        return tail;
-    }
-    let pooled = BUFFERS.with_borrow_mut(Vec::pop);
-    let mut buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES));
-    buffer.extend_from_slice(&tail);
-    buffer
-}
-
-/// Gives a buffer back to the thread.
-fn pool(mut buffer: BytesMut) {
-    buffer.clear();
-    if buffer.try_reclaim(READ_BUFFER_BYTES) && buffer.capacity() <= READ_BUFFER_BYTES * MAX_GROWN {
-        BUFFERS.with_borrow_mut(|pool| {
-            if pool.len() < POOL {
-                pool.push(buffer);
-            }
-        });
     }
 }
 

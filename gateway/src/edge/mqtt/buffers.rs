@@ -1,0 +1,114 @@
+//! The thread's buffers that connections read into.
+//!
+//! Invariants: a connection at rest has none; one that waits for something with all packets taken has none
+//! either, unless a payload that is too large to be copied lies in it.
+
+use std::cell::RefCell;
+
+use bytes::{Bytes, BytesMut};
+use headgate_protocol::mqtt::Packet;
+
+/// What a connection reads into, while it reads.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+/// How many times as large a buffer may have grown and is still kept for the next connection.
+const MAX_GROWN: usize = 16;
+/// Buffers that a thread keeps.
+const POOL: usize = 8;
+/// The largest payload that is copied so that it does not keep the buffer.
+const MAX_COPIED: usize = READ_BUFFER_BYTES / 4;
+
+thread_local! {
+    /// Read buffers that wait for the next connection of this thread that has something to say.
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer to read into that begins with `tail`. A tail that is small moves into a buffer of the thread, which has grown
+/// to what is read at once; it would grow to that again each time.
+pub(super) fn buffer_behind(tail: BytesMut) -> BytesMut {
+    if tail.capacity() > READ_BUFFER_BYTES * MAX_GROWN {
+        return tail;
+    }
+    let pooled = BUFFERS.with_borrow_mut(Vec::pop);
+    let mut buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(READ_BUFFER_BYTES));
+    buffer.extend_from_slice(&tail);
+    buffer
+}
+
+/// Gives a buffer back to the thread if this packet was the last in it, whose payload is copied where it is small. What is
+/// left to be read is returned.
+pub(super) fn give_back(buffer: BytesMut, last: &mut Packet) -> BytesMut {
+    if !buffer.is_empty() {
+        return buffer;
+    }
+    if let Packet::Publish(publish) = last {
+        if publish.payload.len() > MAX_COPIED {
+            return buffer;
+        }
+        publish.payload = Bytes::copy_from_slice(&publish.payload);
+    }
+    pool(buffer);
+    BytesMut::new()
+}
+
+/// Gives a buffer back to the thread.
+pub(super) fn pool(mut buffer: BytesMut) {
+    buffer.clear();
+    if buffer.try_reclaim(READ_BUFFER_BYTES) && buffer.capacity() <= READ_BUFFER_BYTES * MAX_GROWN {
+        BUFFERS.with_borrow_mut(|pool| {
+            if pool.len() < POOL {
+                pool.push(buffer);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_protocol::mqtt::{Publish, QoS};
+
+    use super::*;
+
+    fn pooled() -> usize {
+        BUFFERS.with_borrow(Vec::len)
+    }
+
+    /// A message whose payload of so many bytes is the first of `bytes` in a buffer, and the rest of that.
+    fn taken(payload_bytes: usize, bytes: usize) -> (Packet, BytesMut) {
+        let mut buffer = buffer_behind(BytesMut::new());
+        buffer.resize(bytes, 7);
+        let packet = Packet::Publish(Publish {
+            topic: "a/b".parse().expect("a name"),
+            payload: buffer.split_to(payload_bytes).freeze(),
+            qos: QoS::AtMostOnce,
+            packet_id: None,
+            dup: false,
+            retain: false,
+            properties: None,
+        });
+        (packet, buffer)
+    }
+
+    #[test]
+    fn a_buffer_is_the_threads_again_while_its_last_packet_is_acted_on() {
+        let (mut packet, rest) = taken(300, 300);
+        assert_eq!(pooled(), 0);
+        let rest = give_back(rest, &mut packet);
+        assert_eq!((pooled(), rest.capacity()), (1, 0));
+        let mut next = buffer_behind(BytesMut::new());
+        next.extend_from_slice(&[1; 1000]);
+        let Packet::Publish(publish) = packet else {
+            panic!("{packet:?}");
+        };
+        assert_eq!(publish.payload, vec![7; 300]);
+    }
+
+    #[test]
+    fn what_follows_in_a_buffer_and_a_large_payload_keep_it() {
+        for (payload_bytes, bytes) in [(300, 301), (MAX_COPIED + 1, MAX_COPIED + 1)] {
+            let (mut packet, rest) = taken(payload_bytes, bytes);
+            let left = rest.len();
+            let rest = give_back(rest, &mut packet);
+            assert_eq!((pooled(), rest.len()), (0, left));
+        }
+    }
+}
