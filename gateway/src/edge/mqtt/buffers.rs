@@ -64,7 +64,7 @@ pub(super) fn pool(mut buffer: BytesMut) {
 
 #[cfg(test)]
 mod tests {
-    use headgate_protocol::mqtt::{Publish, QoS};
+    use headgate_protocol::mqtt::Publish;
 
     use super::*;
 
@@ -76,15 +76,8 @@ mod tests {
     fn taken(payload_bytes: usize, bytes: usize) -> (Packet, BytesMut) {
         let mut buffer = buffer_behind(BytesMut::new());
         buffer.resize(bytes, 7);
-        let packet = Packet::Publish(Publish {
-            topic: "a/b".parse().expect("a name"),
-            payload: buffer.split_to(payload_bytes).freeze(),
-            qos: QoS::AtMostOnce,
-            packet_id: None,
-            dup: false,
-            retain: false,
-            properties: None,
-        });
+        let payload = buffer.split_to(payload_bytes).freeze();
+        let packet = Packet::Publish(Publish::new("a/b".parse().expect("a name"), payload));
         (packet, buffer)
     }
 
