@@ -308,7 +308,6 @@ impl Live {
             }
             match self.decoder.decode(&mut buffer) {
                 Ok(Some(mut packet)) => {
-                    // Acting on it may wait for a commit, and ten thousand devices wait at once.
                     buffer = give_back(buffer, &mut packet);
                     match packet.packet_type() {
                         PacketType::PubAck => acknowledgements += 1,

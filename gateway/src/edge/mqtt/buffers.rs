@@ -1,7 +1,7 @@
 //! The thread's buffers that connections read into.
 //!
-//! Invariants: a connection at rest has none; one that waits for something with all packets taken has none
-//! either, unless a payload that is too large to be copied lies in it.
+//! Invariants: a connection at rest has none; one that waits until what a message asks for is done has none either,
+//! unless the message or what follows it is large.
 
 use std::cell::RefCell;
 
@@ -14,8 +14,8 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 const MAX_GROWN: usize = 16;
 /// Buffers that a thread keeps.
 const POOL: usize = 8;
-/// The largest payload that is copied so that it does not keep the buffer.
-const MAX_COPIED: usize = READ_BUFFER_BYTES / 4;
+/// The largest payload that is copied so that it does not keep the buffer, and the most of what follows it.
+const MAX_COPIED: usize = 1024;
 
 thread_local! {
     /// Read buffers that wait for the next connection of this thread that has something to say.
@@ -34,20 +34,19 @@ pub(super) fn buffer_behind(tail: BytesMut) -> BytesMut {
     buffer
 }
 
-/// Gives a buffer back to the thread if this packet was the last in it, whose payload is copied where it is small. What is
-/// left to be read is returned.
-pub(super) fn give_back(buffer: BytesMut, last: &mut Packet) -> BytesMut {
-    if !buffer.is_empty() {
+/// Gives a buffer back to the thread while a message that lay in it is acted on: it may wait for a commit, and ten thousand
+/// devices wait at once. Its payload and what follows it, which is returned, are copied where they are small.
+pub(super) fn give_back(buffer: BytesMut, current: &mut Packet) -> BytesMut {
+    let Packet::Publish(publish) = current else {
+        return buffer;
+    };
+    if publish.payload.len() > MAX_COPIED || buffer.len() > MAX_COPIED {
         return buffer;
     }
-    if let Packet::Publish(publish) = last {
-        if publish.payload.len() > MAX_COPIED {
-            return buffer;
-        }
-        publish.payload = Bytes::copy_from_slice(&publish.payload);
-    }
+    publish.payload = Bytes::copy_from_slice(&publish.payload);
+    let rest = BytesMut::from(&buffer[..]);
     pool(buffer);
-    BytesMut::new()
+    rest
 }
 
 /// Gives a buffer back to the thread.
@@ -82,26 +81,35 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_the_threads_again_while_its_last_packet_is_acted_on() {
-        let (mut packet, rest) = taken(300, 300);
-        assert_eq!(pooled(), 0);
-        let rest = give_back(rest, &mut packet);
-        assert_eq!((pooled(), rest.capacity()), (1, 0));
-        let mut next = buffer_behind(BytesMut::new());
-        next.extend_from_slice(&[1; 1000]);
-        let Packet::Publish(publish) = packet else {
-            panic!("{packet:?}");
-        };
-        assert_eq!(publish.payload, vec![7; 300]);
+    fn a_buffer_is_the_threads_again_while_a_message_out_of_it_is_acted_on() {
+        for rest_bytes in [0, 4, MAX_COPIED] {
+            let (mut packet, rest) = taken(300, 300 + rest_bytes);
+            assert_eq!(pooled(), 0);
+            let rest = give_back(rest, &mut packet);
+            assert_eq!(pooled(), 1);
+            // Whoever reads next writes over it.
+            let mut next = buffer_behind(BytesMut::new());
+            next.extend_from_slice(&[1; READ_BUFFER_BYTES]);
+            let Packet::Publish(publish) = packet else {
+                panic!("{packet:?}");
+            };
+            assert_eq!((publish.payload.len(), rest.len()), (300, rest_bytes));
+            assert!(
+                publish
+                    .payload
+                    .iter()
+                    .chain(&rest[..])
+                    .all(|byte| *byte == 7)
+            );
+        }
     }
 
     #[test]
-    fn what_follows_in_a_buffer_and_a_large_payload_keep_it() {
-        for (payload_bytes, bytes) in [(300, 301), (MAX_COPIED + 1, MAX_COPIED + 1)] {
-            let (mut packet, rest) = taken(payload_bytes, bytes);
-            let left = rest.len();
+    fn a_large_payload_and_much_that_follows_keep_their_buffer() {
+        for (payload_bytes, rest_bytes) in [(300, MAX_COPIED + 1), (MAX_COPIED + 1, 0)] {
+            let (mut packet, rest) = taken(payload_bytes, payload_bytes + rest_bytes);
             let rest = give_back(rest, &mut packet);
-            assert_eq!((pooled(), rest.len()), (0, left));
+            assert_eq!((pooled(), rest.len()), (0, rest_bytes));
         }
     }
 }
