@@ -102,7 +102,7 @@ impl DeviceSession {
                 node_id: self.device.node_id.clone(),
             },
             topic: publish.topic.clone(),
-            // A copy: the payload is a slice of the buffer that everyone on this thread reads into.
+            // A copy: the payload may be a slice of the buffer that everyone on this thread reads into.
             payload: Bytes::copy_from_slice(&publish.payload),
             qos: publish.qos,
             retain: publish.retain,
