@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use futures_util::{TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use headgate_protocol::transfer::ranges::Ranges;
 
 use super::{
@@ -63,12 +63,13 @@ impl DeliveryService {
                 // One after another each of them would wait for a commit of its own.
                 ENDS_AT_ONCE
             };
-            stream::iter(found.into_iter().map(|delivery| Ok(delivery.id)))
-                .try_for_each_concurrent(
-                    at_once,
-                    |id| async move { self.cancel(id).await.map(drop) },
-                )
-                .await?;
+            let cancels = found.into_iter().map(|delivery| self.cancel(delivery.id));
+            let canceled: Vec<_> = stream::iter(cancels)
+                .buffer_unordered(at_once)
+                .collect()
+                .await;
+            // Looked at only now: an end that is on its way is not given up because another one failed.
+            canceled.into_iter().collect::<Result<Vec<bool>, _>>()?;
             return self.task(id).await;
         }
         let Some(live) = self.inner.book.task(task.id) else {
