@@ -86,6 +86,24 @@ async fn deliveries_that_end_together_share_their_commits() {
 }
 
 #[tokio::test]
+async fn a_task_that_ends_is_over_for_all_at_once_and_recorded_in_blocks() {
+    let stage = Stage::new(once()).await;
+    let devices = stage.crowd(ENDS_AT_ONCE + 200).await;
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let task = stage.task(&devices).await.expect("made").task.id;
+    let book = &stage.delivery.inner.book;
+    let (deliveries, task) = (book.of_task(task), book.task(task).expect("open"));
+    // Whatever is on its way into the registry knows its task.
+    let before = Arc::strong_count(&task);
+    let mut ending = std::pin::pin!(stage.delivery.end_all(&task));
+    assert!(futures_util::poll!(&mut ending).is_pending());
+    assert!(deliveries.iter().all(|one| one.state().is_final()));
+    assert_eq!(Arc::strong_count(&task) - before, ENDS_AT_ONCE);
+    ending.await;
+    assert_eq!(book.len(), 0);
+}
+
+#[tokio::test]
 async fn that_a_device_may_have_bytes_is_recorded_before_it_has_one() {
     let stage = Stage::new(once()).await;
     stage.task(&["p_d1", "p_d2"]).await.expect("made");
